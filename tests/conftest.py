@@ -1,0 +1,70 @@
+"""Small photographs, a small network, and a model and an index made of them, shared by the whole suite."""
+
+import io
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.alexnet import AlexNet, AlexNetConfig
+from training.initial import initialise
+
+SMALL_MAPS = (4, 6, 8, 8, 6)
+SmallConfig = partial(AlexNetConfig, maps=SMALL_MAPS, hidden=16)
+COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (210, 40, 50)}
+
+
+def photograph(seed: int, colour: tuple[int, int, int] = (128, 128, 128), size: tuple[int, int] = (96, 72)) -> Image.Image:
+    """A smooth random picture of one tint, different for every seed."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(0, 40, (6, 8, 3)) + np.asarray(colour)
+    return Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, format: str = "JPEG", **options: object) -> bytes:
+    """The image as a file's bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def write_photographs(folder: Path, count: int, first_seed: int = 0) -> None:
+    """`count` photographs for each of three classes, as folder/<class>/<i>.jpg."""
+    for c, (name, colour) in enumerate(sorted(COLOURS.items())):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            data = encoded(photograph(first_seed + 1000 * c + i, colour))
+            (folder / name / f"{i:03d}.jpg").write_bytes(data)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder with train (3 x 8) and test (3 x 3) parts; do not write to it."""
+    root = tmp_path_factory.mktemp("images")
+    write_photographs(root / "train", 8)
+    write_photographs(root / "test", 3, first_seed=500)
+    return root
+
+
+@pytest.fixture
+def small_network() -> AlexNet:
+    """A network of the paper's shape with few maps, in evaluation mode."""
+    net = AlexNet(SmallConfig(classes=3))
+    initialise(net, "fan-in", seed=1)
+    return net.eval()
+
+
+@pytest.fixture
+def few_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the training command build the small network."""
+    monkeypatch.setattr("training.train.AlexNetConfig", SmallConfig)
+
+
+@pytest.fixture
+def pixels_BCHW() -> torch.Tensor:
+    """Four photographs as the network's preprocessing takes them: uint8 (4, 3, 256, 256)."""
+    pictures = [np.asarray(photograph(seed, size=(256, 256))) for seed in range(4)]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()

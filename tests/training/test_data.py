@@ -1,0 +1,146 @@
+"""Image folders: order, labels, parts, and what becomes of unreadable files; named data sets on made-up sources."""
+
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from tests.conftest import encoded, photograph, write_photographs
+from training import datasets
+from training.data import list_examples, read_photographs
+from training.errors import BadImage, BadValue, FC7Error, ImageTooLarge, NotReady
+from training.preprocess import ImageLimits, Photograph
+
+
+def test_examples_are_ordered_and_labelled_by_their_folder(tmp_path: Path) -> None:
+    for name in ("b/2.jpg", "b/1.jpg", "a/deep/er/3.jpg", "loose.jpg", ".hidden/4.jpg", "a/.hidden.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [(example.path, example.label) for example in list_examples(tmp_path, "all")]
+    assert found == [("a/deep/er/3.jpg", "a"), ("b/1.jpg", "b"), ("b/2.jpg", "b"), ("loose.jpg", "")]
+
+
+def test_train_and_test_folders_are_the_parts_where_they_exist(images: Path) -> None:
+    assert len(list_examples(images, "train")) == 24
+    tests = list_examples(images, "test")
+    assert {example.label for example in tests} == {"blue", "green", "red"}
+    assert all(example.path.startswith("test/") for example in tests)
+    assert len(list_examples(images, "all")) == 33
+
+
+def test_elsewhere_the_parts_follow_from_each_files_own_hash(tmp_path: Path) -> None:
+    write_photographs(tmp_path, 30)
+    tests = {example.path for example in list_examples(tmp_path, "test")}
+    files = sorted(tmp_path.rglob("*.jpg"))
+    expected = [p for p in files if int(hashlib.sha256(p.read_bytes()).hexdigest(), 16) % 5 == 0]
+    assert tests == {path.relative_to(tmp_path).as_posix() for path in expected}
+    assert 5 < len(tests) < 35
+    assert tests.isdisjoint(example.path for example in list_examples(tmp_path, "train"))
+
+
+def test_a_missing_or_empty_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="no such folder"):
+        list_examples(tmp_path / "nowhere", "all")
+    with pytest.raises(NotReady, match="no files"):
+        list_examples(tmp_path, "all")
+
+
+def test_unreadable_files_are_results_in_their_place(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(encoded(photograph(1)))
+    (tmp_path / "2.txt").write_text("hello")
+    (tmp_path / "3.jpg").write_bytes(b"x" * 20_000)
+    (tmp_path / "4.png").write_bytes(encoded(Image.new("RGB", (600, 600)), "PNG"))
+    examples = list_examples(tmp_path, "all")
+    (tmp_path / "5.jpg").symlink_to(tmp_path / "gone.jpg")
+    limits = ImageLimits(max_image_bytes=10_000, max_image_pixels=250_000)
+    reads = list(read_photographs(tmp_path, examples, limits))
+    kinds = [type(read.outcome) for read in reads]
+    assert kinds == [Photograph, BadImage, ImageTooLarge, ImageTooLarge]
+    assert str(reads[2].outcome) == "image has 20000 bytes, more than max_image_bytes=10000"
+    (tmp_path / "1.jpg").unlink()
+    assert "No such file" in str(next(read_photographs(tmp_path, examples, limits)).outcome)
+
+
+def test_groceries_lose_their_repeats_and_split_by_hash(tmp_path: Path) -> None:
+    pictures = [f"photograph {i}".encode() for i in range(20)]
+    rows = {"finegrained_cat": ["Kaiser"] * 40, "image_data": pictures + pictures}
+    parquet.write_table(pa.table(rows), tmp_path / "table.parquet")
+    items = list(datasets.grocery_items(tmp_path / "table.parquet"))
+    assert [data for _, _, _, data in items] == pictures
+    for part, label, name, data in items:
+        digest = hashlib.sha256(data).hexdigest()
+        assert label == "Kaiser"
+        assert name == f"{digest[:16]}.jpg"
+        assert part == ("test" if int(digest, 16) % 5 == 0 else "train")
+
+
+def test_an_unknown_data_set_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadValue, match="data must be one of cifar10, groceries, imagenette, got 'mnist'"):
+        datasets.prepare("mnist", tmp_path / "out")
+
+
+class FakeCifar10:
+    """Four images in place of torchvision's download; everything after it is the real code."""
+
+    classes = ("cat", "dog")
+
+    def __init__(self, root: str, train: bool, download: bool) -> None:
+        Path(root).mkdir(exist_ok=True)
+        self.items = [(Image.new("RGB", (32, 32), (i, int(train), 0)), i % 2) for i in range(4)]
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        return self.items[i]
+
+
+def test_cifar10_becomes_lossless_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.datasets.datasets.CIFAR10", FakeCifar10)
+    datasets.prepare("cifar10", tmp_path / "out")
+    assert [e.path for e in list_examples(tmp_path / "out", "test")] == [
+        "test/cat/00000.png",
+        "test/cat/00002.png",
+        "test/dog/00001.png",
+        "test/dog/00003.png",
+    ]
+    assert Image.open(tmp_path / "out/train/dog/00003.png").getpixel((0, 0)) == (3, 1, 0)
+
+
+class FakeImagenette:
+    """The folders of torchvision's extracted archive, without the download."""
+
+    wnids = ("n01440764", "n02979186")
+    classes = (("tench", "Tinca tinca"), ("cassette player",))
+
+    def __init__(self, root: str, split: str, size: str, download: bool) -> None:
+        for wnid in self.wnids:
+            folder = Path(root) / "imagenette2-160" / split / wnid
+            folder.mkdir(parents=True)
+            (folder / f"{split}.JPEG").touch()
+
+
+def test_imagenette_gets_readable_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.datasets.datasets.Imagenette", FakeImagenette)
+    datasets.prepare("imagenette", tmp_path / "out")
+    found = [(e.path, e.label) for e in list_examples(tmp_path / "out", "all")]
+    assert found == [
+        ("test/cassette player/val.JPEG", "cassette player"),
+        ("test/tench/val.JPEG", "tench"),
+        ("train/cassette player/train.JPEG", "cassette player"),
+        ("train/tench/train.JPEG", "tench"),
+    ]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["test", "train"]
+
+
+def test_a_failed_download_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("training.datasets.datasets.Imagenette", refuse)
+    with pytest.raises(FC7Error, match="the download failed: no route to host"):
+        datasets.prepare("imagenette", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

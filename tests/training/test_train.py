@@ -1,0 +1,133 @@
+"""Training: resumed runs equal uninterrupted ones bit for bit, nothing is lost to a kill, a NaN or other settings."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from training import checkpoint, evaluate, train
+from training.data import list_examples
+from training.errors import Mismatch, NotReady, TrainingDiverged
+from training.evaluate import EvaluateSettings, measure
+from training.preprocess import ImageLimits, decode
+from training.train import TrainSettings
+from training.views import prepare_views
+
+KILLED_RUN = """
+import os, signal, sys
+from functools import partial
+from training import loop, train
+from training.alexnet import AlexNetConfig
+
+steps = 0
+def dying_step(*args):
+    global steps
+    steps += 1
+    if steps == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*args)
+
+step, loop._step = loop._step, dying_step
+train.AlexNetConfig = partial(AlexNetConfig, maps=(4, 6, 8, 8, 6), hidden=16)
+train.main(train.TrainSettings.model_validate_json(sys.argv[1]))
+"""
+
+
+def settings(images: Path, out: Path, **changes: object) -> TrainSettings:
+    values = {"epochs": 4, "batch_size": 8, "lr": 0.02, "schedule": "cosine", "init": "fan-in", "max_gradient": 1.0}
+    return TrainSettings.model_validate({"data": images, "out": out, **values, **changes})
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_a_run_killed_in_its_third_epoch_ends_as_if_it_had_not_been(images: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train.main(settings(images, whole))
+    run = subprocess.run([sys.executable, "-c", KILLED_RUN, settings(images, killed).model_dump_json()], check=False)
+    assert run.returncode == -9
+    assert losses(killed) == losses(whole)[:2]
+    assert not (killed / "model.json").exists()
+    train.main(settings(images, killed))
+    assert losses(killed) == losses(whole)
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert sorted(p.name for p in killed.iterdir()) == ["metrics.jsonl", "model.json", "model.safetensors", "train.sha256"]
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_training_learns_three_colours_and_evaluation_counts_the_errors(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.main(settings(images, tmp_path, epochs=16, precision="float32"))
+    assert losses(tmp_path)[-1] < 0.7 * losses(tmp_path)[0]
+    evaluate.main(EvaluateSettings(model=tmp_path, data=images))
+    model = checkpoint.load(tmp_path)
+    wrong = 0
+    for example in list_examples(images, "test"):
+        photo = decode((images / example.path).read_bytes(), ImageLimits()).pixels_CHW
+        wrong += model.classes[int(model.probabilities(photo[None]).argmax())] != example.label
+    rates = model.metrics["test"]
+    assert [row["views"] for row in rates] == [1, 10]
+    assert rates[0]["top1_error"] == wrong / 9
+    assert rates[0]["top5_error"] == 0
+    assert f"top-1 error {wrong / 9:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_other_settings_are_refused_by_name_while_training_and_after(images: Path, tmp_path: Path) -> None:
+    train.main(settings(images, tmp_path))
+    with pytest.raises(Mismatch, match=r"lr=0\.02, not 0\.5"):
+        train.main(settings(images, tmp_path, lr=0.5))
+    train.main(settings(images, tmp_path))
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_a_loss_that_is_not_finite_stops_before_the_weights(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TrainingDiverged, match="the loss is"):
+        train.main(settings(images, tmp_path, lr=1e6, max_gradient=0.0))
+    assert not (tmp_path / "model.json").exists()
+    state = tmp_path / "training" / "state.safetensors"
+    assert not state.exists() or all(t.isfinite().all() for t in load_file(state).values())
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_a_damaged_state_is_named_with_the_remedy(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "state.safetensors").write_bytes(b"junk" * 10)
+    with pytest.raises(Mismatch, match=r"is not a training state of this network.*remove it to start anew"):
+        train.main(settings(images, tmp_path))
+
+
+def test_the_mean_image_is_exact_and_bad_files_are_left_out(images: Path, tmp_path: Path) -> None:
+    examples = list_examples(images, "all")
+    views = prepare_views(images, examples, tmp_path, ImageLimits())
+    assert len(views.kept) == 33
+    expected = views.pixels_NCHW.double().mean(0)
+    torch.testing.assert_close(views.mean_CHW.double(), expected, rtol=1e-6, atol=0)
+    assert [views.classes[i] for i in views.labels_N] == [example.label for example in examples]
+    again = prepare_views(images, examples, tmp_path, ImageLimits())
+    torch.testing.assert_close(again.pixels_NCHW, views.pixels_NCHW, rtol=0, atol=0)
+
+
+def test_training_on_one_class_or_none_says_what_is_expected(tmp_path: Path) -> None:
+    (tmp_path / "data" / "only").mkdir(parents=True)
+    (tmp_path / "data" / "only" / "broken.jpg").write_bytes(b"not an image")
+    with pytest.raises(NotReady, match="at least two classes"):
+        train.main(settings(tmp_path / "data", tmp_path / "out"))
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_evaluation_without_a_known_class_is_an_error(images: Path, tmp_path: Path) -> None:
+    train.main(settings(images, tmp_path / "model", epochs=1))
+    (tmp_path / "data" / "unknown").mkdir(parents=True)
+    (tmp_path / "data" / "unknown" / "a.jpg").write_bytes((images / "test/red/000.jpg").read_bytes())
+    with pytest.raises(NotReady, match="has a class that the model knows"):
+        measure(checkpoint.load(tmp_path / "model"), tmp_path / "data", "all")

@@ -1,0 +1,150 @@
+"""A model on disk: `model.safetensors` (weights and training mean) and `model.json` (everything else needed to use them)."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.alexnet import AlexNet, AlexNetConfig
+from training.errors import Mismatch, NotReady
+from training.files import replacing, sha256_of
+from training.preprocess import SIZE, centre_view, ten_views
+
+FORMAT: Final = 1
+WEIGHTS: Final = "model.safetensors"
+DESCRIPTION: Final = "model.json"
+_MEAN: Final = "preprocess.mean"
+
+
+class ModelDescription(BaseModel):
+    """What `model.json` holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = FORMAT
+    config: AlexNetConfig
+    classes: list[str]
+    weights_sha256: str
+    weights_bytes: int
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over weights, preprocessing (the mean lies among the weights) and layer: what FC7 features depend on."""
+        parts = {"weights": self.weights_sha256, "config": self.config.model_dump(), "resize": SIZE, "layer": "fc7"}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready for use, with the preprocessing it was trained with. `net` is in evaluation mode."""
+
+    net: AlexNet
+    classes: list[str]
+    mean_CHW: Tensor  # float32 (3, 256, 256), the training set's mean pixel values, 0..255
+    fingerprint: str
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @torch.inference_mode()
+    def fc7(self, pixels_BCHW: Tensor) -> Tensor:
+        """FC7 features of the centre view: uint8 (B, 3, 256, 256) -> float32 (B, 4096)."""
+        return self.net.features(self._centre(pixels_BCHW)).float()
+
+    @torch.inference_mode()
+    def probabilities(self, pixels_BCHW: Tensor, views: int = 1) -> Tensor:
+        """Softmax over the classes, averaged over 1 or 10 views (paper, section 4.1): uint8 (B, 3, 256, 256) -> (B, classes)."""
+        if views == 1:
+            centre: Tensor = self.net(self._centre(pixels_BCHW))
+            return centre.softmax(1)
+        x_BVCHW = ten_views(pixels_BCHW, self.mean_CHW, self.net.config.input_size)
+        logits: Tensor = self.net(x_BVCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        return logits.view(*x_BVCHW.shape[:2], -1).softmax(2).mean(1)
+
+    def _centre(self, pixels_BCHW: Tensor) -> Tensor:
+        x_BCHW = centre_view(pixels_BCHW, self.mean_CHW, self.net.config.input_size)
+        return x_BCHW.contiguous(memory_format=torch.channels_last)
+
+
+def save(
+    folder: Path, net: AlexNet, classes: list[str], mean_CHW: Tensor, training: dict[str, Any], metrics: dict[str, Any]
+) -> None:
+    """Writes a model; a reader sees the old pair, the new pair, or a pair that it refuses, never a mixture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}
+    with replacing(folder / WEIGHTS) as path:
+        save_file({**tensors, _MEAN: mean_CHW.contiguous()}, path)
+    _describe(
+        folder,
+        ModelDescription(
+            config=net.config,
+            classes=classes,
+            weights_sha256=sha256_of(folder / WEIGHTS),
+            weights_bytes=(folder / WEIGHTS).stat().st_size,
+            training=training,
+            metrics=metrics,
+        ),
+    )
+
+
+def add_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Writes measured figures into a model's description; its fingerprint stays."""
+    description = read_description(folder)
+    description.metrics.update(metrics)
+    _describe(folder, description)
+
+
+def read_description(folder: Path) -> ModelDescription:
+    """Reads and checks `model.json`. Raises NotReady where there is none, Mismatch where it is not one that this code knows."""
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise NotReady(f"no model at {folder}; `python -m training.train --out {folder}` makes one")
+    try:
+        description = ModelDescription.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Mismatch(f"{path} is not a model description: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
+    if description.format != FORMAT:
+        raise Mismatch(f"{path} has format {description.format}, this program reads format {FORMAT}")
+    if len(description.classes) != description.config.classes:
+        raise Mismatch(f"{path} names {len(description.classes)} classes, its network has {description.config.classes}")
+    return description
+
+
+def load(folder: Path) -> Model:
+    """Loads a model after checking size, hash, names and shapes. Raises NotReady or Mismatch, naming what disagrees."""
+    description = read_description(folder)
+    path = folder / WEIGHTS
+    size = path.stat().st_size if path.is_file() else 0
+    if size != description.weights_bytes:
+        raise Mismatch(f"{path} has {size} bytes, {DESCRIPTION} says {description.weights_bytes}")
+    if sha256_of(path) != description.weights_sha256:
+        raise Mismatch(f"{path} is not the file that {DESCRIPTION} describes: its SHA-256 differs")
+    try:
+        tensors = load_file(path)
+        mean_CHW = tensors.pop(_MEAN)
+        net = AlexNet(description.config)
+        net.load_state_dict(tensors)
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise Mismatch(f"{path} does not hold the network that {DESCRIPTION} describes: {error}") from error
+    net.eval().requires_grad_(False)
+    return Model(
+        net.to(memory_format=torch.channels_last),
+        description.classes,
+        mean_CHW,
+        description.fingerprint(),
+        description.training,
+        description.metrics,
+    )
+
+
+def _describe(folder: Path, description: ModelDescription) -> None:
+    with replacing(folder / DESCRIPTION) as path:
+        path.write_text(description.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,46 @@
+"""The errors that FC7 raises on purpose.
+
+Each is mapped once to an exit status (training/program.py) and once to an HTTP status (service/errors.py). A message names the
+value that is wrong and what was expected or what to do.
+"""
+
+
+class FC7Error(Exception):
+    """Base of every error raised on purpose; its text is meant for the person at the keyboard."""
+
+
+class BadImage(FC7Error):
+    """Bytes that do not decode to a picture: not an image, a format that is not accepted, truncated, or damaged."""
+
+
+class ImageTooLarge(FC7Error):
+    """More bytes or more pixels than the limits allow; raised before memory is spent on decoding."""
+
+
+class BadValue(FC7Error):
+    """A value from outside that is out of range or of the wrong kind, and the name of the field it was given for."""
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field} must be {expected}, got {value!r}")
+        self.field = field
+        self.value = value
+
+
+class NotFound(FC7Error):
+    """Something asked for by name or id that does not exist."""
+
+
+class NotReady(FC7Error):
+    """A model, an index or a data set that is not there yet; the text says which command makes it."""
+
+
+class Mismatch(FC7Error):
+    """Two things that must agree and do not; the text names both."""
+
+
+class TrainingDiverged(FC7Error):
+    """The loss became infinite or not a number; weights from before that step are what remains on disk."""
+
+
+class Busy(FC7Error):
+    """Another process holds what this one needs to write."""

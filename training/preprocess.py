@@ -1,0 +1,143 @@
+"""bytes -> upright RGB photograph -> 256 x 256 pixels -> the views the network sees. One home for training, index and queries.
+
+Legend: B batch, C channels (RGB), H height, W width. Pixels are on the 0..255 scale throughout.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from training.errors import BadImage, ImageTooLarge
+
+SIZE: Final = 256
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageLimits(BaseModel):
+    """What decoding may cost; both are checked before pixels are decoded."""
+
+    model_config = ConfigDict(frozen=True)
+
+    max_image_bytes: int = Field(20 * 2**20, ge=1, description="largest image file accepted, bytes")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="largest image accepted, width x height")
+
+    def check_bytes(self, size: int) -> None:
+        """Raises ImageTooLarge for a file of more bytes than allowed."""
+        if size > self.max_image_bytes:
+            raise ImageTooLarge(f"image has {size} bytes, more than max_image_bytes={self.max_image_bytes}")
+
+    def check_pixels(self, width: int, height: int) -> None:
+        """Raises ImageTooLarge for an image of more pixels than allowed."""
+        if width * height > self.max_image_pixels:
+            raise ImageTooLarge(f"image is {width} x {height} pixels, more than max_image_pixels={self.max_image_pixels}")
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A decoded image: its central square at 256 x 256, and what the file said about itself."""
+
+    pixels_CHW: Tensor  # uint8 (3, 256, 256)
+    format: str  # "JPEG", "PNG", ...
+    width: int  # as stored in the file, before rotation
+    height: int
+
+
+def decode(data: bytes, limits: ImageLimits) -> Photograph:
+    """Decodes one image and takes its central square at 256 x 256 (paper, section 2: scale the shorter side, crop the centre).
+
+    EXIF rotation is applied, transparency is laid on white, the first frame of an animation is taken.
+    Raises ImageTooLarge by bytes or by the header's pixels, and BadImage for everything that does not decode.
+    """
+    limits.check_bytes(len(data))
+    if not data:
+        raise BadImage("image is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            limits.check_pixels(width, height)
+            square = _central_square(image)
+            return Photograph(torch.from_numpy(square).permute(2, 0, 1).contiguous(), str(image.format), width, height)
+    except ImageTooLarge:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLarge(str(error)) from error
+    except UnidentifiedImageError as error:
+        raise BadImage(f"not an image in one of the formats {', '.join(FORMATS)}") from error
+    except Exception as error:  # damaged files make Pillow raise almost anything
+        raise BadImage(f"damaged or truncated image: {error}") from error
+
+
+def _central_square(image: Image.Image) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    image.draft(None, (SIZE, SIZE))
+    image.load()
+    rgb = _to_rgb(image)
+    width, height = rgb.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    # crop and resize in one step: a 1 x 50 000 000 image never becomes 256 x 12 800 000 000
+    box = (left, top, left + side, top + side)
+    square = rgb.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
+    if orientation in _UPRIGHT:
+        square = square.transpose(_UPRIGHT[orientation])
+    return np.array(square)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
+        return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise BadImage("floating-point pixels have no agreed range")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def centre_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Tensor:
+    """The middle crop with the training mean subtracted: uint8 (B, 3, 256, 256) -> float32 (B, 3, size, size)."""
+    start = (SIZE - size) // 2
+    return _crop(pixels_BCHW, mean_CHW, start, start, size)
+
+
+def ten_views(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Tensor:
+    """Four corners, the centre, and their mirror images (paper, section 4.1).
+
+    uint8 (B, 3, 256, 256) -> float32 (B, 10, 3, size, size); views 5..9 mirror views 0..4.
+    """
+    end, middle = SIZE - size, (SIZE - size) // 2
+    corners = [(0, 0), (0, end), (end, 0), (end, end), (middle, middle)]
+    crops = torch.stack([_crop(pixels_BCHW, mean_CHW, top, left, size) for top, left in corners], dim=1)
+    return torch.cat([crops, crops.flip(-1)], dim=1)
+
+
+def training_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """A random crop of each image, mirrored half of the time (paper, section 4.1): float32 (B, 3, size, size)."""
+    count = len(pixels_BCHW)
+    offsets = torch.randint(SIZE - size + 1, (count, 2), generator=generator).tolist()
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    out = torch.empty(count, 3, size, size, memory_format=torch.channels_last)
+    for i, (top, left) in enumerate(offsets):
+        view = _crop(pixels_BCHW[i : i + 1], mean_CHW, top, left, size)[0]
+        out[i] = view.flip(-1) if mirrored[i] else view
+    return out
+
+
+def _crop(pixels_BCHW: Tensor, mean_CHW: Tensor, top: int, left: int, size: int) -> Tensor:
+    window = (..., slice(top, top + size), slice(left, left + size))
+    return pixels_BCHW[window].float() - mean_CHW[window]
