@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from indexer import build
+from training import checkpoint
 from training.alexnet import AlexNet, AlexNetConfig
 from training.initial import initialise
 
@@ -55,6 +57,24 @@ def small_network() -> AlexNet:
     net = AlexNet(SmallConfig(classes=3))
     initialise(net, "fan-in", seed=1)
     return net.eval()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small untrained model of three classes; do not write to it."""
+    folder = tmp_path_factory.mktemp("model")
+    net = AlexNet(SmallConfig(classes=3))
+    initialise(net, "fan-in", seed=1)
+    checkpoint.save(folder, net, sorted(COLOURS), torch.full((3, 256, 256), 110.0), {"epochs": 0}, {})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def index(tmp_path_factory: pytest.TempPathFactory, model: Path, images: Path) -> Path:
+    """An index of the training part of `images`, made with `model`; do not write to it."""
+    folder = tmp_path_factory.mktemp("index")
+    build.main(build.BuildSettings(model=model, data=images, index=folder, part="train"))
+    return folder
 
 
 @pytest.fixture

@@ -10,7 +10,11 @@ class FC7Error(Exception):
 
 
 class BadImage(FC7Error):
-    """Bytes that do not decode to a picture: not an image, a format that is not accepted, truncated, or damaged."""
+    """Bytes that do not decode to a picture: truncated, damaged, or of a kind that is not accepted."""
+
+
+class NotAnImage(BadImage):
+    """Bytes that are not an image in any accepted format."""
 
 
 class ImageTooLarge(FC7Error):

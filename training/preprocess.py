@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from training.errors import BadImage, ImageTooLarge
+from training.errors import BadImage, ImageTooLarge, NotAnImage
 
 SIZE: Final = 256
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -65,19 +65,19 @@ def decode(data: bytes, limits: ImageLimits) -> Photograph:
     """
     limits.check_bytes(len(data))
     if not data:
-        raise BadImage("image is empty (0 bytes)")
+        raise NotAnImage("image is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             limits.check_pixels(width, height)
             square = _central_square(image)
             return Photograph(torch.from_numpy(square).permute(2, 0, 1).contiguous(), str(image.format), width, height)
-    except ImageTooLarge:
+    except (BadImage, ImageTooLarge):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(str(error)) from error
     except UnidentifiedImageError as error:
-        raise BadImage(f"not an image in one of the formats {', '.join(FORMATS)}") from error
+        raise NotAnImage(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # damaged files make Pillow raise almost anything
         raise BadImage(f"damaged or truncated image: {error}") from error
 

@@ -3,7 +3,6 @@
 Legend: N examples, C channels (RGB), H height, W width.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.data import Example, read_photographs
+from training.data import Example, read_photographs, stamp
 from training.errors import FC7Error, NotReady
 from training.files import replacing
 from training.preprocess import SIZE, ImageLimits, Photograph
@@ -42,7 +41,7 @@ def prepare_views(root: Path, examples: Sequence[Example], folder: Path, limits:
     Raises NotReady where fewer than two classes are left, FC7Error where the disk has no room.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    source = _source(root, examples)
+    source = stamp(root, examples)
     listing = _read_listing(folder)
     if listing.get("source") != source:
         listing = {"source": source, **_decode(root, examples, folder, limits)}
@@ -87,14 +86,6 @@ def _decode(root: Path, examples: Sequence[Example], folder: Path, limits: Image
     with replacing(folder / _MEAN) as path, path.open("wb") as file:
         np.save(file, (total_CHW / max(len(kept), 1)).astype(np.float32))
     return {"kept": kept, "labels": labels, "rejected": rejected}
-
-
-def _source(root: Path, examples: Sequence[Example]) -> str:
-    digest = hashlib.sha256(str(root.resolve()).encode())
-    for example in examples:
-        status = (root / example.path).stat()
-        digest.update(f"\n{example.path}\t{status.st_size}\t{status.st_mtime_ns}".encode())
-    return digest.hexdigest()
 
 
 def _read_listing(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pyarrow import parquet
 from tests.conftest import encoded, photograph, write_photographs
 from training import datasets
 from training.data import list_examples, read_photographs
-from training.errors import BadImage, BadValue, FC7Error, ImageTooLarge, NotReady
+from training.errors import BadValue, FC7Error, ImageTooLarge, NotAnImage, NotReady
 from training.preprocess import ImageLimits, Photograph
 
 
@@ -58,7 +58,7 @@ def test_unreadable_files_are_results_in_their_place(tmp_path: Path) -> None:
     limits = ImageLimits(max_image_bytes=10_000, max_image_pixels=250_000)
     reads = list(read_photographs(tmp_path, examples, limits))
     kinds = [type(read.outcome) for read in reads]
-    assert kinds == [Photograph, BadImage, ImageTooLarge, ImageTooLarge]
+    assert kinds == [Photograph, NotAnImage, ImageTooLarge, ImageTooLarge]
     assert str(reads[2].outcome) == "image has 20000 bytes, more than max_image_bytes=10000"
     (tmp_path / "1.jpg").unlink()
     assert "No such file" in str(next(read_photographs(tmp_path, examples, limits)).outcome)

@@ -1,0 +1,190 @@
+"""An index on disk: the only owner of its file names. Written aside, verified, and made current by one atomic rename.
+
+<index>/versions/<n>/   manifest.json  catalog.sqlite  float.faiss  thumbnails.bin  rejects.jsonl
+<index>/current         -> versions/<n>
+"""
+
+import fcntl
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from indexer.catalog import Catalog, Item
+from indexer.search import FloatIndex, open_float_index
+from training.errors import Busy, Mismatch, NotReady
+from training.files import replacing, sha256_of, sync
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+CATALOG: Final = "catalog.sqlite"
+FLOAT: Final = "float.faiss"
+THUMBNAILS: Final = "thumbnails.bin"
+REJECTS: Final = "rejects.jsonl"
+_KEPT_VERSIONS: Final = 2
+
+
+class FileRecord(BaseModel):
+    """What a file of a version must be."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What `manifest.json` holds: what made this version, and what is in it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = FORMAT
+    created: str  # ISO 8601, UTC
+    model: str  # fingerprint: weights, preprocessing, layer
+    metric: str = "euclidean"
+    width: int  # components of a vector
+    kept: int
+    rejected: int
+    deleted: int = 0
+    collection: str  # the folder that the catalogue's paths are below
+    settings: dict[str, Any]
+    files: dict[str, FileRecord]
+
+
+@dataclass(frozen=True)
+class OpenIndex:
+    """A verified version, ready to be searched."""
+
+    version: int
+    folder: Path
+    manifest: Manifest
+    catalog: Catalog
+    vectors: FloatIndex
+
+    def thumbnail(self, item: Item) -> bytes:
+        """The item's thumbnail, a JPEG file's bytes."""
+        with (self.folder / THUMBNAILS).open("rb") as file:
+            file.seek(item.thumbnail_start)
+            return file.read(item.thumbnail_size)
+
+    def original(self, item: Item) -> Path | None:
+        """The item's own file, or None where it is gone or its path would lead out of the collection."""
+        root = Path(self.manifest.collection)
+        path = (root / item.path).resolve()
+        return path if path.is_relative_to(root) and path.is_file() else None
+
+
+@contextmanager
+def exclusively(index: Path) -> Iterator[None]:
+    """Holds the index for writing. Raises Busy at once where another process does."""
+    index.mkdir(parents=True, exist_ok=True)
+    with (index / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(f"another process is writing to {index}; wait until it is done") from error
+        yield
+
+
+def new_version(index: Path) -> Path:
+    """An empty folder to write the next version's files to; unfinished ones from before are removed."""
+    partial = index / "versions" / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def publish(index: Path, partial: Path, **facts: Any) -> int:
+    """Describes the files in `partial`, names the version, makes it current and drops versions too old to go back to.
+
+    `facts` are the fields of Manifest that the files do not tell. At every moment `current` is the old version or the new one.
+    """
+    files = {}
+    for path in sorted(partial.iterdir()):
+        sync(path)
+        files[path.name] = FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
+    manifest = Manifest(created=datetime.now(UTC).isoformat(timespec="seconds"), files=files, **facts)
+    with replacing(partial / MANIFEST) as path:
+        path.write_text(manifest.model_dump_json(indent=2) + "\n")
+    version = max(_versions(index), default=0) + 1
+    partial.rename(index / "versions" / str(version))
+    sync(index / "versions")
+    link = index / ".current.partial"
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path("versions") / str(version))
+    link.replace(index / "current")
+    sync(index)
+    for old in _versions(index)[:-_KEPT_VERSIONS]:
+        shutil.rmtree(index / "versions" / str(old))
+    return version
+
+
+def open_index(index: Path) -> OpenIndex:
+    """Opens the current version after verifying every file of it. Raises NotReady or Mismatch, naming what disagrees."""
+    if not (index / "current").is_dir():
+        raise NotReady(f"no index at {index}; `python -m indexer.build --index {index}` makes one")
+    folder = (index / "current").resolve()
+    manifest = _read_manifest(folder)
+    _verify_files(folder, manifest)
+    vectors = open_float_index(folder / FLOAT)
+    try:
+        catalog = Catalog(folder / CATALOG)
+        counts = {MANIFEST: manifest.kept, CATALOG: len(catalog), FLOAT: len(vectors)}
+    except sqlite3.Error as error:
+        raise Mismatch(f"{folder / CATALOG} is not a catalogue: {error}") from error
+    for name, count in counts.items():
+        if count != manifest.kept:
+            raise Mismatch(f"{name} of {folder} holds {count} items, {MANIFEST} says {manifest.kept}")
+    if vectors.width != manifest.width:
+        raise Mismatch(f"{FLOAT} of {folder} has vectors of {vectors.width} components, {MANIFEST} says {manifest.width}")
+    return OpenIndex(int(folder.name), folder, manifest, catalog, vectors)
+
+
+def check_pair(index: OpenIndex, fingerprint: str) -> None:
+    """Raises Mismatch where the index was not made with the model of this fingerprint."""
+    if index.manifest.model != fingerprint:
+        raise Mismatch(
+            f"the index {index.folder} was made with the model {index.manifest.model[:12]}, "
+            f"the model at hand is {fingerprint[:12]}; build the index again, or give the model it was made with"
+        )
+
+
+def rejects(index: OpenIndex) -> list[dict[str, str]]:
+    """The files left out of the index, each with its path and the reason."""
+    return [json.loads(line) for line in (index.folder / REJECTS).read_text().splitlines()]
+
+
+def _versions(index: Path) -> list[int]:
+    return sorted(int(path.name) for path in (index / "versions").iterdir() if path.name.isdecimal())
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise Mismatch(f"{folder} has no {MANIFEST}: not a version of an index, or a damaged one") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Mismatch(f"{path} is not a manifest: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
+    if manifest.format != FORMAT:
+        raise Mismatch(f"{path} has format {manifest.format}, this program reads format {FORMAT}")
+    for name in (CATALOG, FLOAT, THUMBNAILS, REJECTS):
+        if name not in manifest.files:
+            raise Mismatch(f"{path} does not list {name}")
+    return manifest
+
+
+def _verify_files(folder: Path, manifest: Manifest) -> None:
+    for name, record in manifest.files.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else 0
+        if size != record.bytes:
+            raise Mismatch(f"{path} has {size} bytes, {MANIFEST} says {record.bytes}")
+        if sha256_of(path) != record.sha256:
+            raise Mismatch(f"{path} is not the file that {MANIFEST} describes: its SHA-256 differs")

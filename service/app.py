@@ -1,0 +1,64 @@
+"""The application: endpoints, page, limits and errors put together around one engine."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
+
+from service import __version__, errors, routes
+from service.engine import Engine
+from service.limits import LimitBody, SecureHeaders
+from service.settings import ServiceSettings
+
+WEB = Path(__file__).parent / "web"
+DESCRIPTION = """Classifies photographs with the two-GPU AlexNet of 2012, finds their nearest neighbours among an indexed
+collection by Euclidean distance of 4096-d FC7 features, and shows what the first layer has learned.
+
+Errors are application/problem+json and name the field and the value."""
+
+
+def create_app(settings: ServiceSettings) -> FastAPI:
+    """The service for one model and one index; both are loaded when it starts. It starts without them too, and answers 503."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.engine = await run_in_threadpool(Engine, settings.model, settings.index, settings.limits())
+        try:
+            yield
+        finally:
+            await run_in_threadpool(app.state.engine.close)
+
+    app = FastAPI(title="FC7", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app.state.settings = settings
+    errors.install(app)
+    app.include_router(routes.router)
+    app.add_api_route("/", _page, include_in_schema=False)
+    app.mount("/web", StaticFiles(directory=WEB), name="web")
+    app.openapi = partial(_describe, app)  # type: ignore[method-assign]
+    app.add_middleware(LimitBody, max_bytes=settings.max_request_bytes)
+    app.add_middleware(SecureHeaders)
+    return app
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's description, with the errors under the media type that they have."""
+    if app.openapi_schema is None:
+        description = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for path in description["paths"].values():
+            for operation in path.values():
+                for status, response in operation["responses"].items():
+                    if status >= "400":
+                        response["content"] = {errors.MEDIA_TYPE: response["content"]["application/json"]}
+        app.openapi_schema = description
+    return app.openapi_schema
+
+
+async def _page() -> FileResponse:
+    return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache"})

@@ -1,0 +1,146 @@
+"""What the service answers, field by field; the OpenAPI description is made of these."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FieldError(BaseModel):
+    """One wrong value of a request."""
+
+    field: str
+    value: str | None = Field(description="as it was sent; cut when long")
+    detail: str
+
+
+class Problem(BaseModel):
+    """What went wrong, as application/problem+json (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = None
+
+
+class ClassProbability(BaseModel):
+    """One class and its probability."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    label: str = Field(alias="class", examples=["Granny-Smith"])
+    probability: float = Field(examples=[0.93])
+
+
+class ClassifiedImage(BaseModel):
+    """The classes of one image, or why there are none."""
+
+    name: str = Field(description="the file name that was sent", examples=["apple.jpg"])
+    classes: list[ClassProbability] | None = Field(None, description="most probable first")
+    error: Problem | None = None
+
+
+class ClassifyAnswer(BaseModel):
+    """The answer of POST /classify: one result for each image, in the order sent."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    views: Literal[1, 10]
+    results: list[ClassifiedImage]
+
+
+class ItemAnswer(BaseModel):
+    """An indexed photograph."""
+
+    id: int = Field(examples=[17])
+    path: str = Field(description="below the collection's folder", examples=["train/Granny-Smith/0a1b2c3d4e5f6071.jpg"])
+    label: str = Field(description="the folder it lies in", examples=["Granny-Smith"])
+    width: int = Field(description="pixels", examples=[348])
+    height: int = Field(description="pixels", examples=[348])
+    size: int = Field(description="bytes", examples=[18231])
+    format: str = Field(examples=["JPEG"])
+    sha256: str
+    image: str = Field(description="where its file is served", examples=["/items/17/image"])
+    thumbnail: str = Field(description="where its thumbnail is served", examples=["/items/17/thumbnail"])
+
+
+class Neighbor(BaseModel):
+    """A photograph near a query."""
+
+    id: int = Field(examples=[17])
+    distance: float = Field(description="Euclidean, between FC7 features", examples=[12.5])
+    label: str = Field(examples=["Granny-Smith"])
+    path: str = Field(examples=["train/Granny-Smith/0a1b2c3d4e5f6071.jpg"])
+    image: str = Field(examples=["/items/17/image"])
+    thumbnail: str = Field(examples=["/items/17/thumbnail"])
+
+
+class NeighborsOfOne(BaseModel):
+    """The neighbours of one query, or why there are none."""
+
+    name: str = Field(description="the file name that was sent, or the id that was given", examples=["apple.jpg"])
+    neighbors: list[Neighbor] | None = Field(None, description="nearest first; equal distances in order of id")
+    error: Problem | None = None
+
+
+class NeighborsAnswer(BaseModel):
+    """The answer of POST /neighbors: one result for each query, in the order sent."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[1])
+    metric: Literal["euclidean"] = "euclidean"
+    results: list[NeighborsOfOne]
+
+
+class KernelAnswer(BaseModel):
+    """One first-layer kernel."""
+
+    index: int
+    column: int = Field(description="0 is the first GPU's, shown above; 1 the second's, below")
+    colour: float = Field(description="share of its energy that differs between red, green and blue, 0..1")
+    norm: float = Field(description="Euclidean length of its weights")
+
+
+class FiltersAnswer(BaseModel):
+    """The first layer in figures; /filters.png is its picture."""
+
+    model: str
+    shape: list[int] = Field(description="kernels, channels, height, width", examples=[[96, 3, 11, 11]])
+    mean_colour_by_column: list[float] = Field(description="mean `colour` of each column's kernels")
+    kernels: list[KernelAnswer]
+
+
+class ModelInfo(BaseModel):
+    """The model that answers."""
+
+    fingerprint: str
+    profile: str
+    classes: list[str]
+    parameters: int
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+class IndexInfo(BaseModel):
+    """The index that answers."""
+
+    version: int
+    created: str
+    items: int
+    rejected: int
+    width: int = Field(description="components of a feature")
+    bytes: int = Field(description="size of all its files")
+
+
+class InfoAnswer(BaseModel):
+    """What is loaded, and with which settings."""
+
+    version: str
+    model: ModelInfo | None
+    index: IndexInfo | None
+    settings: dict[str, Any]
+
+
+class Health(BaseModel):
+    """Answers of /healthz and /readyz."""
+
+    status: Literal["ok", "ready"]

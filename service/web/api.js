@@ -1,0 +1,27 @@
+// The service's HTTP interface; a problem+json answer becomes an Error with its text.
+
+async function call(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new Error("The service does not answer. Is it still running?");
+  }
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(body.detail || `${response.status} ${response.statusText}`);
+  return body;
+}
+
+function upload(path, file) {
+  const form = new FormData();
+  form.append("image", file);
+  return call(path, { method: "POST", body: form });
+}
+
+export const info = () => call("/info");
+export const filters = () => call("/filters");
+export const item = (id) => call(`/items/${id}`);
+export const classify = async (file, views) => (await upload(`/classify?top=5&views=${views}`, file)).results[0].classes;
+export const neighborsOfFile = async (file, k) => (await upload(`/neighbors?k=${k}`, file)).results[0].neighbors;
+export const neighborsOfItem = async (id, k) =>
+  (await call(`/neighbors?id=${id}&k=${k}`, { method: "POST" })).results[0].neighbors;

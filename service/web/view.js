@@ -1,0 +1,59 @@
+// Answers as elements of the page; text is only ever set as text.
+
+const at = (id) => document.getElementById(id);
+
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+export function showClasses(classes) {
+  at("classes").replaceChildren(...classes.map((entry) => element("li", {},
+    element("meter", { value: entry.probability, max: 1 }),
+    element("span", { textContent: entry.class }),
+    element("span", { textContent: `${(100 * entry.probability).toFixed(1)} %` }),
+  )));
+}
+
+export function showNeighbors(title, hint, neighbors, onPick) {
+  at("title").textContent = title;
+  at("hint").textContent = hint;
+  at("neighbors").replaceChildren(...neighbors.map((found) => {
+    const label = found.label || found.path;
+    const distance = found.distance === undefined ? "" : `distance ${found.distance.toFixed(1)}`;
+    return element("li", {}, element("button", { type: "button", title: `${found.path}\nClick: its neighbours`, onclick: () => onPick(found) },
+      element("img", { src: found.thumbnail, alt: "", loading: "lazy" }),
+      element("b", { textContent: label }),
+      element("small", { textContent: distance }),
+    ));
+  }));
+}
+
+export function showQuery(source, name) {
+  Object.assign(at("query"), { src: source, alt: name, hidden: false });
+  at("invite").textContent = `${name}: drop another to replace it`;
+}
+
+export function showProblem(text) {
+  at("problem").textContent = text;
+  at("problem").hidden = !text;
+}
+
+export function busy(on) {
+  at("found").setAttribute("aria-busy", String(on));
+}
+
+export function showAbout(info) {
+  const parts = [];
+  if (info.model) parts.push(`${info.model.classes.length} classes`);
+  if (info.index) parts.push(`${info.index.items.toLocaleString("en")} photographs indexed`);
+  if (parts.length) at("about").textContent = `Two-GPU AlexNet of 2012: ${parts.join(", ")}.`;
+}
+
+export function showColumns(figures) {
+  const [kernels, , height, width] = figures.shape;
+  const share = figures.mean_colour_by_column.map((colour) => `${(100 * colour).toFixed(0)} %`);
+  at("columns").textContent = `${kernels} kernels of ${height} x ${width} x 3. First column, above the line: ${share[0]} of a kernel's `
+    + `energy is colour on average; second, below: ${share[1]}.`;
+}
