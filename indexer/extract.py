@@ -60,7 +60,7 @@ def extract(model: Model, root: Path, examples: Sequence[Example], limits: Image
 def _extract(model: Model, reads: Sequence[ReadResult]) -> Shard:
     kept = [(read, read.outcome) for read in reads if isinstance(read.outcome, Photograph)]
     rejects = [
-        {"path": read.example.path, "reason": str(read.outcome)} for read in reads if not isinstance(read.outcome, Photograph)
+        {"path": read.example.shown, "reason": str(read.outcome)} for read in reads if not isinstance(read.outcome, Photograph)
     ]
     features = np.empty((len(kept), model.net.config.fc7_width), np.float32)
     for start in range(0, len(kept), BATCH):

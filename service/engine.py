@@ -100,8 +100,11 @@ def _load(loader: Callable[[], T]) -> T | FC7Error:
     try:
         return loader()
     except FC7Error as error:
-        _log.warning("%s", error)
-        return error
+        reason = error
+    except OSError as error:
+        reason = NotReady(f"{error.filename} cannot be read: {error.strerror}")
+    _log.warning("%s", reason)
+    return reason
 
 
 def _present(loaded: T | FC7Error) -> T:

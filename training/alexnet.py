@@ -26,6 +26,7 @@ class AlexNetConfig(BaseModel):
     maps: tuple[int, int, int, int, int] = Field((48, 128, 192, 192, 128), description="kernels of conv1..5, one column")
     hidden: int = Field(2048, ge=1, description="units of fc6 and of fc7, one column")
     input_size: int = Field(224, ge=67, description="height and width of the crop, pixels")
+    pixel_scale: float = Field(1.0, gt=0, description="what pixels less the mean are multiplied by before conv1; 1 in the paper")
     dropout: float = Field(0.5, ge=0, lt=1, description="share of fc6 and fc7 units dropped in training")
     lrn_size: int = Field(5, ge=1, description="maps in a normalisation window")
     lrn_k: float = 2.0
@@ -75,7 +76,8 @@ class AlexNet(nn.Module):
     def _pool5(self, x_BCHW: Tensor) -> Tensor:
         # ceil, as in the 2012 code: 55 positions from 224 pixels, by zeros on the right and bottom only; PyTorch floors
         short = -(x_BCHW.shape[-1] - 11) % 4
-        h = F.relu(self.conv1(F.pad(x_BCHW, (0, short, 0, short))))
+        x_BCHW = F.pad(x_BCHW * self.config.pixel_scale, (0, short, 0, short))
+        h = F.relu(self.conv1(x_BCHW))
         h = F.relu(self.conv2(F.max_pool2d(self._lrn(h), 3, 2)))
         h = F.relu(self.conv3(F.max_pool2d(self._lrn(h), 3, 2)))
         h = F.relu(self.conv5(F.relu(self.conv4(h))))

@@ -29,6 +29,11 @@ class Example:
     path: str  # relative to the data set's folder, with forward slashes
     label: str  # its class: the folder it lies in, below the part's folder; "" where there is none
 
+    @property
+    def shown(self) -> str:
+        """The path as text that can be printed and stored, also where the file's name is not UTF-8."""
+        return self.path.encode("utf-8", "backslashreplace").decode()
+
 
 @dataclass(frozen=True)
 class ReadResult:
@@ -63,9 +68,9 @@ def stamp(root: Path, examples: Sequence[Example]) -> str:
     for example in examples:
         try:
             status = (root / example.path).stat()
-            digest.update(f"\n{example.path}\t{status.st_size}\t{status.st_mtime_ns}".encode())
+            digest.update(f"\n{example.shown}\t{status.st_size}\t{status.st_mtime_ns}".encode())
         except OSError:
-            digest.update(f"\n{example.path}\tgone".encode())
+            digest.update(f"\n{example.shown}\tgone".encode())
     return digest.hexdigest()
 
 
@@ -97,6 +102,8 @@ def read_photographs(root: Path, examples: Sequence[Example], limits: ImageLimit
 def _read(root: Path, example: Example, limits: ImageLimits) -> ReadResult:
     path = root / example.path
     sha256, size = "", 0
+    if example.shown != example.path:
+        return ReadResult(example, sha256, size, FC7Error("its name is not valid UTF-8"))
     try:
         size = path.stat().st_size
         limits.check_bytes(size)

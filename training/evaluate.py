@@ -88,9 +88,9 @@ def _batches(data: Path, part: Part, classes: list[str]) -> Iterator[tuple[Tenso
     labels: list[int] = []
     for read in progress(read_photographs(data, examples, ImageLimits()), len(examples), f"evaluating {part}"):
         if not isinstance(read.outcome, Photograph):
-            tqdm.write(f"left out {read.example.path}: {read.outcome}")
+            tqdm.write(f"left out {read.example.shown}: {read.outcome}")
         elif read.example.label not in position:
-            tqdm.write(f"left out {read.example.path}: the model has no class {read.example.label!r}")
+            tqdm.write(f"left out {read.example.shown}: the model has no class {read.example.label!r}")
         else:
             pixels.append(read.outcome.pixels_CHW)
             labels.append(position[read.example.label])

@@ -9,23 +9,22 @@ from torch import nn
 from training.alexnet import CONV_BIASES, AlexNet
 
 Scheme = Literal["paper", "fan-in"]
-PIXEL_SCALE = 64.0
 
 
 def initialise(net: AlexNet, scheme: Scheme, seed: int) -> None:
     """Draws all weights anew, from `seed` alone.
 
     paper: N(0, 0.01) everywhere; biases 1 in conv2, conv4, conv5, fc6 and fc7, 0 elsewhere (section 5).
-    fan-in: N(0, sqrt(2 / fan-in)), conv1's divided by PIXEL_SCALE since pixels come on 0..255, fc8's as in the paper; biases 0.
-    The signal keeps its size through the layers from the first step (He et al. 2015), where the paper's weights need thousands of
-    steps to leave the plateau they start on: more than a small data set has.
+    fan-in: N(0, sqrt(2 / fan-in)), fc8's as in the paper; biases 0. The signal keeps its size through the layers from the first
+    step (He et al. 2015), where the paper's weights need thousands of steps to leave the plateau they start on: more than a small
+    data set has. Meant for pixels scaled to about one.
     """
     generator = torch.Generator().manual_seed(seed)
     biases = (*CONV_BIASES, 1.0, 1.0, 0.0)
     for i, (layer, bias) in enumerate(zip(net.layers(), biases, strict=True)):
         std = 0.01
         if scheme == "fan-in" and i < 7:
-            std = math.sqrt(2 / layer.weight[0].numel()) / (PIXEL_SCALE if i == 0 else 1.0)
+            std = math.sqrt(2 / layer.weight[0].numel())
         nn.init.normal_(layer.weight, 0.0, std, generator=generator)
         if layer.bias is not None:
             nn.init.constant_(layer.bias, bias if scheme == "paper" else 0.0)

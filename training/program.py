@@ -43,7 +43,7 @@ def run_program(settings_type: type[S], main: Callable[[S], None], argv: Sequenc
     except FC7Error as error:
         sys.exit(_complain(program, str(error), 1))
     except OSError as error:
-        sys.exit(_complain(program, f"{error.strerror or error}: {error.filename or 'no file named'}", 1))
+        sys.exit(_complain(program, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1))
     except KeyboardInterrupt:
         sys.exit(_complain(program, "interrupted; the same command goes on where this one stopped", 130))
     sys.exit(0)

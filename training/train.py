@@ -51,6 +51,9 @@ class TrainSettings(Settings):
     init: Scheme = Field(
         "paper", description="initial weights: the paper's N(0, 0.01), or scaled by fan-in, which short runs on small data need"
     )
+    pixel_scale: float = Field(
+        1.0, gt=0, description="what pixels are multiplied by before conv1; 1 in the paper, 1/64 = 0.015625 goes with fan-in"
+    )
     seed: int = Field(0, ge=0, description="seed of weights, order, crops and dropout")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="arithmetic of the forward and backward pass; auto takes bfloat16 where the processor has it"
@@ -92,7 +95,7 @@ def main(settings: TrainSettings) -> None:
 
 
 def _start(settings: TrainSettings, views: Views, state: Path, recipe: dict[str, Any]) -> Run:
-    net = AlexNet(AlexNetConfig(classes=len(views.classes)))
+    net = AlexNet(AlexNetConfig(classes=len(views.classes), pixel_scale=settings.pixel_scale))
     initialise(net, settings.init, settings.seed)
     net = net.to(memory_format=torch.channels_last)
     optimizer = PaperSGD(net.parameters(), settings.lr, settings.momentum, settings.weight_decay)

@@ -81,7 +81,7 @@ def _decode(root: Path, examples: Sequence[Example], folder: Path, limits: Image
                 labels.append(read.example.label)
             else:
                 reason = read.outcome if isinstance(read.outcome, FC7Error) else "lies in no class's folder"
-                rejected.append((read.example.path, str(reason)))
+                rejected.append((read.example.shown, str(reason)))
         pixels.flush()
     with replacing(folder / _MEAN) as path, path.open("wb") as file:
         np.save(file, (total_CHW / max(len(kept), 1)).astype(np.float32))

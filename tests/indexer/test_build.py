@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -62,16 +63,17 @@ def test_bad_files_are_reported_with_reasons_and_the_rest_is_indexed(
     (data / "notes.txt").write_text("not an image")
     (data / "large.jpg").write_bytes(b"x" * 200_001)
     (data / "empty.png").touch()
+    Path(os.fsdecode(os.fsencode(data) + b"/latin-1-\xe9.jpg")).write_bytes(whole)
     Image.new("RGB", (1000, 600)).save(data / "huge.png")
     build(model, data, tmp_path / "index", max_image_bytes=200_000, max_image_pixels=500_000)
     opened = artifact.open_index(tmp_path / "index")
-    assert (opened.manifest.kept, opened.manifest.rejected) == (6, 5)
+    assert (opened.manifest.kept, opened.manifest.rejected) == (6, 6)
     reasons = {row["path"]: row["reason"] for row in artifact.rejects(opened)}
-    assert sorted(reasons) == ["empty.png", "huge.png", "large.jpg", "notes.txt", "red/truncated.jpg"]
+    assert sorted(reasons) == ["empty.png", "huge.png", "large.jpg", r"latin-1-\udce9.jpg", "notes.txt", "red/truncated.jpg"]
     assert reasons["large.jpg"] == "image has 200001 bytes, more than max_image_bytes=200000"
     assert reasons["huge.png"] == "image is 1000 x 600 pixels, more than max_image_pixels=500000"
     assert "truncated" in reasons["red/truncated.jpg"]
-    assert "6 photographs indexed, 5 rejected" in capsys.readouterr().out.splitlines()[-1]
+    assert "6 photographs indexed, 6 rejected" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_nothing_to_index_is_an_error_and_the_old_version_stays(tmp_path: Path, model: Path, images: Path) -> None:

@@ -52,7 +52,7 @@ def two_columns(weights: dict[str, Tensor], x: Tensor) -> Tensor:
 def test_grouped_network_equals_two_separate_columns_outputs_and_gradients(small_network: AlexNet) -> None:
     x = 50 * torch.randn(3, 3, 224, 224, generator=torch.Generator().manual_seed(2))
     by_hand = {name: p.detach().clone().requires_grad_() for name, p in small_network.named_parameters()}
-    expected, actual = two_columns(by_hand, x), small_network(x)
+    expected, actual = two_columns(by_hand, x / 64), small_network(x)
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
     target = torch.tensor([0, 2, 1])
     F.cross_entropy(expected, target).backward()
@@ -80,7 +80,7 @@ def test_paper_weights_are_small_and_biased_as_in_section_5() -> None:
 
 
 def test_golden_fc7_of_the_full_network() -> None:
-    net = AlexNet(AlexNetConfig(classes=10))
+    net = AlexNet(AlexNetConfig(classes=10, pixel_scale=1 / 64))
     initialise(net, "fan-in", seed=0)
     ramp = torch.linspace(-120, 120, 224)
     x = torch.stack([ramp.expand(224, 224), ramp[:, None].expand(224, 224), -ramp.expand(224, 224)])[None]

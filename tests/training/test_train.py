@@ -38,8 +38,9 @@ train.main(train.TrainSettings.model_validate_json(sys.argv[1]))
 
 
 def settings(images: Path, out: Path, **changes: object) -> TrainSettings:
-    values = {"epochs": 4, "batch_size": 8, "lr": 0.02, "schedule": "cosine", "init": "fan-in", "max_gradient": 1.0}
-    return TrainSettings.model_validate({"data": images, "out": out, **values, **changes})
+    values = {"epochs": 4, "batch_size": 8, "lr": 0.02, "schedule": "cosine", "init": "fan-in"}
+    values |= {"pixel_scale": 1 / 64, "max_gradient": 5.0, **changes}
+    return TrainSettings.model_validate({"data": images, "out": out, **values})
 
 
 def losses(out: Path) -> list[float]:

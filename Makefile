@@ -1,0 +1,33 @@
+# make demo [DATA=groceries|imagenette|cifar10|FOLDER]   from nothing to a served demo
+# make test                                              the fast suite
+# make check                                             the same, ruff and mypy
+PYTHON ?= python3
+BIN := .venv/bin
+export DATA ?= groceries
+
+.PHONY: demo test check clean
+
+demo: .venv/demo
+	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+.venv/demo: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --progress-bar on --editable '.[demo]'
+	@touch $@
+
+.venv/dev: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv var

@@ -1,0 +1,45 @@
+#!/bin/sh
+# The demo from photographs to answers: data, model, index, figures, service. Each stage is skipped where its result is there,
+# and goes on where it was interrupted. Needs the programs of this project in the Python on PATH.
+#
+#   FC7_DEMO_DATA  groceries (default), imagenette, cifar10, or a folder of photographs with a subfolder for each class
+#   FC7_HOME       folder for everything that is made (default: var)
+set -eu
+
+data=${FC7_DEMO_DATA:-groceries}
+home=${FC7_HOME:-var}
+case $data in
+groceries | imagenette | cifar10)
+    [ "$data" = groceries ] || home=$home/$data
+    images=$home/images
+    ;;
+*)
+    [ -d "$data" ] || { echo "demo: DATA must be groceries, imagenette, cifar10 or a folder, got '$data'" >&2; exit 2; }
+    images=$(cd "$data" && pwd)
+    home=$home/$(basename "$images")-$(printf %s "$images" | cksum | cut -d ' ' -f 1)
+    ;;
+esac
+mkdir -p "$home"
+export FC7_DATA="$images" FC7_MODEL="$home/model" FC7_INDEX="$home/index"
+
+if [ ! -d "$images" ]; then
+    echo "== 1/5 photographs: $data"
+    python -m training.datasets --data "$data" --out "$images"
+fi
+if [ ! -f "$FC7_MODEL/model.json" ]; then
+    echo "== 2/5 training the two-GPU AlexNet on $images"
+    # Departures from the paper's recipe, for a data set a thousand times smaller than its own: see "The demo's recipe" in README.md
+    python -m training.train --out "$FC7_MODEL" --epochs "${FC7_DEMO_EPOCHS:-20}" --batch-size 32 \
+        --init fan-in --lr 0.03 --schedule cosine --max-gradient 1
+fi
+if [ ! -e "$FC7_INDEX/current" ]; then
+    echo "== 3/5 index of the training photographs"
+    python -m indexer.build --part train
+fi
+if [ ! -f "$FC7_INDEX/evaluation.json" ]; then
+    echo "== 4/5 figures on photographs that were neither trained on nor indexed"
+    python -m training.evaluate
+    python -m indexer.evaluate
+fi
+echo "== 5/5 service; model and index in $home"
+exec python -m service "$@"
