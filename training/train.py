@@ -13,7 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from training import checkpoint
 from training.alexnet import AlexNet, AlexNetConfig
-from training.data import list_examples
+from training.data import list_examples, stamp
 from training.files import replacing
 from training.initial import Scheme, initialise
 from training.loop import Run, check_settings, train_epoch
@@ -73,13 +73,15 @@ def main(settings: TrainSettings) -> None:
         return
     work = settings.out / "training"
     limits = ImageLimits(max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels)
-    views = prepare_views(settings.data, list_examples(settings.data, "train"), work, limits)
+    examples = list_examples(settings.data, "train")
+    views = prepare_views(settings.data, examples, work, limits)
     _report(settings, views)
-    run = _start(settings, views, work / STATE, recipe)
+    unfinished = {**recipe, "files": stamp(settings.data, examples)}
+    run = _start(settings, views, work / STATE, unfinished)
     while len(run.curve) < settings.epochs:
         train_epoch(run, views, _lr(settings, len(run.curve)))
-        run.save(work / STATE, recipe)
-        _log(settings, run.curve)
+        run.save(work / STATE, unfinished)
+        _log(settings, len(views.labels_N), run.curve)
     record = {
         "settings": recipe,
         "photographs": len(views.labels_N),
@@ -129,9 +131,13 @@ def _report(settings: TrainSettings, views: Views) -> None:
         print(f"  rejected {name}: {reason}")
 
 
-def _log(settings: TrainSettings, curve: list[dict[str, float]]) -> None:
-    row = curve[-1]
-    print(f"epoch {row['epoch']}/{settings.epochs}  loss {row['loss']:.4f}  lr {row['lr']:.5f}", flush=True)
+def _log(settings: TrainSettings, photographs: int, curve: list[dict[str, float]]) -> None:
+    row, left = curve[-1], settings.epochs - len(curve)
+    print(
+        f"epoch {row['epoch']}/{settings.epochs}  loss {row['loss']:.4f}  lr {row['lr']:.5f}  "
+        f"{photographs / row['seconds']:.0f} images/s  {left * row['seconds'] / 60:.1f} min left",
+        flush=True,
+    )
     with replacing(settings.out / "metrics.jsonl") as path:
         path.write_text("".join(json.dumps(row) + "\n" for row in curve))
 
