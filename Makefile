@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DATA ?= groceries
 
-.PHONY: demo test check clean
+.PHONY: demo test check
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -13,11 +13,10 @@ demo: .venv/demo
 test: .venv/dev
 	$(BIN)/python -m pytest
 
-check: .venv/dev
+check: test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
 
 .venv/demo: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -28,6 +27,3 @@ check: .venv/dev
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
 	@touch $@
-
-clean:
-	rm -rf .venv var

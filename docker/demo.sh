@@ -15,7 +15,7 @@ groceries | imagenette | cifar10)
     ;;
 *)
     [ -d "$data" ] || { echo "demo: DATA must be groceries, imagenette, cifar10 or a folder, got '$data'" >&2; exit 2; }
-    images=$(cd "$data" && pwd)
+    images=$(CDPATH= cd -- "$data" && pwd)
     home=$home/$(basename "$images")-$(printf %s "$images" | cksum | cut -d ' ' -f 1)
     ;;
 esac
@@ -29,8 +29,8 @@ fi
 if [ ! -f "$FC7_MODEL/model.json" ]; then
     echo "== 2/5 training the two-GPU AlexNet on $images"
     # Departures from the paper's recipe, for a data set a thousand times smaller than its own: see "The demo's recipe" in README.md
-    python -m training.train --out "$FC7_MODEL" --epochs "${FC7_DEMO_EPOCHS:-16}" --batch-size 32 \
-        --init fan-in --pixel-scale 0.015625 --lr 0.02 --schedule cosine --max-gradient 5
+    python -m training.train --out "$FC7_MODEL" --epochs "${FC7_DEMO_EPOCHS:-20}" --batch-size 32 \
+        --init fan-in --pixel-scale 0.015625 --lr 0.012 --schedule cosine --max-gradient 5
 fi
 if [ ! -e "$FC7_INDEX/current" ]; then
     echo "== 3/5 index of the training photographs"
@@ -38,8 +38,7 @@ if [ ! -e "$FC7_INDEX/current" ]; then
 fi
 if [ ! -f "$FC7_INDEX/evaluation.json" ]; then
     echo "== 4/5 figures on photographs that were neither trained on nor indexed"
-    python -m training.evaluate
-    python -m indexer.evaluate
+    { python -m training.evaluate && python -m indexer.evaluate; } || echo "demo: no figures, for the reason above" >&2
 fi
 echo "== 5/5 service; model and index in $home"
 exec python -m service "$@"

@@ -4,22 +4,21 @@
 <index>/current         -> versions/<n>
 """
 
-import fcntl
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from indexer.catalog import Catalog, Item
 from indexer.search import FloatIndex, open_float_index
-from training.errors import Busy, Mismatch, NotReady
+from training.errors import Mismatch, NotReady
 from training.files import replacing, sha256_of, sync
 
 FORMAT: Final = 1
@@ -52,51 +51,45 @@ class Manifest(BaseModel):
     rejected: int
     deleted: int = 0
     collection: str  # the folder that the catalogue's paths are below
-    settings: dict[str, Any]
+    limits: dict[str, int]  # what decoding one image might cost; see ImageLimits
     files: dict[str, FileRecord]
 
 
 @dataclass(frozen=True)
 class OpenIndex:
-    """A verified version, ready to be searched."""
+    """A verified version, ready to be searched. Its files are held open: the version may be deleted while it is in use."""
 
     version: int
     folder: Path
     manifest: Manifest
     catalog: Catalog
     vectors: FloatIndex
+    thumbnails: NDArray[np.uint8]  # every thumbnail, one after the other; memory-mapped
 
     def thumbnail(self, item: Item) -> bytes:
         """The item's thumbnail, a JPEG file's bytes."""
-        with (self.folder / THUMBNAILS).open("rb") as file:
-            file.seek(item.thumbnail_start)
-            return file.read(item.thumbnail_size)
+        return self.thumbnails[item.thumbnail_start : item.thumbnail_start + item.thumbnail_size].tobytes()
 
     def original(self, item: Item) -> Path | None:
         """The item's own file, or None where it is gone or its path would lead out of the collection."""
-        root = Path(self.manifest.collection)
+        root = Path(self.manifest.collection).resolve()
         path = (root / item.path).resolve()
         return path if path.is_relative_to(root) and path.is_file() else None
 
 
-@contextmanager
-def exclusively(index: Path) -> Iterator[None]:
-    """Holds the index for writing. Raises Busy at once where another process does."""
-    index.mkdir(parents=True, exist_ok=True)
-    with (index / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Busy(f"another process is writing to {index}; wait until it is done") from error
-        yield
-
-
 def new_version(index: Path) -> Path:
     """An empty folder to write the next version's files to; unfinished ones from before are removed."""
+    _check_current(index)
     partial = index / "versions" / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     return partial
+
+
+def _check_current(index: Path) -> None:
+    current = index / "current"
+    if current.exists() and not (current.is_symlink() and current.resolve().name.isdecimal()):
+        raise Mismatch(f"{current} is not a link to versions/<n>, as after a copy that followed links; link it, or remove it")
 
 
 def publish(index: Path, partial: Path, **facts: Any) -> int:
@@ -120,7 +113,7 @@ def publish(index: Path, partial: Path, **facts: Any) -> int:
     link.replace(index / "current")
     sync(index)
     for old in _versions(index)[:-_KEPT_VERSIONS]:
-        shutil.rmtree(index / "versions" / str(old))
+        shutil.rmtree(index / "versions" / str(old), ignore_errors=True)
     return version
 
 
@@ -129,6 +122,7 @@ def open_index(index: Path) -> OpenIndex:
     if not (index / "current").is_dir():
         raise NotReady(f"no index at {index}; `python -m indexer.build --index {index}` makes one")
     folder = (index / "current").resolve()
+    _check_current(index)
     manifest = _read_manifest(folder)
     _verify_files(folder, manifest)
     vectors = open_float_index(folder / FLOAT)
@@ -142,7 +136,7 @@ def open_index(index: Path) -> OpenIndex:
             raise Mismatch(f"{name} of {folder} holds {count} items, {MANIFEST} says {manifest.kept}")
     if vectors.width != manifest.width:
         raise Mismatch(f"{FLOAT} of {folder} has vectors of {vectors.width} components, {MANIFEST} says {manifest.width}")
-    return OpenIndex(int(folder.name), folder, manifest, catalog, vectors)
+    return OpenIndex(int(folder.name), folder, manifest, catalog, vectors, np.memmap(folder / THUMBNAILS, np.uint8, "r"))
 
 
 def check_pair(index: OpenIndex, fingerprint: str) -> None:
@@ -160,7 +154,7 @@ def rejects(index: OpenIndex) -> list[dict[str, str]]:
 
 
 def _versions(index: Path) -> list[int]:
-    return sorted(int(path.name) for path in (index / "versions").iterdir() if path.name.isdecimal())
+    return sorted(int(path.name) for path in (index / "versions").iterdir() if path.name.isdecimal() and path.is_dir())
 
 
 def _read_manifest(folder: Path) -> Manifest:

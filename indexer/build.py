@@ -18,6 +18,7 @@ from indexer.search import write_float_index
 from training import checkpoint
 from training.data import Example, Part, list_examples
 from training.errors import FC7Error, NotReady
+from training.files import exclusively
 from training.preprocess import ImageLimits
 from training.program import Settings, keep_freed_memory, run_program
 
@@ -65,7 +66,7 @@ def main(settings: BuildSettings) -> None:
     started = time.monotonic()
     checkpoint.read_description(settings.model)
     examples = list_examples(settings.data, settings.part)
-    with artifact.exclusively(settings.index):
+    with exclusively(settings.index):
         version, kept, rejected = build(settings, examples)
     seconds = time.monotonic() - started
     print(
@@ -100,7 +101,7 @@ def build(settings: BuildSettings, examples: Sequence[Example]) -> tuple[int, in
         kept=kept,
         rejected=len(collected.rejects),
         collection=str(settings.data.resolve()),
-        settings=settings.model_dump(mode="json"),
+        limits=limits.model_dump(),
     )
     shutil.rmtree(work)
     if collected.rejects:

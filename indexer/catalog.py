@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from training.errors import NotFound
+from training.errors import FC7Error, NotFound
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ def write_catalog(path: Path, items: Iterable[Item]) -> int:
             marks = ", ".join("?" * len(_NAMES))
             cursor = connection.executemany(f"INSERT INTO items VALUES ({marks})", (astuple(item) for item in items))  # noqa: S608
             return cursor.rowcount if cursor.rowcount > 0 else 0
+    except sqlite3.Error as error:
+        raise FC7Error(f"{path} cannot be written: {error}") from error
     finally:
         connection.close()
 

@@ -86,12 +86,13 @@ def evaluate(model: checkpoint.Model, index: artifact.OpenIndex, data: Path, par
     Raises NotReady where no query is left.
     """
     indexed = set(index.catalog.column("sha256"))
-    pixels_QCHW, labels = _read(data, list_examples(data, part), indexed)
+    limits = ImageLimits.model_validate(index.manifest.limits)
+    pixels_QCHW, labels = _read(data, list_examples(data, part), limits, indexed)
     database_labels = np.array(index.catalog.column("label"))
     features_QD, logits_QK = _forward(model, pixels_QCHW)
     guesses = np.array(model.classes)[logits_QK.argmax(1)]
     neighbours = index.vectors.search(features_QD, K).ids_QK
-    raw = _raw_neighbours(index, pixels_QCHW)
+    raw = _raw_neighbours(index, limits, pixels_QCHW)
     return Report(
         index_version=index.version,
         queries=len(labels),
@@ -109,9 +110,9 @@ def precision(found_QK: NDArray[np.str_], labels_Q: NDArray[np.str_]) -> float:
     return float((found_QK == labels_Q[:, None]).mean())
 
 
-def _read(root: Path, examples: Sequence[Example], indexed: set[str]) -> tuple[Tensor, NDArray[np.str_]]:
+def _read(root: Path, examples: Sequence[Example], limits: ImageLimits, indexed: set[str]) -> tuple[Tensor, NDArray[np.str_]]:
     pixels, labels = [], []
-    for read in progress(read_photographs(root, examples, ImageLimits()), len(examples), "reading queries"):
+    for read in progress(read_photographs(root, examples, limits), len(examples), "reading queries"):
         if isinstance(read.outcome, Photograph) and read.sha256 not in indexed:
             pixels.append(read.outcome.pixels_CHW)
             labels.append(read.example.label)
@@ -127,12 +128,12 @@ def _forward(model: checkpoint.Model, pixels_QCHW: Tensor) -> tuple[NDArray[np.f
         return features_QD.numpy(), model.net.fc8(features_QD).numpy()
 
 
-def _raw_neighbours(index: artifact.OpenIndex, pixels_QCHW: Tensor) -> NDArray[np.int64]:
+def _raw_neighbours(index: artifact.OpenIndex, limits: ImageLimits, pixels_QCHW: Tensor) -> NDArray[np.int64]:
     """The baseline: (Q, 5) ids of the nearest by Euclidean distance of 32 x 32 RGB pixels, by scikit-learn."""
     root = Path(index.manifest.collection)
     examples = [Example(path, "") for path in index.catalog.column("path")]
     database = []
-    for read in progress(read_photographs(root, examples, ImageLimits()), len(examples), "raw pixels"):
+    for read in progress(read_photographs(root, examples, limits), len(examples), "raw pixels"):
         if not isinstance(read.outcome, Photograph):
             raise FC7Error(f"{root / read.example.path} was indexed and does not decode any more: {read.outcome}")
         database.append(_raw(read.outcome.pixels_CHW[None]))

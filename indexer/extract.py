@@ -16,11 +16,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from training.checkpoint import Model
 from training.data import Example, ReadResult, read_photographs, stamp
-from training.files import replacing
+from training.files import write_tensors
 from training.preprocess import ImageLimits, Photograph
 from training.program import progress
 
@@ -96,9 +95,9 @@ def _key(model: Model, root: Path, part: Sequence[Example], limits: ImageLimits)
 
 
 def _write(path: Path, shard: Shard) -> None:
-    tensors: dict[str, NDArray[Any]] = {"features": shard.features_ND, "thumbnails": np.frombuffer(shard.thumbnails, np.uint8)}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, {"items": json.dumps(shard.items), "rejects": json.dumps(shard.rejects)})
+    thumbnails = torch.from_numpy(np.frombuffer(bytearray(shard.thumbnails), np.uint8))
+    tensors = {"features": torch.from_numpy(shard.features_ND), "thumbnails": thumbnails}
+    write_tensors(path, tensors, {"items": json.dumps(shard.items), "rejects": json.dumps(shard.rejects)})
 
 
 def _is_complete(path: Path) -> bool:

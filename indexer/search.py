@@ -11,13 +11,15 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import Mismatch
+from training.errors import FC7Error, Mismatch
 
 Vectors = NDArray[np.float32]
 # Rows fetched beyond K, so that ties at the edge seldom need a second search.
 _SPARE = 16
 # How far FAISS's float32 squared distances may be off, as a share of the squared lengths: it subtracts inner products.
 _SLACK = 1e-5
+# Vectors looked at together, so that memory does not grow with the index or with ties.
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class FloatIndex:
         flat = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
         self._vectors_ND: Vectors = flat.reshape(index.ntotal, index.d)
         self._vectors_ND.flags.writeable = False
-        blocks = (self._vectors_ND[start : start + 4096] for start in range(0, len(self), 4096))
+        blocks = (self._vectors_ND[start : start + _BLOCK] for start in range(0, len(self), _BLOCK))
         self._longest = max((float(np.einsum("nd,nd->n", block, block).max()) for block in blocks), default=0.0)
 
     def __len__(self) -> int:
@@ -84,7 +86,8 @@ class FloatIndex:
         while True:
             proposed, ids = self._index.search(query_D[None], min(fetch, len(self)))
             ids = np.sort(ids[0])
-            squared = np.square(self._vectors_ND[ids] - query_D.astype(np.float64)).sum(1)
+            blocks = (ids[start : start + _BLOCK] for start in range(0, len(ids), _BLOCK))
+            squared = np.concatenate([np.square(self._vectors_ND[rows] - query_D.astype(np.float64)).sum(1) for rows in blocks])
             order = np.argsort(squared, kind="stable")[:k]
             if fetch >= len(self) or proposed[0, -1] > squared[order[-1]] + slack:
                 return np.sqrt(squared[order]), ids[order]
@@ -96,7 +99,10 @@ def write_float_index(path: Path, blocks: Any, width: int) -> int:
     index = faiss.IndexFlatL2(width)
     for block_ND in blocks:
         index.add(np.ascontiguousarray(block_ND, np.float32))
-    faiss.write_index(index, str(path))
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        raise FC7Error(f"{path} cannot be written: {error}") from error
     return int(index.ntotal)
 
 

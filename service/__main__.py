@@ -36,9 +36,13 @@ def main(settings: ServiceSettings) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.port))
+            listener.listen()
+        except socket.gaierror as error:
+            raise BadValue("host", settings.host, f"an address of this machine ({error.strerror})") from error
         except OSError as error:
             raise BadValue("port", settings.port, f"free on {settings.host} ({error.strerror})") from error
-        host, port = listener.getsockname()[:2]
+        port = listener.getsockname()[1]
+        host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
         config = uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=GRACE_S)
         with suppress(KeyboardInterrupt):
             _Server(config, f"http://{host}:{port}").run(sockets=[listener])

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service import __version__, errors, routes
 from service.engine import Engine
-from service.limits import LimitBody, SecureHeaders
+from service.limits import AnswerHead, LimitBody, SecureHeaders
 from service.settings import ServiceSettings
 
 WEB = Path(__file__).parent / "web"
@@ -43,6 +43,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.mount("/web", StaticFiles(directory=WEB), name="web")
     app.openapi = partial(_describe, app)  # type: ignore[method-assign]
     app.add_middleware(LimitBody, max_bytes=settings.max_request_bytes)
+    app.add_middleware(AnswerHead)
     app.add_middleware(SecureHeaders)
     return app
 

@@ -80,6 +80,8 @@ def _field_error(item: dict[str, Any]) -> FieldError:
     if item["type"] == "missing":
         return FieldError(field=field, value=None, detail=f"{field} is missing")
     value = _short(item.get("input"))
+    if "UploadFile" in item["msg"]:
+        return FieldError(field=field, value=value, detail=f"{field} must be an uploaded file, got the text {value!r}")
     return FieldError(field=field, value=value, detail=f"{field} must be {expected(item['msg'])}, got {value!r}")
 
 

@@ -50,6 +50,23 @@ class LimitBody:
         return f"the request has at least {size} bytes, more than max_request_bytes={self._max_bytes}"
 
 
+class AnswerHead:
+    """HEAD is GET without the body, on every path."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes HEAD on as GET and keeps the body back."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            return await self._app(scope, receive, send)
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        return await self._app({**scope, "method": "GET"}, receive, without_body)
+
+
 class SecureHeaders:
     """Adds the headers that keep a browser from guessing types, framing the page, or loading from elsewhere."""
 

@@ -19,7 +19,7 @@ from training.preprocess import Photograph
 
 LARGEST_ID = 2**63 - 1
 MEDIA_TYPES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")}
-UNCHANGING = {"Cache-Control": "no-cache"}
+REVALIDATE = {"Cache-Control": "no-cache"}
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -111,8 +111,10 @@ def item_image(request: Request, item_id: ItemId) -> FileResponse:
     found = index.catalog.item(item_id)
     path = index.original(found)
     if path is None:
-        raise NotFound(f"the file of item {item_id}, {found.path}, is not in the collection any more; its thumbnail is")
-    return FileResponse(path, media_type=MEDIA_TYPES[found.format], headers=UNCHANGING)
+        raise NotFound(
+            f"{found.path}, the file of item {item_id}, is gone or leads out of the collection; its thumbnail is still there"
+        )
+    return FileResponse(path, media_type=MEDIA_TYPES[found.format], headers=REVALIDATE)
 
 
 @router.get(
@@ -125,7 +127,10 @@ def item_thumbnail(request: Request, item_id: ItemId) -> Response:
     """The square of the photograph that the network sees, as a JPEG of 160 x 160 pixels."""
     index = _engine(request).index
     found = index.catalog.item(item_id)
-    return Response(index.thumbnail(found), media_type="image/jpeg", headers=UNCHANGING)
+    headers = {**REVALIDATE, "ETag": f'"{found.sha256}"'}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(index.thumbnail(found), media_type="image/jpeg", headers=headers)
 
 
 @router.get("/filters", responses=_problems(503), tags=["first layer"])
@@ -148,7 +153,7 @@ def filters_as_picture(request: Request) -> Response:
     """Figure 3 of the paper for this model: 96 kernels, those of the first GPU above, those of the second below."""
     buffer = io.BytesIO()
     filters.picture(_engine(request).model.net.conv1.weight, COLUMNS).save(buffer, "PNG")
-    return Response(buffer.getvalue(), media_type="image/png", headers=UNCHANGING)
+    return Response(buffer.getvalue(), media_type="image/png", headers=REVALIDATE)
 
 
 @router.get("/healthz", tags=["service"])

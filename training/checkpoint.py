@@ -9,12 +9,12 @@ from typing import Any, Final
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from training.alexnet import AlexNet, AlexNetConfig
 from training.errors import Mismatch, NotReady
-from training.files import replacing, sha256_of
+from training.files import replacing, sha256_of, write_tensors
 from training.preprocess import SIZE, centre_view, ten_views
 
 FORMAT: Final = 1
@@ -64,9 +64,9 @@ class Model:
         if views == 1:
             centre: Tensor = self.net(self._centre(pixels_BCHW))
             return centre.softmax(1)
-        x_BVCHW = ten_views(pixels_BCHW, self.mean_CHW, self.net.config.input_size)
-        logits: Tensor = self.net(x_BVCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-        return logits.view(*x_BVCHW.shape[:2], -1).softmax(2).mean(1)
+        views_VBCHW = ten_views(pixels_BCHW, self.mean_CHW, self.net.config.input_size)
+        every = [self.net(x_BCHW.contiguous(memory_format=torch.channels_last)).softmax(1) for x_BCHW in views_VBCHW]
+        return torch.stack(every).mean(0)
 
     def _centre(self, pixels_BCHW: Tensor) -> Tensor:
         x_BCHW = centre_view(pixels_BCHW, self.mean_CHW, self.net.config.input_size)
@@ -78,9 +78,7 @@ def save(
 ) -> None:
     """Writes a model; a reader sees the old pair, the new pair, or a pair that it refuses, never a mixture."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}
-    with replacing(folder / WEIGHTS) as path:
-        save_file({**tensors, _MEAN: mean_CHW.contiguous()}, path)
+    write_tensors(folder / WEIGHTS, {**net.state_dict(), _MEAN: mean_CHW})
     _describe(
         folder,
         ModelDescription(

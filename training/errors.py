@@ -43,7 +43,7 @@ class Mismatch(FC7Error):
 
 
 class TrainingDiverged(FC7Error):
-    """The loss became infinite or not a number; weights from before that step are what remains on disk."""
+    """The loss became infinite or not a number; the last finished epoch remains on disk."""
 
 
 class Busy(FC7Error):

@@ -1,10 +1,17 @@
-"""Writing files so that a power cut leaves the old one or the new one, and hashing them."""
+"""Writing files so that a power cut leaves the old one or the new one, hashing them, and holding folders for one writer."""
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from training.errors import Busy, FC7Error
 
 
 @contextmanager
@@ -18,6 +25,27 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file in one step. Raises FC7Error, naming the file, where the disk does not take it."""
+    try:
+        with replacing(path) as temporary:
+            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+    except SafetensorError as error:
+        raise FC7Error(f"{path} cannot be written: {error}") from error
+
+
+@contextmanager
+def exclusively(folder: Path) -> Iterator[None]:
+    """Makes `folder` and holds it for writing. Raises Busy at once where another process does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(f"another process is writing to {folder}; wait until it is done") from error
+        yield
 
 
 def sync(path: Path) -> None:

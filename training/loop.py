@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from training.alexnet import AlexNet
 from training.errors import Mismatch, TrainingDiverged
-from training.files import replacing
+from training.files import write_tensors
 from training.preprocess import training_view
 from training.program import progress
 from training.sgd import PaperSGD
@@ -42,11 +41,10 @@ class Run:
         for name, parameter in self.net.named_parameters():
             if not parameter.isfinite().all():
                 raise TrainingDiverged(f"{name} is not finite after epoch {len(self.curve)}; {path} keeps the epoch before")
-            tensors[f"weight.{name}"] = parameter.detach().contiguous()
-            tensors[f"velocity.{name}"] = self.optimizer.state[parameter]["momentum_buffer"].contiguous()
+            tensors[f"weight.{name}"] = parameter
+            tensors[f"velocity.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
         metadata = {"curve": json.dumps(self.curve), "settings": json.dumps(settings, sort_keys=True)}
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata)
+        write_tensors(path, tensors, metadata)
 
     def load(self, path: Path, settings: dict[str, Any]) -> None:
         """Goes on from `save`. Raises Mismatch for a file that is not a state or was made with other settings."""
@@ -77,7 +75,8 @@ def check_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None
 def train_epoch(run: Run, views: Views, lr: float) -> None:
     """One pass over `views` in an order, crops and dropout that follow from seed and epoch alone; adds a row to the curve.
 
-    Raises TrainingDiverged at the first loss or gradient that is not finite, before it reaches the weights.
+    Raises TrainingDiverged at the first loss that is not finite, before it reaches the weights; the same for a gradient where its
+    length is limited.
     """
     epoch = len(run.curve) + 1
     seed = run.seed * 1_000_003 + epoch

@@ -4,6 +4,7 @@ Legend: B batch, C channels (RGB), H height, W width. Pixels are on the 0..255 s
 """
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from training.errors import BadImage, ImageTooLarge, NotAnImage
 
+# The limits below are ours and are checked from the header; Pillow's own would cut them short.
+Image.MAX_IMAGE_PIXELS = None
 SIZE: Final = 256
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _UPRIGHT: Final = {
@@ -74,8 +77,6 @@ def decode(data: bytes, limits: ImageLimits) -> Photograph:
             return Photograph(torch.from_numpy(square).permute(2, 0, 1).contiguous(), str(image.format), width, height)
     except (BadImage, ImageTooLarge):
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLarge(str(error)) from error
     except UnidentifiedImageError as error:
         raise NotAnImage(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # damaged files make Pillow raise almost anything
@@ -86,27 +87,36 @@ def _central_square(image: Image.Image) -> np.ndarray[tuple[int, int, int], np.d
     orientation = image.getexif().get(ExifTags.Base.Orientation)
     image.draft(None, (SIZE, SIZE))
     image.load()
-    rgb = _to_rgb(image)
-    width, height = rgb.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    # crop and resize in one step: a 1 x 50 000 000 image never becomes 256 x 12 800 000 000
-    box = (left, top, left + side, top + side)
-    square = rgb.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
+    square = _to_rgb(_scaled(image))
     if orientation in _UPRIGHT:
         square = square.transpose(_UPRIGHT[orientation])
     return np.array(square)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
-        return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+def _scaled(image: Image.Image) -> Image.Image:
+    """The central square at 256 x 256, in a mode that can be averaged; the whole image is converted at most once."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
     if image.mode == "F":
         raise BadImage("floating-point pixels have no agreed range")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    # cropped before anything else: a 1 x 50 000 000 image never becomes 256 x 12 800 000 000
+    image = image.crop((left, top, left + side, top + side)) if width != height else image
+    if image.mode.startswith("I"):
+        image = image.convert("F")
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+    elif image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("RGB")
+    return image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+
+
+def _to_rgb(square: Image.Image) -> Image.Image:
+    if square.mode == "F":  # 16-bit grey; Pillow's own conversion clips at 255
+        return Image.fromarray((np.asarray(square) / 256).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if square.mode == "RGBA":
+        return Image.alpha_composite(Image.new("RGBA", square.size, "white"), square).convert("RGB")
+    return square.convert("RGB")
 
 
 def centre_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Tensor:
@@ -115,15 +125,16 @@ def centre_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Tensor:
     return _crop(pixels_BCHW, mean_CHW, start, start, size)
 
 
-def ten_views(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Tensor:
-    """Four corners, the centre, and their mirror images (paper, section 4.1).
+def ten_views(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Iterator[Tensor]:
+    """Four corners, the centre, and the mirror image of each (paper, section 4.1), one after the other.
 
-    uint8 (B, 3, 256, 256) -> float32 (B, 10, 3, size, size); views 5..9 mirror views 0..4.
+    uint8 (B, 3, 256, 256) -> ten times float32 (B, 3, size, size).
     """
     end, middle = SIZE - size, (SIZE - size) // 2
-    corners = [(0, 0), (0, end), (end, 0), (end, end), (middle, middle)]
-    crops = torch.stack([_crop(pixels_BCHW, mean_CHW, top, left, size) for top, left in corners], dim=1)
-    return torch.cat([crops, crops.flip(-1)], dim=1)
+    for top, left in [(0, 0), (0, end), (end, 0), (end, end), (middle, middle)]:
+        crop = _crop(pixels_BCHW, mean_CHW, top, left, size)
+        yield crop
+        yield crop.flip(-1)
 
 
 def training_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int, generator: torch.Generator) -> Tensor:

@@ -14,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 from training import checkpoint
 from training.alexnet import AlexNet, AlexNetConfig
 from training.data import list_examples, stamp
-from training.files import replacing
+from training.files import exclusively, replacing
 from training.initial import Scheme, initialise
 from training.loop import Run, check_settings, train_epoch
 from training.preprocess import ImageLimits
@@ -43,7 +43,7 @@ class TrainSettings(Settings):
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="learning rate over the epochs; cosine falls to 0, for short runs"
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="share of the velocity kept each step")
+    momentum: float = Field(0.9, gt=0, lt=1, description="share of the velocity kept each step")
     weight_decay: float = Field(5e-4, ge=0, description="share of each weight taken off per unit of learning rate")
     max_gradient: float = Field(
         0.0, ge=0, description="longest gradient (Euclidean norm); longer ones are scaled down; 0 for no limit, as in the paper"
@@ -51,10 +51,11 @@ class TrainSettings(Settings):
     init: Scheme = Field(
         "paper", description="initial weights: the paper's N(0, 0.01), or scaled by fan-in, which short runs on small data need"
     )
+    dropout: float = Field(0.5, ge=0, lt=1, description="share of fc6 and fc7 units dropped at each step; 0.5 in the paper")
     pixel_scale: float = Field(
         1.0, gt=0, description="what pixels are multiplied by before conv1; 1 in the paper, 1/64 = 0.015625 goes with fan-in"
     )
-    seed: int = Field(0, ge=0, description="seed of weights, order, crops and dropout")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of weights, order, crops and dropout")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="arithmetic of the forward and backward pass; auto takes bfloat16 where the processor has it"
     )
@@ -65,10 +66,15 @@ class TrainSettings(Settings):
 def main(settings: TrainSettings) -> None:
     """Trains, or goes on training, or says that it is done; the result is a model folder (training/checkpoint.py)."""
     keep_freed_memory()
+    with exclusively(settings.out):
+        _train(settings)
+
+
+def _train(settings: TrainSettings) -> None:
     recipe = _recipe(settings)
     finished = settings.out / checkpoint.DESCRIPTION
     if finished.is_file():
-        check_settings(finished, checkpoint.read_description(settings.out).training["settings"], recipe)
+        check_settings(finished, checkpoint.read_description(settings.out).training.get("settings", {}), recipe)
         print(f"{settings.out} is trained already, with these settings")
         return
     work = settings.out / "training"
@@ -97,7 +103,7 @@ def main(settings: TrainSettings) -> None:
 
 
 def _start(settings: TrainSettings, views: Views, state: Path, recipe: dict[str, Any]) -> Run:
-    net = AlexNet(AlexNetConfig(classes=len(views.classes), pixel_scale=settings.pixel_scale))
+    net = AlexNet(AlexNetConfig(classes=len(views.classes), pixel_scale=settings.pixel_scale, dropout=settings.dropout))
     initialise(net, settings.init, settings.seed)
     net = net.to(memory_format=torch.channels_last)
     optimizer = PaperSGD(net.parameters(), settings.lr, settings.momentum, settings.weight_decay)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training.data import Example, read_photographs, stamp
 from training.errors import FC7Error, NotReady
-from training.files import replacing
+from training.files import replacing, sync
 from training.preprocess import SIZE, ImageLimits, Photograph
 from training.program import progress
 
@@ -41,15 +41,22 @@ def prepare_views(root: Path, examples: Sequence[Example], folder: Path, limits:
     Raises NotReady where fewer than two classes are left, FC7Error where the disk has no room.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    source = stamp(root, examples)
+    source = f"{stamp(root, examples)} {limits.model_dump_json()}"
     listing = _read_listing(folder)
     if listing.get("source") != source:
+        (folder / _LIST).unlink(missing_ok=True)  # no list, however this ends, describes pixels that are about to change
+        sync(folder)
         listing = {"source": source, **_decode(root, examples, folder, limits)}
         with replacing(folder / _LIST) as path:
             path.write_text(json.dumps(listing))
     classes = sorted(set(listing["labels"]))
     if len(classes) < 2:
-        raise NotReady(f"training needs at least two classes; {root} gives {classes}: expected {root}/<class>/<photograph>")
+        rejected = "".join(f"\n  rejected {path}: {reason}" for path, reason in listing["rejected"][:5])
+        (folder / _LIST).unlink()
+        raise NotReady(
+            f"training needs {root}/<class>/<photograph> for at least two classes; of {len(examples)} files "
+            f"{len(listing['labels'])} can be used, of the classes {classes}{rejected}"
+        )
     pixels = np.load(folder / _PIXELS, mmap_mode="c")
     position = {name: i for i, name in enumerate(classes)}
     return Views(

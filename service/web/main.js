@@ -5,6 +5,7 @@ import * as view from "/web/view.js";
 
 const at = (id) => document.getElementById(id);
 const howMany = () => at("k").valueAsNumber || 12;
+const NEAREST = "Nearest first, by Euclidean distance between FC7 features.";
 let asked = 0;
 let lastQuestion = null;
 
@@ -18,7 +19,11 @@ async function ask(question) {
     const show = await question();
     if (mine === asked) show();
   } catch (error) {
-    if (mine === asked) view.showProblem(error.message);
+    if (mine === asked) {
+      view.showProblem(error.message);
+      view.showClasses([]);
+      view.showNeighbors("Neighbours", "", [], askItem);
+    }
   } finally {
     if (mine === asked) view.busy(false);
   }
@@ -27,13 +32,15 @@ async function ask(question) {
 function askFile(file) {
   view.showQuery(URL.createObjectURL(file), file.name || "pasted photograph");
   ask(async () => {
-    const [classes, neighbors] = await Promise.all([
+    const [classes, neighbors] = await Promise.allSettled([
       api.classify(file, at("ten").checked ? 10 : 1),
       api.neighborsOfFile(file, howMany()),
     ]);
+    if (classes.status === "rejected") throw classes.reason;
     return () => {
-      view.showClasses(classes);
-      view.showNeighbors("Neighbours", "Nearest first, by Euclidean distance between FC7 features.", neighbors, askItem);
+      view.showClasses(classes.value);
+      view.showNeighbors("Neighbours", NEAREST, neighbors.value ?? [], askItem);
+      if (neighbors.reason) view.showProblem(neighbors.reason.message);
     };
   });
 }
@@ -56,7 +63,10 @@ async function offerExamples(count) {
   if (!asked) view.showNeighbors("Neighbours", at("hint").textContent, items, askItem);
 }
 
-at("file").addEventListener("change", (event) => event.target.files[0] && askFile(event.target.files[0]));
+at("file").addEventListener("change", (event) => {
+  if (event.target.files[0]) askFile(event.target.files[0]);
+  event.target.value = "";  // choosing the same file again is a change again
+});
 for (const option of ["ten", "k"]) at(option).addEventListener("change", () => lastQuestion && ask(lastQuestion));
 for (const name of ["dragover", "dragleave", "drop"]) {
   window.addEventListener(name, (event) => {

@@ -17,6 +17,7 @@ export function showClasses(classes) {
 }
 
 export function showNeighbors(title, hint, neighbors, onPick) {
+  const hadFocus = at("neighbors").contains(document.activeElement);
   at("title").textContent = title;
   at("hint").textContent = hint;
   at("neighbors").replaceChildren(...neighbors.map((found) => {
@@ -28,9 +29,11 @@ export function showNeighbors(title, hint, neighbors, onPick) {
       element("small", { textContent: distance }),
     ));
   }));
+  if (hadFocus) at("neighbors").querySelector("button")?.focus();
 }
 
 export function showQuery(source, name) {
+  URL.revokeObjectURL(at("query").src);
   Object.assign(at("query"), { src: source, alt: name, hidden: false });
   at("invite").textContent = `${name}: drop another to replace it`;
 }

@@ -21,6 +21,7 @@ from indexer.catalog import Catalog
 from tests.conftest import write_photographs
 from training import checkpoint
 from training.errors import Busy, Mismatch, NotFound, NotReady
+from training.files import exclusively
 from training.preprocess import ImageLimits, decode
 
 
@@ -108,11 +109,14 @@ def test_versions_replace_each_other_and_the_last_two_are_kept(tmp_path: Path, m
 def test_an_opened_index_answers_on_while_newer_versions_drop_it(tmp_path: Path, model: Path, images: Path) -> None:
     build(model, images, tmp_path)
     opened = artifact.open_index(tmp_path)
-    before = opened.vectors.vector(3).copy()
+    item, vector = opened.catalog.item(3), opened.vectors.vector(3).copy()
+    thumbnail = opened.thumbnail(item)
     for _ in range(3):
         build(model, images, tmp_path)
-    np.testing.assert_array_equal(opened.vectors.vector(3), before)
-    assert opened.catalog.item(3).id == 3
+    assert not opened.folder.exists()
+    np.testing.assert_array_equal(opened.vectors.vector(3), vector)
+    assert opened.catalog.item(3) == item
+    assert opened.thumbnail(item) == thumbnail
 
 
 KILLED_BUILD = """
@@ -160,8 +164,19 @@ def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(
     assert one.items(range(24)) == other.items(range(24))
 
 
+def test_a_copy_that_followed_links_is_refused_before_anything_is_written(copied: Path, model: Path, images: Path) -> None:
+    folder = (copied / "current").resolve()
+    (copied / "current").unlink()
+    shutil.copytree(folder, copied / "current")
+    with pytest.raises(Mismatch, match="is not a link to versions"):
+        artifact.open_index(copied)
+    with pytest.raises(Mismatch, match="is not a link to versions"):
+        build(model, images, copied)
+    assert [path.name for path in (copied / "versions").iterdir()] == ["1"]
+
+
 def test_two_builds_of_one_index_do_not_mix(tmp_path: Path, model: Path, images: Path) -> None:
-    with artifact.exclusively(tmp_path), pytest.raises(Busy, match="another process is writing"):
+    with exclusively(tmp_path), pytest.raises(Busy, match="another process is writing"):
         build(model, images, tmp_path)
 
 

@@ -146,7 +146,7 @@ def test_an_image_or_an_id_is_needed_and_not_both(client: TestClient) -> None:
     assert_problem(client.post("/neighbors"), 422, "neither an image nor an id")
     assert_problem(send(client, "/neighbors?id=1", PHOTO), 422, "both an image and an id")
     assert_problem(client.post("/classify"), 422, "image is missing")
-    assert_problem(client.post("/classify", data={"image": "text"}), 422, "image")
+    assert_problem(client.post("/classify", data={"image": "text"}), 422, "image must be an uploaded file, got the text 'text'")
     assert_problem(send(client, "/classify", *[PHOTO] * 5), 422, "at most 4 files")
 
 
@@ -187,6 +187,11 @@ def test_items_show_catalogue_file_and_thumbnail(client: TestClient, index: Path
     thumbnail = client.get(body["thumbnail"])
     assert Image.open(io.BytesIO(thumbnail.content)).size == (160, 160)
     assert thumbnail.headers["x-content-type-options"] == "nosniff"
+    again = client.get(body["thumbnail"], headers={"if-none-match": thumbnail.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    for path in ("/", "/healthz", body["image"], body["thumbnail"]):
+        head = client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
 
 
 def test_filters_are_the_first_layers_kernels(client: TestClient, model: Path) -> None:

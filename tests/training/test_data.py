@@ -41,6 +41,17 @@ def test_elsewhere_the_parts_follow_from_each_files_own_hash(tmp_path: Path) -> 
     assert tests.isdisjoint(example.path for example in list_examples(tmp_path, "train"))
 
 
+def test_linked_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    write_photographs(tmp_path / "elsewhere", 2)
+    root = tmp_path / "root"
+    (root / "train").mkdir(parents=True)
+    for name in ("first", "second"):
+        (root / "train" / name).symlink_to(tmp_path / "elsewhere" / "red")
+    (root / "train" / "loop").symlink_to(root)
+    found = [example.path for example in list_examples(root, "train")]
+    assert found == ["train/first/000.jpg", "train/first/001.jpg", "train/second/000.jpg", "train/second/001.jpg"]
+
+
 def test_a_missing_or_empty_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="no such folder"):
         list_examples(tmp_path / "nowhere", "all")
@@ -133,7 +144,10 @@ def test_imagenette_gets_readable_classes(tmp_path: Path, monkeypatch: pytest.Mo
         ("train/cassette player/train.JPEG", "cassette player"),
         ("train/tench/train.JPEG", "tench"),
     ]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["test", "train"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".complete", "test", "train"]
+    datasets.prepare("imagenette", tmp_path / "out")
+    with pytest.raises(BadValue, match="a new folder or a complete copy of cifar10"):
+        datasets.prepare("cifar10", tmp_path / "out")
 
 
 def test_a_failed_download_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

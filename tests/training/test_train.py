@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.conftest import write_photographs
 from training import checkpoint, evaluate, train
 from training.data import list_examples
 from training.errors import Mismatch, NotReady, TrainingDiverged
@@ -58,7 +59,13 @@ def test_a_run_killed_in_its_third_epoch_ends_as_if_it_had_not_been(images: Path
     train.main(settings(images, killed))
     assert losses(killed) == losses(whole)
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert sorted(p.name for p in killed.iterdir()) == ["metrics.jsonl", "model.json", "model.safetensors", "train.sha256"]
+    assert sorted(p.name for p in killed.iterdir()) == [
+        ".lock",
+        "metrics.jsonl",
+        "model.json",
+        "model.safetensors",
+        "train.sha256",
+    ]
 
 
 @pytest.mark.usefixtures("few_maps")
@@ -86,6 +93,28 @@ def test_other_settings_are_refused_by_name_while_training_and_after(images: Pat
     with pytest.raises(Mismatch, match=r"lr=0\.02, not 0\.5"):
         train.main(settings(images, tmp_path, lr=0.5))
     train.main(settings(images, tmp_path))
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_a_run_does_not_go_on_with_other_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photographs(tmp_path / "data", 6)
+
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.train._log", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(settings(tmp_path / "data", tmp_path / "out"))
+    (tmp_path / "data" / "blue").rename(tmp_path / "data" / "zebra")
+    with pytest.raises(Mismatch, match="was made with files="):
+        train.main(settings(tmp_path / "data", tmp_path / "out"))
+
+
+def test_photographs_that_were_refused_are_read_again_when_the_limits_allow_it(images: Path, tmp_path: Path) -> None:
+    examples = list_examples(images, "all")
+    with pytest.raises(NotReady, match=r"of 33 files 0 can be used.*\n  rejected .*more than max_image_pixels=9"):
+        prepare_views(images, examples, tmp_path, ImageLimits(max_image_pixels=9))
+    assert len(prepare_views(images, examples, tmp_path, ImageLimits()).kept) == 33
 
 
 @pytest.mark.usefixtures("few_maps")
