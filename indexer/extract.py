@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,35 +52,41 @@ def extract(model: Model, root: Path, examples: Sequence[Example], limits: Image
     reads = iter(progress(read_photographs(root, todo, limits), len(todo), "FC7 features"))
     for part, path in zip(parts, paths, strict=True):
         if path in missing:
-            _write(path, _extract(model, [next(reads) for _ in part]))
+            _write(path, _extract(model, islice(reads, len(part))))
         yield _read(path)
     next(reads, None)
 
 
-def _extract(model: Model, reads: Sequence[ReadResult]) -> Shard:
-    kept = [(read, read.outcome) for read in reads if isinstance(read.outcome, Photograph)]
-    rejects = [
-        {"path": read.example.shown, "reason": str(read.outcome)} for read in reads if not isinstance(read.outcome, Photograph)
-    ]
-    features = np.empty((len(kept), model.net.config.fc7_width), np.float32)
-    for start in range(0, len(kept), BATCH):
-        pixels_BCHW = torch.stack([photograph.pixels_CHW for _, photograph in kept[start : start + BATCH]])
-        features[start : start + BATCH] = model.fc7(pixels_BCHW).numpy()
-    thumbnails = [_thumbnail(photograph) for _, photograph in kept]
-    items = [
-        {
-            "path": read.example.path,
-            "label": read.example.label,
-            "size": read.size,
-            "width": photograph.width,
-            "height": photograph.height,
-            "format": photograph.format,
-            "sha256": read.sha256,
-            "thumbnail_size": len(thumbnail),
-        }
-        for (read, photograph), thumbnail in zip(kept, thumbnails, strict=True)
-    ]
-    return Shard(features, items, b"".join(thumbnails), rejects)
+def _extract(model: Model, reads: Iterator[ReadResult]) -> Shard:
+    features = [np.empty((0, model.net.config.fc7_width), np.float32)]
+    items: list[dict[str, Any]] = []
+    thumbnails: list[bytes] = []
+    rejects: list[dict[str, str]] = []
+    while batch := list(islice(reads, BATCH)):
+        pixels = []
+        for read in batch:
+            if isinstance(read.outcome, Photograph):
+                pixels.append(read.outcome.pixels_CHW)
+                thumbnails.append(_thumbnail(read.outcome))
+                items.append(_fields(read, read.outcome, len(thumbnails[-1])))
+            else:
+                rejects.append({"path": read.example.shown, "reason": str(read.outcome)})
+        if pixels:
+            features.append(model.fc7(torch.stack(pixels)).numpy())
+    return Shard(np.concatenate(features), items, b"".join(thumbnails), rejects)
+
+
+def _fields(read: ReadResult, photograph: Photograph, thumbnail_size: int) -> dict[str, Any]:
+    return {
+        "path": read.example.path,
+        "label": read.example.label,
+        "size": read.size,
+        "width": photograph.width,
+        "height": photograph.height,
+        "format": photograph.format,
+        "sha256": read.sha256,
+        "thumbnail_size": thumbnail_size,
+    }
 
 
 def _thumbnail(photograph: Photograph) -> bytes:

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from torch.nn import functional as F
 
 from training.alexnet import AlexNet
 from training.errors import Mismatch, TrainingDiverged
-from training.files import write_tensors
 from training.preprocess import training_view
 from training.program import progress
 from training.sgd import PaperSGD
@@ -35,19 +35,21 @@ class Run:
     max_gradient: float  # 0 for no limit
     curve: list[dict[str, float]] = field(default_factory=list)  # one row an epoch
 
-    def save(self, path: Path, settings: dict[str, Any]) -> None:
-        """Writes weights, velocities, curve and settings to one file, in one step. Raises TrainingDiverged for one not finite."""
+    def snapshot(self, settings: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Copies of weights and velocities, and the curve and settings as text: what `load` reads, for write_tensors.
+
+        Raises TrainingDiverged where a weight is not finite.
+        """
         tensors = {}
         for name, parameter in self.net.named_parameters():
             if not parameter.isfinite().all():
-                raise TrainingDiverged(f"{name} is not finite after epoch {len(self.curve)}; {path} keeps the epoch before")
-            tensors[f"weight.{name}"] = parameter
-            tensors[f"velocity.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
-        metadata = {"curve": json.dumps(self.curve), "settings": json.dumps(settings, sort_keys=True)}
-        write_tensors(path, tensors, metadata)
+                raise TrainingDiverged(f"{name} is not finite after epoch {len(self.curve)}; the epoch before it is kept")
+            tensors[f"weight.{name}"] = parameter.detach().clone()
+            tensors[f"velocity.{name}"] = self.optimizer.state[parameter]["momentum_buffer"].clone()
+        return tensors, {"curve": json.dumps(self.curve), "settings": json.dumps(settings, sort_keys=True)}
 
     def load(self, path: Path, settings: dict[str, Any]) -> None:
-        """Goes on from `save`. Raises Mismatch for a file that is not a state or was made with other settings."""
+        """Goes on from a written snapshot. Raises Mismatch for a file that is not a state or was made with other settings."""
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()

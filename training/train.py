@@ -4,6 +4,7 @@ import json
 import math
 import platform
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from pydantic_settings import SettingsConfigDict
 from training import checkpoint
 from training.alexnet import AlexNet, AlexNetConfig
 from training.data import list_examples, stamp
-from training.files import exclusively, replacing
+from training.files import exclusively, replacing, write_tensors
 from training.initial import Scheme, initialise
 from training.loop import Run, check_settings, train_epoch
 from training.preprocess import ImageLimits
@@ -84,10 +85,16 @@ def _train(settings: TrainSettings) -> None:
     _report(settings, views)
     unfinished = {**recipe, "files": stamp(settings.data, examples)}
     run = _start(settings, views, work / STATE, unfinished)
-    while len(run.curve) < settings.epochs:
-        train_epoch(run, views, _lr(settings, len(run.curve)))
-        run.save(work / STATE, unfinished)
-        _log(settings, len(views.labels_N), run.curve)
+    with ThreadPoolExecutor(1, "save") as saver:
+        saved: Future[None] | None = None
+        while len(run.curve) < settings.epochs:
+            train_epoch(run, views, _lr(settings, len(run.curve)))
+            if saved:
+                saved.result()
+            saved = saver.submit(write_tensors, work / STATE, *run.snapshot(unfinished))
+            _log(settings, len(views.labels_N), run.curve)
+        if saved:
+            saved.result()
     record = {
         "settings": recipe,
         "photographs": len(views.labels_N),
