@@ -9,11 +9,12 @@ function element(tag, properties, ...children) {
 }
 
 export function showClasses(classes) {
-  at("classes").replaceChildren(...classes.map((entry) => element("li", {},
-    element("meter", { value: entry.probability, max: 1 }),
-    element("span", { textContent: entry.class }),
-    element("span", { textContent: `${(100 * entry.probability).toFixed(1)} %` }),
-  )));
+  at("classes").replaceChildren(...classes.map((entry) => {
+    const share = `${(100 * entry.probability).toFixed(1)}`;
+    const row = element("li", {}, element("span", { textContent: entry.class }), element("span", { textContent: `${share} %` }));
+    row.style.setProperty("--share", `${share}%`);
+    return row;
+  }));
 }
 
 export function showNeighbors(title, hint, neighbors, onPick) {
@@ -34,7 +35,7 @@ export function showNeighbors(title, hint, neighbors, onPick) {
 
 export function showQuery(source, name) {
   URL.revokeObjectURL(at("query").src);
-  Object.assign(at("query"), { src: source, alt: name, hidden: false });
+  Object.assign(at("query"), { src: source, alt: name, hidden: false, onerror: () => { at("query").hidden = true; } });
   at("invite").textContent = `${name}: drop another to replace it`;
 }
 
