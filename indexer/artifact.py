@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from indexer.catalog import Catalog, Item
 from indexer.search import FloatIndex, open_float_index
 from training.errors import Mismatch, NotReady
-from training.files import replacing, sha256_of, sync
+from training.files import replacing, sha256_of, sync, verify
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -124,7 +124,8 @@ def open_index(index: Path) -> OpenIndex:
     folder = (index / "current").resolve()
     _check_current(index)
     manifest = _read_manifest(folder)
-    _verify_files(folder, manifest)
+    for name, record in manifest.files.items():
+        verify(folder / name, record.bytes, record.sha256, MANIFEST)
     vectors = open_float_index(folder / FLOAT)
     try:
         catalog = Catalog(folder / CATALOG)
@@ -172,13 +173,3 @@ def _read_manifest(folder: Path) -> Manifest:
         if name not in manifest.files:
             raise Mismatch(f"{path} does not list {name}")
     return manifest
-
-
-def _verify_files(folder: Path, manifest: Manifest) -> None:
-    for name, record in manifest.files.items():
-        path = folder / name
-        size = path.stat().st_size if path.is_file() else 0
-        if size != record.bytes:
-            raise Mismatch(f"{path} has {size} bytes, {MANIFEST} says {record.bytes}")
-        if sha256_of(path) != record.sha256:
-            raise Mismatch(f"{path} is not the file that {MANIFEST} describes: its SHA-256 differs")

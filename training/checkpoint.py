@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training.alexnet import AlexNet, AlexNetConfig
 from training.errors import Mismatch, NotReady
-from training.files import replacing, sha256_of, write_tensors
+from training.files import replacing, sha256_of, verify, write_tensors
 from training.preprocess import SIZE, centre_view, ten_views
 
 FORMAT: Final = 1
@@ -120,11 +120,7 @@ def load(folder: Path) -> Model:
     """Loads a model after checking size, hash, names and shapes. Raises NotReady or Mismatch, naming what disagrees."""
     description = read_description(folder)
     path = folder / WEIGHTS
-    size = path.stat().st_size if path.is_file() else 0
-    if size != description.weights_bytes:
-        raise Mismatch(f"{path} has {size} bytes, {DESCRIPTION} says {description.weights_bytes}")
-    if sha256_of(path) != description.weights_sha256:
-        raise Mismatch(f"{path} is not the file that {DESCRIPTION} describes: its SHA-256 differs")
+    verify(path, description.weights_bytes, description.weights_sha256, DESCRIPTION)
     try:
         tensors = load_file(path)
         mean_CHW = tensors.pop(_MEAN)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from training.errors import Busy, FC7Error
+from training.errors import Busy, FC7Error, Mismatch
 
 
 @contextmanager
@@ -61,3 +61,12 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: Path, size: int, sha256: str, described_by: str) -> None:
+    """Raises Mismatch where a file is not the one that `described_by` records: by its bytes first, then by its SHA-256."""
+    found = path.stat().st_size if path.is_file() else 0
+    if found != size:
+        raise Mismatch(f"{path} has {found} bytes, {described_by} says {size}")
+    if sha256_of(path) != sha256:
+        raise Mismatch(f"{path} is not the file that {described_by} describes: its SHA-256 differs")
