@@ -129,7 +129,7 @@ def open_index(index: Path) -> OpenIndex:
     vectors = open_float_index(folder / FLOAT)
     try:
         catalog = Catalog(folder / CATALOG)
-        counts = {MANIFEST: manifest.kept, CATALOG: len(catalog), FLOAT: len(vectors)}
+        counts = {CATALOG: len(catalog), FLOAT: len(vectors)}
     except sqlite3.Error as error:
         raise Mismatch(f"{folder / CATALOG} is not a catalogue: {error}") from error
     for name, count in counts.items():

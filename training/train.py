@@ -14,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 
 from training import checkpoint
 from training.alexnet import AlexNet, AlexNetConfig
-from training.data import list_examples, stamp
+from training.data import list_examples
 from training.files import exclusively, replacing, write_tensors
 from training.initial import Scheme, initialise
 from training.loop import Run, check_settings, train_epoch
@@ -80,10 +80,9 @@ def _train(settings: TrainSettings) -> None:
         return
     work = settings.out / "training"
     limits = ImageLimits(max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels)
-    examples = list_examples(settings.data, "train")
-    views = prepare_views(settings.data, examples, work, limits)
+    views = prepare_views(settings.data, list_examples(settings.data, "train"), work, limits)
     _report(settings, views)
-    unfinished = {**recipe, "files": stamp(settings.data, examples)}
+    unfinished = {**recipe, "files": views.files}
     run = _start(settings, views, work / STATE, unfinished)
     with ThreadPoolExecutor(1, "save") as saver:
         saved: Future[None] | None = None

@@ -33,6 +33,7 @@ class Views:
     mean_CHW: Tensor  # float32 (3, 256, 256)
     kept: list[tuple[str, str]]  # (SHA-256, path) of each photograph, in the order of pixels_NCHW
     rejected: list[tuple[str, str]]  # (path, reason)
+    files: str  # the stamp of the files they were made from
 
 
 def prepare_views(root: Path, examples: Sequence[Example], folder: Path, limits: ImageLimits) -> Views:
@@ -41,7 +42,8 @@ def prepare_views(root: Path, examples: Sequence[Example], folder: Path, limits:
     Raises NotReady where fewer than two classes are left, FC7Error where the disk has no room.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    source = f"{stamp(root, examples)} {limits.model_dump_json()}"
+    files = stamp(root, examples)
+    source = f"{files} {limits.model_dump_json()}"
     listing = _read_listing(folder)
     if listing.get("source") != source:
         (folder / _LIST).unlink(missing_ok=True)  # no list, however this ends, describes pixels that are about to change
@@ -66,6 +68,7 @@ def prepare_views(root: Path, examples: Sequence[Example], folder: Path, limits:
         torch.from_numpy(np.load(folder / _MEAN)),
         [(sha256, path) for sha256, path in listing["kept"]],
         [(path, reason) for path, reason in listing["rejected"]],
+        files,
     )
 
 
