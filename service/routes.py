@@ -13,7 +13,6 @@ from service.engine import Engine, Neighbours
 from service.errors import problem
 from service.settings import ServiceSettings
 from training import filters
-from training.alexnet import COLUMNS
 from training.errors import BadValue, FC7Error, NotFound, NotReady
 from training.preprocess import Photograph
 
@@ -137,9 +136,9 @@ def item_thumbnail(request: Request, item_id: ItemId) -> Response:
 def filters_in_figures(request: Request) -> schemas.FiltersAnswer:
     """The first layer's kernels in figures: how much of each is colour."""
     model = _engine(request).model
-    weight = model.net.conv1.weight
-    kernels = filters.kernels(weight, COLUMNS)
-    columns = [[kernel.colour for kernel in kernels if kernel.column == column] for column in range(COLUMNS)]
+    weight, count = model.net.conv1.weight, model.net.config.columns
+    kernels = filters.kernels(weight, count)
+    columns = [[kernel.colour for kernel in kernels if kernel.column == column] for column in range(count)]
     return schemas.FiltersAnswer(
         model=model.fingerprint,
         shape=list(weight.shape),
@@ -152,7 +151,8 @@ def filters_in_figures(request: Request) -> schemas.FiltersAnswer:
 def filters_as_picture(request: Request) -> Response:
     """Figure 3 of the paper for this model: 96 kernels, those of the first GPU above, those of the second below."""
     buffer = io.BytesIO()
-    filters.picture(_engine(request).model.net.conv1.weight, COLUMNS).save(buffer, "PNG")
+    net = _engine(request).model.net
+    filters.picture(net.conv1.weight, net.config.columns).save(buffer, "PNG")
     return Response(buffer.getvalue(), media_type="image/png", headers=REVALIDATE)
 
 

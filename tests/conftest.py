@@ -15,7 +15,7 @@ from training.alexnet import AlexNet, AlexNetConfig
 from training.initial import initialise
 
 SMALL_MAPS = (4, 6, 8, 8, 6)
-SmallConfig = partial(AlexNetConfig, maps=SMALL_MAPS, hidden=16, pixel_scale=1 / 64)
+SmallConfig = partial(AlexNetConfig, maps=SMALL_MAPS, hidden=16, pixel_scale=(1 / 64,) * 3)
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (210, 40, 50)}
 
 

@@ -1,19 +1,25 @@
 """The network of Krizhevsky, Sutskever and Hinton (2012): two columns that talk at conv3, fc6, fc7 and fc8 only.
 
-Here both columns live on one device as grouped convolutions: group 0 is the first GPU, group 1 the second. Weight names and
-shapes are those of the whole layer, so a file of weights does not depend on where the columns run.
+`AlexNet(config)` holds both columns as grouped convolutions: group 0 is the first GPU, group 1 the second.
+`AlexNet(config, column)` is one column by itself, for a device of its own. Both run the same stages. Weight names and shapes are
+those of whole layers, so a file of weights does not depend on where the columns run.
 
 Legend: B batch, C maps or channels, H height, W width, N examples, D feature width.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Final, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.lrn import local_response_norm
+from training.lrn import local_response_norm, map_norm
 
-CONV_BIASES = (0.0, 1.0, 0.0, 1.0, 1.0)
-COLUMNS = 2
+Profile = Literal["paper", "source", "caffe", "owt"]
+Nonlinearity = Literal["relu", "tanh", "abs-tanh", "sigmoid"]
+Masks = tuple[Tensor, Tensor]  # kept units of fc6 and of fc7, bool (B, units)
+KERNELS: Final = (11, 5, 3, 3, 3)  # of conv1..conv5, pixels
 
 
 class AlexNetConfig(BaseModel):
@@ -21,72 +27,193 @@ class AlexNetConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    profile: str = Field("paper", pattern="^paper$", description="which description of the network this follows")
+    profile: Profile = Field("paper", description="which description of the network this follows")
     classes: int = Field(1000, ge=1, description="width of fc8")
+    columns: Literal[1, 2] = Field(2, description="columns, one a GPU in 2012")
+    exchange: bool = Field(True, description="whether the columns hear each other at conv3, fc6 and fc7; fc8 always hears both")
     maps: tuple[int, int, int, int, int] = Field((48, 128, 192, 192, 128), description="kernels of conv1..5, one column")
     hidden: int = Field(2048, ge=1, description="units of fc6 and of fc7, one column")
-    input_size: int = Field(224, ge=67, description="height and width of the crop, pixels")
-    pixel_scale: float = Field(1.0, gt=0, description="what pixels less the mean are multiplied by before conv1; 1 in the paper")
-    dropout: float = Field(0.5, ge=0, lt=1, description="share of fc6 and fc7 units dropped in training")
+    input_size: int = Field(224, ge=67, le=256, description="height and width of the crop, pixels")
+    pixel_scale: tuple[float, float, float] = Field(
+        (1.0, 1.0, 1.0), description="what red, green and blue less the mean are multiplied by before conv1"
+    )
+    conv1_pad: int = Field(0, ge=0, description="zeros around the image before conv1")
+    conv1_ceil: bool = Field(
+        True, description="whether conv1 counts positions by rounding up, with zeros on the right and bottom"
+    )
+    nonlinearity: Nonlinearity = Field("relu", description="after every layer but fc8")
+    conv1_nonlinearity_last: bool = Field(False, description="whether conv1's nonlinearity comes after LRN and pooling")
+    pool_size: int = Field(3, ge=1, description="height and width of a max-pooling window")
+    pool_stride: int = Field(2, ge=1, description="distance between max-pooling windows")
+    lrn_after: tuple[int, ...] = Field((1, 2), description="the convolutional layers that LRN follows, 1 to 5")
+    lrn_across: bool = Field(False, description="whether LRN's window crosses from one column into the other")
     lrn_size: int = Field(5, ge=1, description="maps in a normalisation window")
-    lrn_k: float = 2.0
-    lrn_alpha: float = Field(1e-4, description="not divided by lrn_size")
-    lrn_beta: float = 0.75
+    lrn_k: float = Field(2.0, ge=0)
+    lrn_alpha: float = Field(1e-4, ge=0, description="not divided by lrn_size")
+    lrn_beta: float = Field(0.75, gt=0)
+    map_norm_alpha: float = Field(
+        0.0, ge=0, description="weight of the 5 x 5 normalisation within each map after conv2's LRN; 0 for none"
+    )
+    dropout: float = Field(0.5, ge=0, lt=1, description="share of fc6 and fc7 units dropped in training")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "AlexNetConfig":
+        if self.lrn_size % 2 == 0:
+            raise ValueError(f"lrn_size must be odd, got {self.lrn_size}")
+        if not set(self.lrn_after) <= {1, 2, 3, 4, 5}:
+            raise ValueError(f"lrn_after must name layers from 1 to 5, got {self.lrn_after}")
+        if self.pool_size < self.pool_stride:
+            raise ValueError(f"pool_size must be at least pool_stride={self.pool_stride}, got {self.pool_size}")
+        if self.pooled_size() < 1:
+            raise ValueError(f"input_size must leave a pixel after pooling, got {self.input_size}")
+        return self
 
     @property
     def fc7_width(self) -> int:
         """Components of an FC7 feature: both columns, 4096 in the paper."""
-        return COLUMNS * self.hidden
+        return self.columns * self.hidden
+
+    def conv1_short(self) -> int:
+        """Zeros added on the right and bottom only, so that conv1's last position is complete: 3 for a 224 crop."""
+        # ceil, as in the 2012 code; PyTorch floors
+        return -(self.input_size + 2 * self.conv1_pad - KERNELS[0]) % 4 if self.conv1_ceil else 0
 
     def pooled_size(self) -> int:
         """Height and width of the last feature maps, pixels: 6 for a 224 crop."""
-        size = 1 + -(-(self.input_size - 11) // 4)
+        size = 1 + (self.input_size + 2 * self.conv1_pad + self.conv1_short() - KERNELS[0]) // 4
         for _ in range(3):
-            size = (size - 3) // 2 + 1
+            size = 1 + -(-(size - self.pool_size) // self.pool_stride)
         return size
 
 
-class AlexNet(nn.Module):
-    """AlexNet with two columns (paper, figure 2). 60,965,224 parameters with 1000 classes."""
+PROFILES: Final[dict[Profile, AlexNetConfig]] = {
+    "paper": AlexNetConfig(),
+    "source": AlexNetConfig(profile="source", conv1_nonlinearity_last=True, lrn_alpha=1e-4 / 5, map_norm_alpha=1e-3 / 25),
+    "caffe": AlexNetConfig(profile="caffe", input_size=227, conv1_ceil=False, lrn_across=True, lrn_k=1.0, lrn_alpha=1e-4 / 5),
+    "owt": AlexNetConfig(
+        profile="owt",
+        columns=1,
+        maps=(64, 192, 384, 256, 256),
+        hidden=4096,
+        pixel_scale=(1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225)),
+        conv1_pad=2,
+        conv1_ceil=False,
+        lrn_after=(),
+    ),
+}
 
-    def __init__(self, config: AlexNetConfig) -> None:
+
+class GroupedLinear(nn.Linear):
+    """A fully connected layer whose units hear one group of inputs only: weight (out, in / groups)."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
+        super().__init__(inputs // groups, outputs)
+        self.groups = groups
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """Float (B, in) -> (B, out)."""
+        if self.groups == 1:
+            return super().forward(x_BD)
+        parts = zip(x_BD.chunk(self.groups, 1), self.weight.chunk(self.groups), self.bias.chunk(self.groups), strict=True)
+        return torch.cat([F.linear(*part) for part in parts], 1)
+
+
+class AlexNet(nn.Module):
+    """AlexNet, whole (paper, figure 2; 60,965,224 parameters with 1000 classes), or one `column` of it by itself.
+
+    A column alone gives its share of fc8's sums; column 0 carries fc8's biases.
+    """
+
+    scale_C: Tensor
+
+    def __init__(self, config: AlexNetConfig, column: int | None = None) -> None:
         super().__init__()
         self.config = config
-        c1, c2, c3, c4, c5 = (COLUMNS * maps for maps in config.maps)
-        self.conv1 = nn.Conv2d(3, c1, 11, stride=4)
-        self.conv2 = nn.Conv2d(c1, c2, 5, padding=2, groups=COLUMNS)
-        self.conv3 = nn.Conv2d(c2, c3, 3, padding=1)
-        self.conv4 = nn.Conv2d(c3, c4, 3, padding=1, groups=COLUMNS)
-        self.conv5 = nn.Conv2d(c4, c5, 3, padding=1, groups=COLUMNS)
-        self.fc6 = nn.Linear(c5 * config.pooled_size() ** 2, config.fc7_width)
-        self.fc7 = nn.Linear(config.fc7_width, config.fc7_width)
-        self.fc8 = nn.Linear(config.fc7_width, config.classes)
+        self.column = column
+        here = config.columns if column is None else 1
+        heard, apart = (config.columns, 1) if config.exchange else (here, here)
+        c1, c2, c3, c4, c5 = (here * maps for maps in config.maps)
+        pixels = config.pooled_size() ** 2
+        self.here = here
+        self.conv1 = nn.Conv2d(3, c1, KERNELS[0], stride=4)
+        self.conv2 = nn.Conv2d(c1, c2, KERNELS[1], padding=2, groups=here)
+        self.conv3 = nn.Conv2d(heard * config.maps[1], c3, KERNELS[2], padding=1, groups=apart)
+        self.conv4 = nn.Conv2d(c3, c4, KERNELS[3], padding=1, groups=here)
+        self.conv5 = nn.Conv2d(c4, c5, KERNELS[4], padding=1, groups=here)
+        self.fc6 = GroupedLinear(heard * config.maps[4] * pixels, here * config.hidden, apart)
+        self.fc7 = GroupedLinear(heard * config.hidden, here * config.hidden, apart)
+        self.fc8 = nn.Linear(here * config.hidden, config.classes, bias=column in (None, 0))
+        self.register_buffer("scale_C", torch.tensor(config.pixel_scale), persistent=False)
 
-    def features(self, x_BCHW: Tensor) -> Tensor:
-        """FC7 after ReLU, column 0 then column 1: float (B, 4096) from mean-subtracted RGB pixels (B, 3, 224, 224)."""
-        dropout = self.config.dropout
-        h = F.dropout(F.relu(self.fc6(self._pool5(x_BCHW).flatten(1))), dropout, self.training)
-        return F.dropout(F.relu(self.fc7(h)), dropout, self.training)
+    def features(self, x_BCHW: Tensor, masks: Masks | None = None) -> Tensor:
+        """FC7 after its nonlinearity, column 0 then column 1: float (B, 4096) from mean-subtracted RGB pixels (B, 3, 224, 224).
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+        `masks` are the units kept by dropout; without them none is dropped.
+        """
+        mask6, mask7 = masks or (None, None)
+        return self.seventh(self.sixth(self.upper(self.lower(x_BCHW)), mask6), mask7)
+
+    def forward(self, x_BCHW: Tensor, masks: Masks | None = None) -> Tensor:
         """Logits (B, classes) from mean-subtracted RGB pixels on the 0..255 scale (B, 3, 224, 224)."""
-        logits: Tensor = self.fc8(self.features(x_BCHW))
+        logits: Tensor = self.fc8(self.features(x_BCHW, masks))
         return logits
 
-    def _pool5(self, x_BCHW: Tensor) -> Tensor:
-        # ceil, as in the 2012 code: 55 positions from 224 pixels, by zeros on the right and bottom only; PyTorch floors
-        short = -(x_BCHW.shape[-1] - 11) % 4
-        x_BCHW = F.pad(x_BCHW * self.config.pixel_scale, (0, short, 0, short))
-        h = F.relu(self.conv1(x_BCHW))
-        h = F.relu(self.conv2(F.max_pool2d(self._lrn(h), 3, 2)))
-        h = F.relu(self.conv3(F.max_pool2d(self._lrn(h), 3, 2)))
-        h = F.relu(self.conv5(F.relu(self.conv4(h))))
-        return F.max_pool2d(h, 3, 2)
-
-    def _lrn(self, h_BCHW: Tensor) -> Tensor:
+    def lower(self, x_BCHW: Tensor) -> Tensor:
+        """Pixels -> conv2 after pooling: what conv3 hears of these columns."""
         c = self.config
-        return local_response_norm(h_BCHW, size=c.lrn_size, k=c.lrn_k, alpha=c.lrn_alpha, beta=c.lrn_beta, columns=COLUMNS)
+        end = c.conv1_pad + c.conv1_short()
+        x_BCHW = F.pad(x_BCHW * self.scale_C[:, None, None], (c.conv1_pad, end, c.conv1_pad, end))
+        h = self._norm_pool(self.conv1(x_BCHW), 1, late=c.conv1_nonlinearity_last)
+        return self._norm_pool(self.conv2(h), 2)
+
+    def upper(self, h_BCHW: Tensor) -> Tensor:
+        """conv2 of all columns heard -> conv5 after pooling, (B, C * H * W): what fc6 hears of these columns."""
+        h = self._norm(self.conv3(h_BCHW), 3)
+        h = self._norm(self.conv4(h), 4)
+        return self._norm_pool(self.conv5(h), 5).flatten(1)
+
+    def sixth(self, h_BD: Tensor, mask_BD: Tensor | None) -> Tensor:
+        """conv5 of all columns heard -> fc6 of these columns."""
+        return self._drop(self._activate(self.fc6(h_BD)), mask_BD)
+
+    def seventh(self, h_BD: Tensor, mask_BD: Tensor | None) -> Tensor:
+        """fc6 of all columns heard -> fc7 of these columns."""
+        return self._drop(self._activate(self.fc7(h_BD)), mask_BD)
 
     def layers(self) -> list[nn.Conv2d | nn.Linear]:
         """The eight layers with weights, in order from the image to the logits."""
         return [self.conv1, self.conv2, self.conv3, self.conv4, self.conv5, self.fc6, self.fc7, self.fc8]
+
+    def _norm_pool(self, h_BCHW: Tensor, layer: int, late: bool = False) -> Tensor:
+        """Nonlinearity, LRN where it follows `layer`, and overlapping max-pooling; the nonlinearity last where `late`."""
+        c = self.config
+        h_BCHW = self._norm(h_BCHW, layer, rectified=not late)
+        # ceil, as in the 2012 code and Caffe; no window of the four profiles at its own input size is cut by it
+        h_BCHW = F.max_pool2d(h_BCHW, c.pool_size, c.pool_stride, ceil_mode=True)
+        return self._activate(h_BCHW) if late else h_BCHW
+
+    def _norm(self, h_BCHW: Tensor, layer: int, rectified: bool = True) -> Tensor:
+        c = self.config
+        h_BCHW = self._activate(h_BCHW) if rectified else h_BCHW
+        if layer not in c.lrn_after:
+            return h_BCHW
+        columns = 1 if c.lrn_across else self.here
+        h_BCHW = local_response_norm(h_BCHW, size=c.lrn_size, k=c.lrn_k, alpha=c.lrn_alpha, beta=c.lrn_beta, columns=columns)
+        if layer == 2 and c.map_norm_alpha:
+            h_BCHW = map_norm(h_BCHW, size=5, k=1.0, alpha=c.map_norm_alpha, beta=c.lrn_beta)
+        return h_BCHW
+
+    def _activate(self, h: Tensor) -> Tensor:
+        match self.config.nonlinearity:
+            case "relu":
+                return F.relu(h)
+            case "tanh":
+                return torch.tanh(h)
+            case "abs-tanh":
+                return torch.tanh(h).abs()
+            case "sigmoid":
+                return torch.sigmoid(h)
+
+    def _drop(self, h_BD: Tensor, mask_BD: Tensor | None) -> Tensor:
+        # scaled up in training rather than down in testing: the same expectation as in the paper, section 4.2
+        return h_BD if mask_BD is None else h_BD * mask_BD * (1 / (1 - self.config.dropout))

@@ -1,30 +1,31 @@
-"""Initial weights: the paper's, and one scaled by fan-in for short runs on small data."""
+"""Initial weights: the paper's, the 2012 code's, and one scaled by fan-in for short runs on small data."""
 
 import math
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import nn
 
-from training.alexnet import CONV_BIASES, AlexNet
+from training.alexnet import AlexNet
 
-Scheme = Literal["paper", "fan-in"]
+BIASES: Final = (0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)  # of conv1..fc8, in the paper and in the 2012 code
+Scheme = Literal["paper", "source", "fan-in"]
 
 
 def initialise(net: AlexNet, scheme: Scheme, seed: int) -> None:
     """Draws all weights anew, from `seed` alone.
 
     paper: N(0, 0.01) everywhere; biases 1 in conv2, conv4, conv5, fc6 and fc7, 0 elsewhere (section 5).
+    source: the same, but N(0, 0.03) in conv3, conv4 and conv5 (layers-145.cfg, initW).
     fan-in: N(0, sqrt(2 / fan-in)), fc8's as in the paper; biases 0. The signal keeps its size through the layers from the first
     step (He et al. 2015), where the paper's weights need thousands of steps to leave the plateau they start on: more than a small
     data set has. Meant for pixels scaled to about one.
     """
     generator = torch.Generator().manual_seed(seed)
-    biases = (*CONV_BIASES, 1.0, 1.0, 0.0)
-    for i, (layer, bias) in enumerate(zip(net.layers(), biases, strict=True)):
-        std = 0.01
+    for i, (layer, bias) in enumerate(zip(net.layers(), BIASES, strict=True)):
+        std = 0.03 if scheme == "source" and i in (2, 3, 4) else 0.01
         if scheme == "fan-in" and i < 7:
             std = math.sqrt(2 / layer.weight[0].numel())
         nn.init.normal_(layer.weight, 0.0, std, generator=generator)
         if layer.bias is not None:
-            nn.init.constant_(layer.bias, bias if scheme == "paper" else 0.0)
+            nn.init.constant_(layer.bias, 0.0 if scheme == "fan-in" else bias)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
+from training import draws
 from training.alexnet import AlexNet
 from training.errors import Mismatch, TrainingDiverged
 from training.preprocess import training_view
@@ -81,32 +82,33 @@ def train_epoch(run: Run, views: Views, lr: float) -> None:
     length is limited.
     """
     epoch = len(run.curve) + 1
-    seed = run.seed * 1_000_003 + epoch
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(views.labels_N), generator=generator)
+    order = draws.order(run.seed, epoch, len(views.labels_N))
     run.optimizer.set_lr(lr)
     run.net.train()
     started, total = time.monotonic(), 0.0
-    for picks in progress(torch.split(order, run.batch_size), -(-len(order) // run.batch_size), f"epoch {epoch}", "steps"):
-        total += _step(run, views, picks, generator) * len(picks)
+    steps = torch.split(order, run.batch_size)
+    for step, picks in enumerate(progress(steps, len(steps), f"epoch {epoch}", "steps")):
+        total += _step(run, views, picks, step) * len(picks)
     seconds = time.monotonic() - started
     run.curve.append({"epoch": epoch, "loss": total / len(order), "lr": lr, "seconds": seconds})
 
 
-def _step(run: Run, views: Views, picks: torch.Tensor, generator: torch.Generator) -> float:
-    x_BCHW = training_view(views.pixels_NCHW[picks], views.mean_CHW, run.net.config.input_size, generator)
+def _step(run: Run, views: Views, picks: torch.Tensor, step: int) -> float:
+    config, epoch = run.net.config, len(run.curve) + 1
+    crops = draws.stream(run.seed, draws.Purpose.VIEWS, epoch, step)
+    masks = draws.masks(run.seed, epoch, step, len(picks), config.fc7_width, config.dropout)
+    x_BCHW = training_view(views.pixels_NCHW[picks], views.mean_CHW, config.input_size, crops)
     with torch.autocast("cpu", torch.bfloat16, enabled=run.bfloat16):
-        logits = run.net(x_BCHW)
+        logits = run.net(x_BCHW, masks)
     loss = F.cross_entropy(logits.float(), views.labels_N[picks])
     value = loss.item()
     if not math.isfinite(value):
-        raise TrainingDiverged(f"the loss is {value} in epoch {len(run.curve) + 1}; a lower --lr may help")
+        raise TrainingDiverged(f"the loss is {value} in epoch {epoch}; a lower --lr may help")
     run.optimizer.zero_grad()
     loss.backward()
     if run.max_gradient:
         norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), run.max_gradient)
         if not norm.isfinite():
-            raise TrainingDiverged(f"the gradient is {norm.item()} in epoch {len(run.curve) + 1}; a lower --lr may help")
+            raise TrainingDiverged(f"the gradient is {norm.item()} in epoch {epoch}; a lower --lr may help")
     run.optimizer.step()
     return value

@@ -63,3 +63,13 @@ def local_response_norm(
     """
     out: Tensor = _LocalResponseNorm.apply(a_BCHW, size, k, alpha, beta, columns)
     return out
+
+
+def map_norm(a_BCHW: Tensor, *, size: int, k: float, alpha: float, beta: float) -> Tensor:
+    """Normalises every value by the squares of its `size` x `size` neighbours in its own map; neighbours outside count as zero.
+
+    Source: the 2012 code's layer type `rnorm`, which follows its second LRN (layers-145.cfg: size 5, scale 0.001 / 25, pow 0.75,
+    minDiv 1); the paper does not mention it.
+    """
+    window = F.avg_pool2d(a_BCHW * a_BCHW, size, stride=1, padding=size // 2, divisor_override=1)
+    return a_BCHW * _inverse_power(k + alpha * window, beta)

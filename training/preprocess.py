@@ -137,11 +137,11 @@ def ten_views(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Iterator[Tens
         yield crop.flip(-1)
 
 
-def training_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def training_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int, draws: np.random.Generator) -> Tensor:
     """A random crop of each image, mirrored half of the time (paper, section 4.1): float32 (B, 3, size, size)."""
     count = len(pixels_BCHW)
-    offsets = torch.randint(SIZE - size + 1, (count, 2), generator=generator).tolist()
-    mirrored = torch.rand(count, generator=generator) < 0.5
+    offsets = draws.integers(SIZE - size + 1, size=(count, 2)).tolist()
+    mirrored = draws.random(count) < 0.5
     out = torch.empty(count, 3, size, size, memory_format=torch.channels_last)
     for i, (top, left) in enumerate(offsets):
         view = _crop(pixels_BCHW[i : i + 1], mean_CHW, top, left, size)[0]

@@ -109,7 +109,7 @@ def _train(settings: TrainSettings) -> None:
 
 
 def _start(settings: TrainSettings, views: Views, state: Path, recipe: dict[str, Any]) -> Run:
-    net = AlexNet(AlexNetConfig(classes=len(views.classes), pixel_scale=settings.pixel_scale, dropout=settings.dropout))
+    net = AlexNet(AlexNetConfig(classes=len(views.classes), pixel_scale=(settings.pixel_scale,) * 3, dropout=settings.dropout))
     initialise(net, settings.init, settings.seed)
     net = net.to(memory_format=torch.channels_last)
     optimizer = PaperSGD(net.parameters(), settings.lr, settings.momentum, settings.weight_decay)

@@ -80,7 +80,7 @@ def test_paper_weights_are_small_and_biased_as_in_section_5() -> None:
 
 
 def test_golden_fc7_of_the_full_network() -> None:
-    net = AlexNet(AlexNetConfig(classes=10, pixel_scale=1 / 64))
+    net = AlexNet(AlexNetConfig(classes=10, pixel_scale=(1 / 64,) * 3))
     initialise(net, "fan-in", seed=0)
     ramp = torch.linspace(-120, 120, 224)
     x = torch.stack([ramp.expand(224, 224), ramp[:, None].expand(224, 224), -ramp.expand(224, 224)])[None]

@@ -1,0 +1,125 @@
+"""The four profiles against their published sizes and against networks written out with PyTorch's own layers; the knobs."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import alexnet
+
+from tests.conftest import SMALL_MAPS, SmallConfig
+from training.alexnet import PROFILES, AlexNet, AlexNetConfig
+from training.initial import initialise
+
+
+@pytest.mark.parametrize(
+    ("profile", "parameters"), [("paper", 60_965_224), ("source", 60_965_224), ("caffe", 60_965_224), ("owt", 61_100_840)]
+)
+def test_a_profile_has_its_published_number_of_parameters_and_4096_features(profile: str, parameters: int) -> None:
+    config = PROFILES[profile]  # type: ignore[index]
+    with torch.device("meta"):
+        net = AlexNet(config)
+    assert sum(parameter.numel() for parameter in net.parameters()) == parameters
+    assert (config.profile, config.fc7_width, config.pooled_size()) == (profile, 4096, 6)
+
+
+def test_owt_is_torchvisions_network() -> None:
+    theirs = alexnet(num_classes=7).eval()
+    net = AlexNet(PROFILES["owt"].model_copy(update={"classes": 7})).eval()
+    with torch.no_grad():
+        for ours, (_, parameter) in zip(net.parameters(), theirs.named_parameters(), strict=True):
+            ours.copy_(parameter)
+        x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(net(x / net.scale_C[:, None, None]), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+def pytorch_layers(config: AlexNetConfig, norm: nn.Module, conv1: list[nn.Module]) -> nn.Sequential:
+    """BVLC's order of layers, from PyTorch's own; weights in the order of ours."""
+    c1, c2, c3, c4, c5 = (2 * maps for maps in config.maps)
+    return nn.Sequential(
+        *conv1, nn.Conv2d(c1, c2, 5, padding=2, groups=2), nn.ReLU(), norm, nn.MaxPool2d(3, 2, ceil_mode=True),
+        nn.Conv2d(c2, c3, 3, padding=1), nn.ReLU(), nn.Conv2d(c3, c4, 3, padding=1, groups=2), nn.ReLU(),
+        nn.Conv2d(c4, c5, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Flatten(),
+        nn.Linear(c5 * 36, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, config.classes),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [224, 227])  # 227 is Caffe's; the ONNX zoo's file takes 224 and pools with ceil
+def test_caffe_normalises_over_all_maps_and_floors_conv1(size: int) -> None:
+    update = {"classes": 3, "maps": SMALL_MAPS, "hidden": 16, "input_size": size}
+    config = PROFILES["caffe"].model_copy(update=update)
+    net = AlexNet(config).eval()
+    initialise(net, "fan-in", seed=0)
+    norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
+    theirs = pytorch_layers(config, norm, [nn.Conv2d(3, 8, 11, 4), nn.ReLU(), norm, nn.MaxPool2d(3, 2, ceil_mode=True)])
+    compare(net, theirs, size)
+
+
+def test_source_rectifies_after_pooling_and_normalises_within_maps() -> None:
+    class WithinMap(nn.Module):
+        def forward(self, a: torch.Tensor) -> torch.Tensor:
+            window = nn.functional.unfold(a**2, 5, padding=2).view(*a.shape[:2], 25, *a.shape[2:]).sum(2)
+            return a / (1 + 0.001 / 25 * window) ** 0.75
+
+    class PerColumn(nn.Module):
+        def forward(self, a: torch.Tensor) -> torch.Tensor:
+            norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0)
+            return torch.cat([norm(part) for part in a.chunk(2, 1)], 1)
+
+    config = PROFILES["source"].model_copy(update={"classes": 3, "maps": SMALL_MAPS, "hidden": 16})
+    net = AlexNet(config).eval()
+    initialise(net, "fan-in", seed=0)
+    conv1 = [nn.ZeroPad2d((0, 3, 0, 3)), nn.Conv2d(3, 8, 11, 4), PerColumn(), nn.MaxPool2d(3, 2), nn.ReLU()]
+    compare(net, pytorch_layers(config, nn.Sequential(PerColumn(), WithinMap()), conv1), 224)
+
+
+def compare(net: AlexNet, theirs: nn.Sequential, size: int) -> None:
+    x = 50 * torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for ours, parameter in zip(net.parameters(), theirs.parameters(), strict=True):
+            parameter.copy_(ours)
+        torch.testing.assert_close(net(x), theirs(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("nonlinearity", "function"),
+    [("relu", torch.relu), ("tanh", torch.tanh), ("abs-tanh", lambda x: torch.tanh(x).abs()), ("sigmoid", torch.sigmoid)],
+)
+def test_the_nonlinearity_follows_every_layer_but_the_last(nonlinearity: str, function: object) -> None:
+    net = AlexNet(SmallConfig(classes=3, nonlinearity=nonlinearity, lrn_after=())).eval()
+    initialise(net, "fan-in", seed=0)
+    x = 50 * torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    assert callable(function)
+    pool = nn.MaxPool2d(3, 2)
+    h = nn.functional.pad(x / 64, (0, 3, 0, 3))
+    h = pool(function(net.conv2(pool(function(net.conv1(h))))))
+    h = pool(function(net.conv5(function(net.conv4(function(net.conv3(h))))))).flatten(1)
+    torch.testing.assert_close(net(x), net.fc8(function(net.fc7(function(net.fc6(h))))))
+
+
+def test_columns_that_never_talk_only_meet_at_the_logits() -> None:
+    net = AlexNet(SmallConfig(classes=3, exchange=False)).eval()
+    initialise(net, "fan-in", seed=0)
+    x = 50 * torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    before = net.features(x).detach()
+    with torch.no_grad():
+        net.conv1.weight[4:] += 0.1
+    after = net.features(x).detach()
+    torch.testing.assert_close(after[:, :16], before[:, :16], rtol=0, atol=0)
+    assert not torch.equal(after[:, 16:], before[:, 16:])
+
+
+def test_pooling_without_overlap_counts_positions_by_rounding_up_as_in_2012() -> None:
+    net = AlexNet(SmallConfig(classes=3, pool_size=2, pool_stride=2))
+    assert net.upper(net.lower(torch.zeros(1, 3, 224, 224))).shape == (1, 2 * 6 * 7 * 7)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"lrn_size": 4}, "lrn_size must be odd, got 4"),
+        ({"lrn_after": (0, 2)}, "lrn_after must name layers from 1 to 5"),
+        ({"pool_size": 2, "pool_stride": 3}, "pool_size must be at least pool_stride=3, got 2"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_refused_by_name(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AlexNetConfig.model_validate(wrong)
