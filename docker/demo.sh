@@ -29,8 +29,7 @@ fi
 if [ ! -f "$FC7_MODEL/model.json" ]; then
     echo "== 2/5 training the two-GPU AlexNet on $images"
     # Departures from the paper's recipe, for a data set a thousand times smaller than its own: see "The demo's recipe" in README.md
-    python -m training.train --out "$FC7_MODEL" --epochs "${FC7_DEMO_EPOCHS:-17}" --batch-size 32 \
-        --init fan-in --pixel-scale 0.015625 --lr 0.012 --schedule cosine --max-gradient 5
+    python -m training.train --out "$FC7_MODEL" --preset quick --epochs "${FC7_DEMO_EPOCHS:-17}"
 fi
 if [ ! -e "$FC7_INDEX/current" ]; then
     echo "== 3/5 index of the training photographs"

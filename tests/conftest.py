@@ -11,7 +11,7 @@ from PIL import Image
 
 from indexer import build
 from training import checkpoint
-from training.alexnet import AlexNet, AlexNetConfig
+from training.alexnet import PROFILES, AlexNet, AlexNetConfig
 from training.initial import initialise
 
 SMALL_MAPS = (4, 6, 8, 8, 6)
@@ -80,7 +80,7 @@ def index(tmp_path_factory: pytest.TempPathFactory, model: Path, images: Path) -
 @pytest.fixture
 def few_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the training command build the small network."""
-    monkeypatch.setattr("training.train.AlexNetConfig", SmallConfig)
+    monkeypatch.setitem(PROFILES, "paper", SmallConfig())
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ class AlexNetConfig(BaseModel):
             raise ValueError(f"lrn_after must name layers from 1 to 5, got {self.lrn_after}")
         if self.pool_size < self.pool_stride:
             raise ValueError(f"pool_size must be at least pool_stride={self.pool_stride}, got {self.pool_size}")
-        if self.pooled_size() < 1:
+        if self.sizes()[-1] < 1:
             raise ValueError(f"input_size must leave a pixel after pooling, got {self.input_size}")
         return self
 
@@ -78,12 +78,12 @@ class AlexNetConfig(BaseModel):
         # ceil, as in the 2012 code; PyTorch floors
         return -(self.input_size + 2 * self.conv1_pad - KERNELS[0]) % 4 if self.conv1_ceil else 0
 
-    def pooled_size(self) -> int:
-        """Height and width of the last feature maps, pixels: 6 for a 224 crop."""
-        size = 1 + (self.input_size + 2 * self.conv1_pad + self.conv1_short() - KERNELS[0]) // 4
+    def sizes(self) -> list[int]:
+        """Height and width of conv1's maps, and after each of the three poolings, pixels: 55, 27, 13, 6 for a 224 crop."""
+        sizes = [1 + (self.input_size + 2 * self.conv1_pad + self.conv1_short() - KERNELS[0]) // 4]
         for _ in range(3):
-            size = 1 + -(-(size - self.pool_size) // self.pool_stride)
-        return size
+            sizes.append(1 + -(-(sizes[-1] - self.pool_size) // self.pool_stride))
+        return sizes
 
 
 PROFILES: Final[dict[Profile, AlexNetConfig]] = {
@@ -133,7 +133,7 @@ class AlexNet(nn.Module):
         here = config.columns if column is None else 1
         heard, apart = (config.columns, 1) if config.exchange else (here, here)
         c1, c2, c3, c4, c5 = (here * maps for maps in config.maps)
-        pixels = config.pooled_size() ** 2
+        pixels = config.sizes()[-1] ** 2
         self.here = here
         self.conv1 = nn.Conv2d(3, c1, KERNELS[0], stride=4)
         self.conv2 = nn.Conv2d(c1, c2, KERNELS[1], padding=2, groups=here)

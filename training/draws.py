@@ -1,10 +1,11 @@
-"""Everything random in training: order, views, dropout. Each draw follows from the seed, the epoch and the step alone.
+"""Everything random in training: order, crops, colours, dropout. Each draw follows from the seed, the epoch and the step alone.
 
 So a run goes on after an interruption as if there had been none, and draws the same on one device, on two, and on many ranks.
 
 Legend: B batch, N examples.
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -18,9 +19,25 @@ class Purpose(IntEnum):
     """What a stream of random numbers is for; streams for different purposes are independent."""
 
     ORDER = 0
-    VIEWS = 1
+    CROPS = 1
     DROPOUT = 2
-    COLOUR = 3
+    COLOURS = 3
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Where the views of one batch are cut, whether they are mirrored, and how their colours are shifted."""
+
+    tops_B: list[int]
+    lefts_B: list[int]
+    mirrored_B: list[bool]
+    normals_B3: Tensor  # float32 (B, 3), standard normal: one for each direction of the colours
+
+    def only(self, chosen_B: Tensor) -> "Crops":
+        """Those of some images: bool (B,)."""
+        picked = [i for i, chosen in enumerate(chosen_B.tolist()) if chosen]
+        tops_B, lefts_B = [self.tops_B[i] for i in picked], [self.lefts_B[i] for i in picked]
+        return Crops(tops_B, lefts_B, [self.mirrored_B[i] for i in picked], self.normals_B3[chosen_B])
 
 
 def stream(seed: int, purpose: Purpose, epoch: int, step: int = 0) -> np.random.Generator:
@@ -31,6 +48,15 @@ def stream(seed: int, purpose: Purpose, epoch: int, step: int = 0) -> np.random.
 def order(seed: int, epoch: int, count: int) -> Tensor:
     """The order of an epoch: int64 (N,), a permutation of 0..count-1."""
     return torch.from_numpy(stream(seed, Purpose.ORDER, epoch).permutation(count))
+
+
+def crops(seed: int, epoch: int, step: int, batch: int, margin: int) -> Crops:
+    """Random crops, `margin` pixels smaller than the images, and mirrors (paper, section 4.1), of the whole batch of one step."""
+    place = stream(seed, Purpose.CROPS, epoch, step)
+    tops, lefts = place.integers(margin + 1, size=(2, batch)).tolist()
+    mirrored = (place.random(batch) < 0.5).tolist()
+    normals = stream(seed, Purpose.COLOURS, epoch, step).standard_normal((batch, 3), dtype=np.float32)
+    return Crops(tops, lefts, mirrored, torch.from_numpy(normals))
 
 
 def masks(seed: int, epoch: int, step: int, batch: int, width: int, dropout: float) -> Masks | None:

@@ -1,4 +1,4 @@
-"""One epoch of training, and the state between epochs on disk.
+"""Steps of training, and the state between two of them on disk.
 
 Legend: B batch, C channels, H height, W width.
 """
@@ -6,63 +6,81 @@ Legend: B batch, C channels, H height, W width.
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
-from training import draws
-from training.alexnet import AlexNet
-from training.errors import Mismatch, TrainingDiverged
-from training.preprocess import training_view
+from training.colour import ColourNoise
+from training.columns import PlacedNet
+from training.errors import FC7Error, Mismatch, TrainingDiverged
+from training.feed import Batch, Feed
+from training.files import write_tensors
+from training.metrics import Metrics
+from training.position import Position
 from training.program import progress
 from training.sgd import PaperSGD
-from training.views import Views
+
+MAX_SKIPPED: Final = 0.1  # share of an epoch's photographs
 
 
 @dataclass
 class Run:
-    """A training run between two epochs."""
+    """A training run between two steps."""
 
-    net: AlexNet
+    net: PlacedNet
     optimizer: PaperSGD
-    batch_size: int
-    seed: int
     bfloat16: bool
     max_gradient: float  # 0 for no limit
-    curve: list[dict[str, float]] = field(default_factory=list)  # one row an epoch
+    position: Position = field(default_factory=Position)
 
-    def snapshot(self, settings: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Copies of weights and velocities, and the curve and settings as text: what `load` reads, for write_tensors.
+    def save(self, path: Path, settings: dict[str, Any]) -> None:
+        """Writes weights, velocities and position in one step; all ranks of the first replica take part, and one writes.
 
-        Raises TrainingDiverged where a weight is not finite.
+        Raises TrainingDiverged where a weight is not finite, and leaves the file that was there.
         """
-        tensors = {}
-        for name, parameter in self.net.named_parameters():
-            if not parameter.isfinite().all():
-                raise TrainingDiverged(f"{name} is not finite after epoch {len(self.curve)}; the epoch before it is kept")
-            tensors[f"weight.{name}"] = parameter.detach().clone()
-            tensors[f"velocity.{name}"] = self.optimizer.state[parameter]["momentum_buffer"].clone()
-        return tensors, {"curve": json.dumps(self.curve), "settings": json.dumps(settings, sort_keys=True)}
+        tensors = {f"weight.{name}": tensor for name, tensor in self.net.whole(lambda p: p).items()}
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise TrainingDiverged(f"{name} is not finite after step {self.position.steps}; the state before it is kept")
+        velocities = self.net.whole(lambda p: self.optimizer.state[p].get("momentum_buffer", torch.zeros_like(p)))
+        tensors |= {f"velocity.{name}": tensor for name, tensor in velocities.items()}
+        if self.net.placement.leads:
+            described = {"position": asdict(self.position), "rates": self.optimizer.rates(), "settings": settings}
+            write_tensors(path, tensors, {name: json.dumps(value, sort_keys=True) for name, value in described.items()})
 
     def load(self, path: Path, settings: dict[str, Any]) -> None:
-        """Goes on from a written snapshot. Raises Mismatch for a file that is not a state or was made with other settings."""
+        """Goes on from a written state. Raises Mismatch for a file that is not a state or was made with other settings."""
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()
                 check_settings(path, json.loads(metadata["settings"]), settings)
-                self.curve = json.loads(metadata["curve"])
-                for name, parameter in self.net.named_parameters():
-                    parameter.data.copy_(file.get_tensor(f"weight.{name}"))
-                    velocity = torch.empty_like(parameter).copy_(file.get_tensor(f"velocity.{name}"))
-                    self.optimizer.state[parameter]["momentum_buffer"] = velocity
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                vars(self.position).update(json.loads(metadata["position"]))
+                self.optimizer.assume_rates(json.loads(metadata["rates"]))
+            self.net.load_whole(_below("weight.", tensors))
+            self.net.set_whole(_below("velocity.", tensors), self._set_velocity)
         except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
             raise Mismatch(f"{path} is not a training state of this network: {error}; remove it to start anew") from error
-        self.optimizer.assume_lr(self.curve[-1]["lr"])
+
+    def freeze_conv1(self, frozen: bool) -> None:
+        """Lets conv1 rest from here on, where `frozen`."""
+        if frozen:
+            for part in self.net.columns_here:
+                part.conv1.requires_grad_(False)
+
+    def _set_velocity(self, parameter: torch.nn.Parameter, tensor: Tensor) -> None:
+        self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(tensor)
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def check_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -75,40 +93,73 @@ def check_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None
             )
 
 
-def train_epoch(run: Run, views: Views, lr: float) -> None:
-    """One pass over `views` in an order, crops and dropout that follow from seed and epoch alone; adds a row to the curve.
+def train_epoch(run: Run, feed: Feed, noise: ColourNoise | None, metrics: Metrics, after_step: Callable[[], None]) -> None:
+    """The rest of an epoch, from where the run stands; `after_step` may save the run, or raise to leave it.
 
     Raises TrainingDiverged at the first loss that is not finite, before it reaches the weights; the same for a gradient where its
-    length is limited.
+    length is limited. Raises FC7Error where more than a tenth of the photographs cannot be read any more.
     """
-    epoch = len(run.curve) + 1
-    order = draws.order(run.seed, epoch, len(views.labels_N))
-    run.optimizer.set_lr(lr)
+    at = run.position
     run.net.train()
-    started, total = time.monotonic(), 0.0
-    steps = torch.split(order, run.batch_size)
-    for step, picks in enumerate(progress(steps, len(steps), f"epoch {epoch}", "steps")):
-        total += _step(run, views, picks, step) * len(picks)
-    seconds = time.monotonic() - started
-    run.curve.append({"epoch": epoch, "loss": total / len(order), "lr": lr, "seconds": seconds})
+    batches = feed.training(at.epoch, at.step, noise)
+    started = time.monotonic()
+    for batch in progress(batches, feed.steps() - at.step, f"epoch {at.epoch}", "steps"):
+        loss, skipped = run.net.placement.sum_over_all([_step(run, batch), float(len(batch.problems))])
+        for path, reason in batch.problems:
+            tqdm.write(f"skipped {path}: {reason}")
+        seconds = time.monotonic() - started
+        started += seconds
+        at.add(loss, batch.images, int(skipped), seconds)
+        metrics.step(
+            {
+                "epoch": at.epoch,
+                "step": batch.step,
+                "loss": loss / batch.images,
+                "lr": run.optimizer.rates()["weights"],
+                "images_per_second": batch.images / seconds,
+            },
+            at.steps,
+        )
+        if at.skipped > MAX_SKIPPED * len(feed.chosen_N):
+            raise FC7Error(f"{at.skipped} of {len(feed.chosen_N)} photographs could not be read in epoch {at.epoch}; see above")
+        after_step()
 
 
-def _step(run: Run, views: Views, picks: torch.Tensor, step: int) -> float:
-    config, epoch = run.net.config, len(run.curve) + 1
-    crops = draws.stream(run.seed, draws.Purpose.VIEWS, epoch, step)
-    masks = draws.masks(run.seed, epoch, step, len(picks), config.fc7_width, config.dropout)
-    x_BCHW = training_view(views.pixels_NCHW[picks], views.mean_CHW, config.input_size, crops)
-    with torch.autocast("cpu", torch.bfloat16, enabled=run.bfloat16):
-        logits = run.net(x_BCHW, masks)
-    loss = F.cross_entropy(logits.float(), views.labels_N[picks])
-    value = loss.item()
+def _step(run: Run, batch: Batch) -> float:
+    """One step on this process's share of a batch; its loss, summed over the photographs of the share."""
+    device = run.net.placement.devices[0]
+    with torch.autocast(device.type, torch.bfloat16, enabled=run.bfloat16):
+        logits = run.net(batch.x_BCHW, batch.masks)
+    total = F.cross_entropy(logits.float(), batch.labels_B.to(device), reduction="sum")
+    value = total.item()
     if not math.isfinite(value):
-        raise TrainingDiverged(f"the loss is {value} in epoch {epoch}; a lower --lr may help")
+        raise TrainingDiverged(f"the loss is {value} in epoch {run.position.epoch}; a lower --lr may help")
     run.optimizer.zero_grad()
-    loss.backward()
+    (total / batch.images).backward()
+    run.net.placement.sum_over_replicas([p.grad for p in run.net.parameters() if p.grad is not None])
     if run.max_gradient:
-        norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), run.max_gradient)
+        norm = run.net.gradient_norm()
         if not norm.isfinite():
-            raise TrainingDiverged(f"the gradient is {norm.item()} in epoch {epoch}; a lower --lr may help")
+            raise TrainingDiverged(f"the gradient is {norm.item()} in epoch {run.position.epoch}; a lower --lr may help")
+        for parameter in run.net.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= (run.max_gradient / (norm + 1e-6)).clamp(max=1).to(parameter.device)
     run.optimizer.step()
     return value
+
+
+@torch.no_grad()
+def validate(run: Run, feed: Feed) -> dict[str, float]:
+    """Top-1 error and loss on the centre views of held-out photographs."""
+    run.net.eval()
+    wrong, loss, images = 0.0, 0.0, 0.0
+    device = run.net.placement.devices[0]
+    for batch in progress(feed.validation(), feed.steps(), "validating", "steps"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=run.bfloat16):
+            logits = run.net(batch.x_BCHW).float()
+        labels_B = batch.labels_B.to(device)
+        wrong += (logits.argmax(1) != labels_B).sum().item()
+        loss += F.cross_entropy(logits, labels_B, reduction="sum").item()
+        images += len(labels_B)
+    wrong, loss, images = run.net.placement.sum_over_all([wrong, loss, images])
+    return {"top1_error": wrong / max(images, 1), "validation_loss": loss / max(images, 1)}

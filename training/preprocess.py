@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from training.draws import Crops
 from training.errors import BadImage, ImageTooLarge, NotAnImage
 
 # The limits below are ours and are checked from the header; Pillow's own would cut them short.
@@ -137,15 +138,12 @@ def ten_views(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Iterator[Tens
         yield crop.flip(-1)
 
 
-def training_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int, draws: np.random.Generator) -> Tensor:
-    """A random crop of each image, mirrored half of the time (paper, section 4.1): float32 (B, 3, size, size)."""
-    count = len(pixels_BCHW)
-    offsets = draws.integers(SIZE - size + 1, size=(count, 2)).tolist()
-    mirrored = draws.random(count) < 0.5
-    out = torch.empty(count, 3, size, size, memory_format=torch.channels_last)
-    for i, (top, left) in enumerate(offsets):
+def training_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int, crops: Crops) -> Tensor:
+    """The drawn crop of each image, mirrored where drawn so (paper, section 4.1): float32 (B, 3, size, size)."""
+    out = torch.empty(len(pixels_BCHW), 3, size, size, memory_format=torch.channels_last)
+    for i, (top, left, mirrored) in enumerate(zip(crops.tops_B, crops.lefts_B, crops.mirrored_B, strict=True)):
         view = _crop(pixels_BCHW[i : i + 1], mean_CHW, top, left, size)[0]
-        out[i] = view.flip(-1) if mirrored[i] else view
+        out[i] = view.flip(-1) if mirrored else view
     return out
 
 

@@ -1,9 +1,12 @@
 """What every command has in common: settings from defaults, environment and command line; errors to exit statuses; progress."""
 
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn, TypeVar
 
 from pydantic import ValidationError
@@ -65,9 +68,31 @@ def expected(message: str) -> str:
 
 
 def progress(items: Iterable[T], total: int, what: str, unit: str = "images") -> Iterator[T]:
-    """Passes `items` on behind a progress bar with rate and time left; where the output is no terminal, a line now and then."""
+    """Passes `items` on behind a progress bar with rate and time left; where the output is no terminal, a line now and then.
+
+    Of several ranks under torchrun, the first shows it.
+    """
     interval = 0.2 if sys.stderr.isatty() else 10.0
-    yield from tqdm(items, total=total, desc=what, unit=f" {unit}", mininterval=interval, dynamic_ncols=True)
+    quiet = os.environ.get("RANK", "0") != "0"
+    yield from tqdm(items, total=total, desc=what, unit=f" {unit}", mininterval=interval, dynamic_ncols=True, disable=quiet)
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Holds back Ctrl-C and SIGTERM, once, so that a step can be finished: gives a function that says whether one has come."""
+    came: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        if came:
+            signal.default_int_handler(signum, frame)
+        came.append(signum)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def keep_freed_memory() -> None:

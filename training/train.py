@@ -1,157 +1,203 @@
 """Trains AlexNet on an image folder: `python -m training.train --data DIR --out DIR`."""
 
-import json
-import math
 import platform
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
-from pydantic_settings import SettingsConfigDict
+from torch import Tensor
 
 from training import checkpoint
-from training.alexnet import AlexNet, AlexNetConfig
+from training.alexnet import AlexNet
+from training.checkpoint import Model
+from training.colour import colour_noise
+from training.columns import PlacedNet, Placement, placed, values_exchanged
 from training.data import list_examples
-from training.files import exclusively, replacing, write_tensors
-from training.initial import Scheme, initialise
-from training.loop import Run, check_settings, train_epoch
+from training.feed import Feed
+from training.files import exclusively, replacing
+from training.initial import initialise
+from training.loop import Run, check_settings, train_epoch, validate
+from training.metrics import Metrics
 from training.preprocess import ImageLimits
-from training.program import Settings, keep_freed_memory, run_program
+from training.program import asked_to_stop, keep_freed_memory, run_program
+from training.recipe import TrainSettings
+from training.schedule import rates
 from training.sgd import PaperSGD
 from training.views import Views, prepare_views
 
+WORK = "training"
 STATE = "state.safetensors"
 TRAINED_ON = "train.sha256"
-
-
-class TrainSettings(Settings):
-    """Train AlexNet's two columns on an image folder by the 2012 recipe.
-
-    DIR/<class>/<photograph> or DIR/train/<class>/<photograph>; in the first case a fifth of the photographs, chosen by the
-    hash of their bytes, is never trained on. Interrupted, the same command goes on after the last finished epoch.
-    """
-
-    model_config = SettingsConfigDict(cli_prog_name="python -m training.train")
-
-    data: Path = Field(Path("var/images"), description="image folder to train on")
-    out: Path = Field(Path("var/model"), description="folder for model.safetensors and model.json")
-    epochs: int = Field(90, ge=1, description="passes over the training part; the paper made about 90")
-    batch_size: int = Field(128, ge=1, description="images a step")
-    lr: float = Field(0.01, gt=0, description="initial learning rate")
-    schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="learning rate over the epochs; cosine falls to 0, for short runs"
-    )
-    momentum: float = Field(0.9, gt=0, lt=1, description="share of the velocity kept each step")
-    weight_decay: float = Field(5e-4, ge=0, description="share of each weight taken off per unit of learning rate")
-    max_gradient: float = Field(
-        0.0, ge=0, description="longest gradient (Euclidean norm); longer ones are scaled down; 0 for no limit, as in the paper"
-    )
-    init: Scheme = Field(
-        "paper", description="initial weights: the paper's N(0, 0.01), or scaled by fan-in, which short runs on small data need"
-    )
-    dropout: float = Field(0.5, ge=0, lt=1, description="share of fc6 and fc7 units dropped at each step; 0.5 in the paper")
-    pixel_scale: float = Field(
-        1.0, gt=0, description="what pixels are multiplied by before conv1; 1 in the paper, 1/64 = 0.015625 goes with fan-in"
-    )
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of weights, order, crops and dropout")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the forward and backward pass; auto takes bfloat16 where the processor has it"
-    )
-    max_image_bytes: int = Field(ImageLimits().max_image_bytes, ge=1, description="largest image file read, bytes")
-    max_image_pixels: int = Field(ImageLimits().max_image_pixels, ge=1, description="largest image read, width x height")
 
 
 def main(settings: TrainSettings) -> None:
     """Trains, or goes on training, or says that it is done; the result is a model folder (training/checkpoint.py)."""
     keep_freed_memory()
-    with exclusively(settings.out):
-        _train(settings)
+    start = checkpoint.load(settings.start) if settings.start else None
+    config = start.net.config if start else settings.network(classes=1)
+    with placed(config, settings.devices, settings.ranks_a_network) as placement:
+        hold: AbstractContextManager[None] = exclusively(settings.out) if placement.leads else nullcontext()
+        with hold:
+            _train(settings, placement, start)
 
 
-def _train(settings: TrainSettings) -> None:
-    recipe = _recipe(settings)
+def _train(settings: TrainSettings, placement: Placement, start: Model | None) -> None:
+    recorded = settings.recorded()
     finished = settings.out / checkpoint.DESCRIPTION
     if finished.is_file():
-        check_settings(finished, checkpoint.read_description(settings.out).training.get("settings", {}), recipe)
-        print(f"{settings.out} is trained already, with these settings")
+        check_settings(finished, checkpoint.read_description(settings.out).training.get("settings", {}), recorded)
+        _say(placement, f"{settings.out} is trained already, with these settings")
         return
-    work = settings.out / "training"
+    views = _views(settings, placement)
+    mean_CHW = start.mean_CHW if start else views.mean_CHW
+    run = _new_run(settings, placement, start, views.classes)
+    training, validation = (
+        Feed(views, chosen_N, mean_CHW, run.net.config, settings.batch_size, settings.seed, placement.share)
+        for chosen_N in _hold_out(views, settings.validation)
+    )
+    keeper = _Keeper(run, settings.out / WORK / STATE, {**recorded, "files": views.files}, settings.save_minutes)
+    if keeper.path.is_file():
+        run.load(keeper.path, keeper.settings)
+        at = run.position
+        _say(placement, f"going on in epoch {at.epoch} of {settings.epochs} after {at.step} of {training.steps()} steps")
+    _say(placement, f"{placement.said()}; {'bfloat16' if run.bfloat16 else 'float32'}")
+    _epochs(settings, run, training, validation, keeper)
+    weights = run.net.whole(lambda parameter: parameter)
+    if placement.leads:
+        net = AlexNet(run.net.config)
+        net.load_state_dict(weights)
+        record = {
+            "settings": recorded,
+            "photographs": len(training.chosen_N),
+            "held_out": len(validation.chosen_N),
+            "rejected": len(views.rejected),
+            "seconds": sum(row["seconds"] for row in run.position.curve),
+            "precision": "bfloat16" if run.bfloat16 else "float32",
+            "placement": placement.said(),
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "torch": torch.__version__,
+        }
+        checkpoint.save(settings.out, net, views.classes, mean_CHW, record, {"training": run.position.curve[-1]})
+        shutil.rmtree(keeper.path.parent)
+        print(f"model written to {settings.out}")
+
+
+def _views(settings: TrainSettings, placement: Placement) -> Views:
+    """The photographs, decoded by the leading rank and opened by the others."""
     limits = ImageLimits(max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels)
-    views = prepare_views(settings.data, list_examples(settings.data, "train"), work, limits)
-    _report(settings, views)
-    unfinished = {**recipe, "files": views.files}
-    run = _start(settings, views, work / STATE, unfinished)
-    with ThreadPoolExecutor(1, "save") as saver:
-        saved: Future[None] | None = None
-        while len(run.curve) < settings.epochs:
-            train_epoch(run, views, _lr(settings, len(run.curve)))
-            if saved:
-                saved.result()
-            saved = saver.submit(write_tensors, work / STATE, *run.snapshot(unfinished))
-            _log(settings, len(views.labels_N), run.curve)
-        if saved:
-            saved.result()
-    record = {
-        "settings": recipe,
-        "photographs": len(views.labels_N),
-        "rejected": len(views.rejected),
-        "seconds": sum(row["seconds"] for row in run.curve),
-        "precision": "bfloat16" if run.bfloat16 else "float32",
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-    }
-    checkpoint.save(settings.out, run.net, views.classes, views.mean_CHW, record, {"training_loss": run.curve[-1]["loss"]})
-    shutil.rmtree(work)
-    print(f"model written to {settings.out}")
+    if not placement.leads:
+        placement.wait()
+    views = prepare_views(settings.data, list_examples(settings.data, "train"), settings.out / WORK, limits)
+    if placement.leads:
+        with replacing(settings.out / TRAINED_ON) as path:
+            path.write_text("".join(f"{sha256}  {name}\n" for sha256, name in views.kept))
+        print(f"{len(views.kept)} photographs of {len(views.classes)} classes, {len(views.rejected)} rejected", flush=True)
+        for name, reason in views.rejected:
+            print(f"  rejected {name}: {reason}")
+        placement.wait()
+    return views
 
 
-def _start(settings: TrainSettings, views: Views, state: Path, recipe: dict[str, Any]) -> Run:
-    net = AlexNet(AlexNetConfig(classes=len(views.classes), pixel_scale=(settings.pixel_scale,) * 3, dropout=settings.dropout))
-    initialise(net, settings.init, settings.seed)
-    net = net.to(memory_format=torch.channels_last)
-    optimizer = PaperSGD(net.parameters(), settings.lr, settings.momentum, settings.weight_decay)
+def _hold_out(views: Views, share: float) -> tuple[Tensor, Tensor]:
+    """Positions to train on and positions held out: by the hash of a photograph, whatever else is in the folder."""
+    held_out_N = torch.tensor([int(sha256[:8], 16) < share * 2**32 for sha256, _ in views.kept])
+    return (~held_out_N).nonzero()[:, 0], held_out_N.nonzero()[:, 0]
+
+
+def _new_run(settings: TrainSettings, placement: Placement, start: Model | None, classes: list[str]) -> Run:
+    config = settings.network(len(classes))
+    if start:
+        changes = {"classes": len(classes)} | ({} if settings.dropout is None else {"dropout": settings.dropout})
+        config = start.net.config.model_copy(update=changes)
+    whole = AlexNet(config)
+    initialise(whole, settings.init, settings.seed)
+    weights = dict(whole.state_dict())
+    if start:
+        kept = start.net.state_dict()
+        weights |= {name: w for name, w in kept.items() if start.classes == classes or not name.startswith("fc8.")}
+    net = PlacedNet(config, placement)
+    net.load_whole(weights)
+    for part in net.columns_here:
+        for layer in settings.frozen:
+            part.get_submodule(layer).requires_grad_(False)
     bfloat16 = settings.precision == "bfloat16"
     if settings.precision == "auto":
-        bfloat16 = torch.cpu._is_avx512_bf16_supported()
-    run = Run(net, optimizer, settings.batch_size, settings.seed, bfloat16, settings.max_gradient)
-    if state.is_file():
-        run.load(state, recipe)
-        print(f"going on after epoch {len(run.curve)} of {settings.epochs}")
-    return run
+        on_gpu = placement.devices[0].type == "cuda"
+        bfloat16 = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_avx512_bf16_supported()
+    return Run(net, PaperSGD(net.named_parameters(), settings.momentum, settings.weight_decay), bfloat16, settings.max_gradient)
 
 
-def _recipe(settings: TrainSettings) -> dict[str, Any]:
-    recipe = settings.model_dump(mode="json", exclude={"out", "max_image_bytes", "max_image_pixels"})
-    return {**recipe, "data": str(settings.data.resolve())}
+@dataclass
+class _Keeper:
+    """Saves a run now and then, and when it is asked to stop."""
+
+    run: Run
+    path: Path
+    settings: dict[str, Any]
+    minutes: float
+    saved: float = field(default_factory=time.monotonic)
+
+    def after_step(self, asked: bool, flush: Callable[[], None]) -> None:
+        """Saves where it is time to; raises KeyboardInterrupt, all saved, where a rank was asked to stop."""
+        placement = self.run.net.placement
+        stop = placement.any_rank(asked)
+        if stop or placement.any_rank(time.monotonic() - self.saved >= 60 * self.minutes):
+            flush()
+            self.run.save(self.path, self.settings)
+            self.saved = time.monotonic()
+        if stop:
+            raise KeyboardInterrupt
 
 
-def _lr(settings: TrainSettings, epoch: int) -> float:
-    if settings.schedule == "constant":
-        return settings.lr
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
+def _epochs(settings: TrainSettings, run: Run, training: Feed, validation: Feed, keeper: _Keeper) -> None:
+    placement, at = run.net.placement, run.position
+    noise = colour_noise(training.views.covariance_33, settings.colour)
+    with Metrics(settings.out if placement.leads else None, settings.tensorboard, at) as metrics, asked_to_stop() as asked:
+        while at.epoch <= settings.epochs:
+            now = rates(settings.schedule, settings.lr, at.epoch, settings.epochs, settings.patience, at.curve)
+            run.optimizer.set_rates(now.of_groups(settings.bias_lr))
+            run.freeze_conv1(now.conv1_lr == 0)
+            train_epoch(run, training, noise if now.colour else None, metrics, lambda: keeper.after_step(asked(), metrics.flush))
+            row = {"epoch": at.epoch, "loss": at.loss / at.images, "lr": now.lr, "seconds": at.seconds, "skipped": at.skipped}
+            row["images_per_second"] = at.images / at.seconds
+            if len(validation.chosen_N):
+                row |= validate(run, validation)
+            at.end_epoch(row)
+            metrics.epoch(row)
+            _say(placement, _line(row, settings.epochs))
+            if row["epoch"] == 1:
+                _say_traffic(run)
 
 
-def _report(settings: TrainSettings, views: Views) -> None:
-    lines = [f"{sha256}  {path}\n" for sha256, path in views.kept]
-    with replacing(settings.out / TRAINED_ON) as path:
-        path.write_text("".join(lines))
-    print(f"{len(lines)} photographs of {len(views.classes)} classes, {len(views.rejected)} rejected", flush=True)
-    for name, reason in views.rejected:
-        print(f"  rejected {name}: {reason}")
-
-
-def _log(settings: TrainSettings, photographs: int, curve: list[dict[str, float]]) -> None:
-    row, left = curve[-1], settings.epochs - len(curve)
-    print(
-        f"epoch {row['epoch']}/{settings.epochs}  loss {row['loss']:.4f}  lr {row['lr']:.5f}  "
-        f"{photographs / row['seconds']:.0f} images/s  {left * row['seconds'] / 60:.1f} min left",
-        flush=True,
+def _line(row: dict[str, float], epochs: int) -> str:
+    left = (epochs - row["epoch"]) * row["seconds"] / 60
+    error = f"  top-1 error {row['top1_error']:.4f}" if "top1_error" in row else ""
+    return (
+        f"epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}{error}  lr {row['lr']:.5f}  "
+        f"{row['images_per_second']:.0f} images/s  {left:.1f} min left"
     )
-    with replacing(settings.out / "metrics.jsonl") as path:
-        path.write_text("".join(json.dumps(row) + "\n" for row in curve))
+
+
+def _say_traffic(run: Run) -> None:
+    sent = run.net.traffic.per_image()
+    if any(sent.values()):
+        every = sum(values_exchanged(run.net.config)[1].values()) * (2 if run.bfloat16 else 4)
+        layers = ", ".join(f"{name} {count / 1e3:.1f}" for name, count in sent.items())
+        _say(
+            run.net.placement,
+            f"between the columns, an image and step: {sum(sent.values()) / 1e3:.1f} kB ({layers}); "
+            f"full tensor parallelism would send {every / 1e3:.1f} kB",
+        )
+
+
+def _say(placement: Placement, text: str) -> None:
+    if placement.leads:
+        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,15 @@ _PIXELS, _MEAN, _LIST = "views.npy", "mean.npy", "views.json"
 
 
 @dataclass(frozen=True)
+class Batch:
+    """What reading some photographs gave."""
+
+    pixels_BCHW: Tensor  # uint8, those that could be read, in the order asked for
+    read_B: Tensor  # bool: which of those asked for these are
+    problems: list[tuple[str, str]]  # path and reason, for the others
+
+
+@dataclass(frozen=True)
 class Views:
     """What a training run reads: photographs ready for cropping, their classes, and the mean to subtract."""
 
@@ -34,6 +43,15 @@ class Views:
     kept: list[tuple[str, str]]  # (SHA-256, path) of each photograph, in the order of pixels_NCHW
     rejected: list[tuple[str, str]]  # (path, reason)
     files: str  # the stamp of the files they were made from
+
+    @property
+    def covariance_33(self) -> Any:
+        sample = self.pixels_NCHW[:: max(1, len(self.pixels_NCHW) // 64)]
+        return np.cov(sample.permute(1, 0, 2, 3).reshape(3, -1).double().numpy(), bias=True)
+
+    def read(self, picks_B: Tensor) -> Batch:
+        """Photographs by their positions."""
+        return Batch(self.pixels_NCHW[picks_B], torch.ones(len(picks_B), dtype=torch.bool), [])
 
 
 def prepare_views(root: Path, examples: Sequence[Example], folder: Path, limits: ImageLimits) -> Views:

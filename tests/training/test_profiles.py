@@ -18,7 +18,7 @@ def test_a_profile_has_its_published_number_of_parameters_and_4096_features(prof
     with torch.device("meta"):
         net = AlexNet(config)
     assert sum(parameter.numel() for parameter in net.parameters()) == parameters
-    assert (config.profile, config.fc7_width, config.pooled_size()) == (profile, 4096, 6)
+    assert (config.profile, config.fc7_width, config.sizes()[-1]) == (profile, 4096, 6)
 
 
 def test_owt_is_torchvisions_network() -> None:

@@ -15,14 +15,14 @@ from training.data import list_examples
 from training.errors import Mismatch, NotReady, TrainingDiverged
 from training.evaluate import EvaluateSettings, measure
 from training.preprocess import ImageLimits, decode
-from training.train import TrainSettings
+from training.recipe import TrainSettings
 from training.views import prepare_views
 
 KILLED_RUN = """
 import os, signal, sys
-from functools import partial
 from training import loop, train
-from training.alexnet import AlexNetConfig
+from training.alexnet import PROFILES, AlexNetConfig
+from training.recipe import TrainSettings
 
 steps = 0
 def dying_step(*args):
@@ -33,19 +33,18 @@ def dying_step(*args):
     return step(*args)
 
 step, loop._step = loop._step, dying_step
-train.AlexNetConfig = partial(AlexNetConfig, maps=(4, 6, 8, 8, 6), hidden=16)
-train.main(train.TrainSettings.model_validate_json(sys.argv[1]))
+PROFILES["paper"] = AlexNetConfig(maps=(4, 6, 8, 8, 6), hidden=16)
+train.main(TrainSettings.model_validate_json(sys.argv[1]))
 """
 
 
 def settings(images: Path, out: Path, **changes: object) -> TrainSettings:
-    values = {"epochs": 4, "batch_size": 8, "lr": 0.02, "schedule": "cosine", "init": "fan-in"}
-    values |= {"pixel_scale": 1 / 64, "max_gradient": 5.0, **changes}
+    values = {"preset": "quick", "epochs": 4, "batch_size": 8, "lr": 0.02, "save_minutes": 0, **changes}
     return TrainSettings.model_validate({"data": images, "out": out, **values})
 
 
-def losses(out: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+def losses(out: Path, file: str = "metrics.jsonl") -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / file).read_text().splitlines()]
 
 
 @pytest.mark.usefixtures("few_maps")
@@ -58,12 +57,14 @@ def test_a_run_killed_in_its_third_epoch_ends_as_if_it_had_not_been(images: Path
     assert not (killed / "model.json").exists()
     train.main(settings(images, killed))
     assert losses(killed) == losses(whole)
+    assert losses(killed, "steps.jsonl") == losses(whole, "steps.jsonl")
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert sorted(p.name for p in killed.iterdir()) == [
         ".lock",
         "metrics.jsonl",
         "model.json",
         "model.safetensors",
+        "steps.jsonl",
         "train.sha256",
     ]
 
@@ -102,7 +103,7 @@ def test_a_run_does_not_go_on_with_other_photographs(tmp_path: Path, monkeypatch
     def interrupt(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.train._log", interrupt)
+    monkeypatch.setattr("training.train._line", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train.main(settings(tmp_path / "data", tmp_path / "out"))
     (tmp_path / "data" / "blue").rename(tmp_path / "data" / "zebra")

@@ -1,0 +1,101 @@
+"""Batches for training, made in the background while the network works on the one before.
+
+Legend: B batch, C channels (RGB), H height, W width, N examples.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training import draws
+from training.alexnet import AlexNetConfig, Masks
+from training.colour import ColourNoise
+from training.preprocess import SIZE, centre_view, training_view
+from training.views import Views
+
+AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's share of one batch."""
+
+    step: int  # within the epoch, from 0
+    x_BCHW: Tensor  # float32, mean subtracted
+    labels_B: Tensor  # int64
+    masks: Masks | None
+    images: int  # in the whole batch, over all replicas
+    problems: list[tuple[str, str]]  # photographs that could not be read: path and reason
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The photographs that a run trains on, or is validated on."""
+
+    views: Views
+    chosen_N: Tensor  # int64, positions in `views`
+    mean_CHW: Tensor
+    config: AlexNetConfig
+    batch_size: int
+    seed: int
+    share: Callable[[int], slice]  # which part of a batch this process takes
+
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self.chosen_N) // self.batch_size)
+
+    def training(self, epoch: int, first: int, noise: ColourNoise | None) -> Iterator[Batch]:
+        """The batches of an epoch from step `first`, in the order, crops, colours and masks that follow from seed and epoch."""
+        order_N = self.chosen_N[draws.order(self.seed, epoch, len(self.chosen_N))]
+        picks = order_N.split(self.batch_size)
+        return self._ahead(lambda step: self._training(epoch, step, picks[step], noise), range(first, len(picks)))
+
+    def validation(self) -> Iterator[Batch]:
+        """Centre views of all photographs, in order."""
+        picks = self.chosen_N.split(self.batch_size)
+        return self._ahead(lambda step: self._validation(step, picks[step]), range(len(picks)))
+
+    def _ahead(self, make: Callable[[int], Batch], steps: range) -> Iterator[Batch]:
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(1, "feed") as worker:
+            try:
+                for step in steps:
+                    waiting.append(worker.submit(make, step))
+                    if len(waiting) > AHEAD:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _training(self, epoch: int, step: int, picks_B: Tensor, noise: ColourNoise | None) -> Batch:
+        config, count = self.config, len(picks_B)
+        crops = draws.crops(self.seed, epoch, step, count, SIZE - config.input_size)
+        masks = draws.masks(self.seed, epoch, step, count, config.fc7_width, config.dropout)
+        read_B, batch = self._read(step, picks_B)
+        if masks:
+            masks = (masks[0][read_B], masks[1][read_B])
+        crops = crops.only(read_B)
+        x_BCHW = training_view(batch.x_BCHW, self.mean_CHW, config.input_size, crops)
+        if noise:
+            noise.add(x_BCHW, crops.normals_B3)
+        return Batch(step, x_BCHW, batch.labels_B, masks, count, batch.problems)
+
+    def _validation(self, step: int, picks_B: Tensor) -> Batch:
+        _, batch = self._read(step, picks_B)
+        x_BCHW = centre_view(batch.x_BCHW, self.mean_CHW, self.config.input_size)
+        x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+        return Batch(step, x_BCHW, batch.labels_B, None, batch.images, batch.problems)
+
+    def _read(self, step: int, picks_B: Tensor) -> tuple[Tensor, Batch]:
+        """This process's share of some photographs, and which of all those it holds: those of its share that could be read."""
+        share = self.share(len(picks_B))
+        got = self.views.read(picks_B[share])
+        read_B = torch.zeros(len(picks_B), dtype=torch.bool)
+        read_B[share] = got.read_B
+        return read_B, Batch(step, got.pixels_BCHW, self.views.labels_N[picks_B[read_B]], None, len(picks_B), got.problems)

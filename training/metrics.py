@@ -1,0 +1,90 @@
+"""What a run measures, step by step and epoch by epoch: `steps.jsonl`, `metrics.jsonl`, and TensorBoard where asked for."""
+
+import json
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from training.errors import BadValue
+from training.files import replacing
+from training.position import Position
+
+STEPS: Final = "steps.jsonl"
+EPOCHS: Final = "metrics.jsonl"
+
+
+class Metrics:
+    """Writers of one run, for `with`. Rows are plain JSON objects: a step's has `epoch` and `step`, an epoch's has `epoch`."""
+
+    def __init__(self, folder: Path | None, tensorboard: bool, at: Position) -> None:
+        """Goes on where the run stands: rows that an interrupted run wrote after it are dropped. No folder, no writing."""
+        self._folder, self._curve = folder, list(at.curve)
+        self._steps: TextIO | None = None
+        self._board: Any = None
+        if folder:
+            self._board = _board(folder / "tensorboard", at.steps) if tensorboard else None
+            _keep_before(folder / STEPS, at.epoch, at.step)
+            self._write_curve(folder)
+            self._steps = (folder / STEPS).open("a")
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in (self._steps, self._board):
+            if writer:
+                writer.close()
+
+    def step(self, row: dict[str, Any], number: int) -> None:
+        """Adds the row of one step; `number` counts steps over all epochs."""
+        if self._steps:
+            self._steps.write(json.dumps(row) + "\n")
+        self._show("step", row, number)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Adds the row of one epoch."""
+        self._curve.append(row)
+        if self._folder:
+            self.flush()
+            self._write_curve(self._folder)
+        self._show("epoch", row, row["epoch"])
+
+    def flush(self) -> None:
+        """Hands everything written so far to the system."""
+        for writer in (self._steps, self._board):
+            if writer:
+                writer.flush()
+
+    def _write_curve(self, folder: Path) -> None:
+        with replacing(folder / EPOCHS) as path:
+            path.write_text("".join(json.dumps(row) + "\n" for row in self._curve))
+
+    def _show(self, kind: str, row: dict[str, Any], number: int) -> None:
+        if self._board:
+            for name, value in row.items():
+                if name not in ("epoch", "step"):
+                    self._board.add_scalar(f"{kind}/{name}", value, number)
+
+
+def _keep_before(path: Path, epoch: int, step: int) -> None:
+    with replacing(path) as temporary, temporary.open("w") as kept:
+        if not path.is_file():
+            return
+        with path.open() as lines:
+            for line in lines:
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:  # the last line of a run that was killed while writing it
+                    break
+                if (row["epoch"], row["step"]) >= (epoch, step):
+                    break
+                kept.write(line)
+
+
+def _board(folder: Path, steps: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise BadValue(
+            "tensorboard", True, "false, or the extra `tensorboard` installed: pip install 'fc7[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=steps + 1)

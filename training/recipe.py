@@ -1,0 +1,152 @@
+"""The recipe of a training run: its settings, the presets that fill them in, and the network that they describe."""
+
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from training.alexnet import PROFILES, AlexNetConfig, Nonlinearity, Profile
+from training.colour import Reading
+from training.initial import Scheme
+from training.preprocess import ImageLimits
+from training.program import Settings
+from training.schedule import Schedule
+
+Preset = Literal["paper", "source", "quick"]
+Layer = Literal["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
+
+# What departs from the defaults of training.train, which are the paper's
+PRESETS: Final[dict[Preset, dict[str, Any]]] = {
+    "paper": {},
+    "source": {
+        "profile": "source",
+        "init": "source",
+        "epochs": 93,
+        "bias_lr": 0.02,
+        "schedule": "source",
+        "colour": "deviation",
+        "validation": 0.0,
+    },
+    "quick": {
+        "init": "fan-in",
+        "pixel_scale": 1 / 64,
+        "epochs": 17,
+        "batch_size": 32,
+        "lr": 0.012,
+        "schedule": "cosine",
+        "max_gradient": 5.0,
+        "colour": "none",
+        "validation": 0.0,
+    },
+}
+
+# Where and how watchfully a run goes on: what it computes does not depend on these
+_CONDUCT: Final = {
+    "out", "devices", "ranks_a_network", "save_minutes", "tensorboard", "max_image_bytes", "max_image_pixels",
+}  # fmt: skip
+_KNOBS: Final = ("nonlinearity", "lrn_after", "pool_size", "pool_stride", "exchange", "dropout")
+# one column with as many units as two: the 2012 code's layers-145-half.cfg
+_HALF: Final = {"columns": 1, "maps": (48, 128, 192, 192, 256), "hidden": 4096}
+
+
+class TrainSettings(Settings):
+    """Train AlexNet's two columns on an image folder by the 2012 recipe.
+
+    DIR/<class>/<photograph> or DIR/train/<class>/<photograph>; in the first case a fifth of the photographs, chosen by the
+    hash of their bytes, is never trained on. Interrupted by Ctrl-C or power-off, the same command goes on where it was.
+
+    The defaults are the paper's. `--preset source` follows the released 2012 code and its log; `--preset quick` is for small
+    collections and short runs. What you give beside a preset holds.
+
+    Two GPUs: --devices cuda:0,cuda:1, or `torchrun --nproc-per-node 2 -m training.train ...` for a column on each rank; with 4, 6
+    and more ranks, replicas of such pairs share the batch.
+    """
+
+    model_config = SettingsConfigDict(cli_prog_name="python -m training.train")
+
+    data: Path = Field(Path("var/images"), description="image folder to train on")
+    out: Path = Field(Path("var/model"), description="folder for model.safetensors and model.json")
+    preset: Preset = Field("paper", description="recipe that sets the defaults of the others")
+
+    profile: Profile = Field("paper", description="network; `python -m training.profiles` shows the four")
+    nonlinearity: Nonlinearity | None = Field(None, description="after every layer but fc8, in place of the profile's ReLU")
+    lrn_after: tuple[int, ...] | None = Field(None, description="convolutional layers that LRN follows; [] for none")
+    pool_size: int | None = Field(None, ge=1, description="max-pooling window, pixels; 3 in the paper, 2 without overlap")
+    pool_stride: int | None = Field(None, ge=1, description="distance between max-pooling windows; 2 in the paper")
+    columns: Literal[1, 2] | None = Field(None, description="1 for half the kernels, and as many units, as the paper's network")
+    exchange: bool | None = Field(None, description="no: the columns meet at the logits only")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="share of fc6 and fc7 units dropped at each step; 0.5 in the paper"
+    )
+    pixel_scale: float | None = Field(
+        None, gt=0, description="what pixels are multiplied by before conv1; 1 in the paper, 1/64 = 0.015625 goes with fan-in"
+    )
+    init: Scheme = Field(
+        "paper", description="initial weights: the paper's N(0, 0.01), or scaled by fan-in, which short runs on small data need"
+    )
+    start: Path | None = Field(None, description="model to start from, with its network and mean; fc8 is new for other classes")
+    frozen: tuple[Layer, ...] = Field((), description="layers that keep their weights, as in conv1,conv2")
+
+    epochs: int = Field(90, ge=1, description="passes over the training part; the paper made about 90")
+    batch_size: int = Field(128, ge=1, description="images a step, over all replicas")
+    lr: float = Field(0.01, gt=0, description="initial learning rate")
+    bias_lr: float | None = Field(
+        None, gt=0, description="learning rate of biases throughout; that of the weights where not given"
+    )
+    schedule: Schedule = Field(
+        "plateau",
+        description="learning rate over the epochs: a tenth at each plateau of the validation error, three times; as logged in "
+        "2012; cosine to 0, for short runs; or constant",
+    )
+    patience: int = Field(5, ge=1, description="epochs without a better validation error that make a plateau")
+    momentum: float = Field(0.9, gt=0, lt=1, description="share of the velocity kept each step")
+    weight_decay: float = Field(5e-4, ge=0, description="share of each weight taken off per unit of learning rate")
+    max_gradient: float = Field(
+        0.0, ge=0, description="longest gradient (Euclidean norm); longer ones are scaled down; 0 for no limit, as in the paper"
+    )
+    colour: Reading = Field(
+        "eigenvalue",
+        description="colour noise along the principal directions, times the eigenvalue (paper) or its square root (2012)",
+    )
+    validation: float = Field(
+        0.1, ge=0, lt=1, description="share of the training photographs, chosen by their hash, held out to see plateaus"
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of weights, order, crops, colours and dropout")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic of the forward and backward pass; auto takes bfloat16 where the processor has it"
+    )
+
+    devices: str = Field("cpu", description="cpu, cuda:0, or two with a column on each, as in cuda:0,cuda:1")
+    ranks_a_network: Literal[1, 2] | None = Field(
+        None, description="under torchrun: 2 for a column on each rank, 1 for whole networks; 2 where the number of ranks is even"
+    )
+    save_minutes: float = Field(5.0, ge=0, description="minutes between two savings of the run's state")
+    tensorboard: bool = Field(False, description="write OUT/tensorboard too (extra `tensorboard`)")
+    max_image_bytes: int = Field(ImageLimits().max_image_bytes, ge=1, description="largest image file read, bytes")
+    max_image_pixels: int = Field(ImageLimits().max_image_pixels, ge=1, description="largest image read, width x height")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {**PRESETS.get(given.get("preset", "paper"), {}), **given}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainSettings":
+        if self.schedule == "plateau" and not self.validation:
+            raise ValueError("schedule=plateau needs a validation share above 0")
+        return self
+
+    def network(self, classes: int) -> AlexNetConfig:
+        """The network that the profile and the knobs describe. Raises ValidationError for one that cannot be."""
+        changes: dict[str, Any] = {name: value for name in _KNOBS if (value := getattr(self, name)) is not None}
+        profile = PROFILES[self.profile]
+        if self.columns is not None and self.columns != profile.columns:
+            changes |= _HALF
+        if self.pixel_scale is not None:
+            changes["pixel_scale"] = (self.pixel_scale,) * 3
+        return AlexNetConfig.model_validate({**profile.model_dump(), **changes, "classes": classes})
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings that the result follows from: what a run that goes on must have been started with."""
+        return {**self.model_dump(mode="json", exclude=_CONDUCT), "data": str(self.data.resolve())}

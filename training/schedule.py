@@ -1,0 +1,67 @@
+"""The learning rates of every epoch.
+
+Sources: paper, section 5; the log in the 2012 code's layer-params-145-2010.cfg.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Schedule = Literal["constant", "plateau", "source", "cosine"]
+DROPS: Final = 3  # "reduced three times prior to termination": paper, section 5
+
+# From epoch; learning rate and conv1's, as shares of the first; colour noise
+_SOURCE_LOG: Final = (
+    (1, 1.0, 1.0, True),
+    (23, 1e-1, 1e-1, True),
+    (51, 1e-2, 1e-2, True),
+    (68, 1e-2, 1e-3, False),
+    (72, 1e-2, 0.0, False),
+    (78, 1e-3, 0.0, False),
+)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What holds for one epoch."""
+
+    lr: float
+    conv1_lr: float  # 0 where conv1 is frozen
+    colour: bool  # whether colours are shifted
+
+    def of_groups(self, bias_lr: float | None) -> dict[str, float]:
+        """Learning rates by the optimiser's groups; biases keep a rate of their own where `bias_lr` gives one."""
+        conv1_bias = (bias_lr or self.conv1_lr) if self.conv1_lr else 0.0
+        return {
+            "weights": self.lr,
+            "biases": bias_lr or self.lr,
+            "conv1.weights": self.conv1_lr,
+            "conv1.biases": conv1_bias,
+        }
+
+
+def rates(schedule: Schedule, lr: float, epoch: int, epochs: int, patience: int, curve: Sequence[Mapping[str, float]]) -> Rates:
+    """The rates of `epoch` (from 1), from the rows of the epochs before it.
+
+    plateau: a tenth when `top1_error` on the validation photographs has not improved for `patience` epochs, three times at most
+    (paper, section 5). source: as logged in 2012. cosine: from lr down to 0 over `epochs`.
+    """
+    if schedule == "source":
+        _, share, conv1, colour = max(row for row in _SOURCE_LOG if row[0] <= epoch)
+        return Rates(lr * share, lr * conv1, colour)
+    if schedule == "plateau":
+        lr *= 10.0 ** -min(plateaus([row["top1_error"] for row in curve], patience), DROPS)
+    elif schedule == "cosine":
+        lr *= 0.5 * (1 + math.cos(math.pi * (epoch - 1) / epochs))
+    return Rates(lr, lr, colour=True)
+
+
+def plateaus(errors: Sequence[float], patience: int) -> int:
+    """How many times the error has gone `patience` epochs without a new best."""
+    best, stale, found = math.inf, 0, 0
+    for error in errors:
+        best, stale = (error, 0) if error < best else (best, stale + 1)
+        if stale == patience:
+            stale, found = 0, found + 1
+    return found
