@@ -30,6 +30,10 @@ class BadValue(FC7Error):
         self.value = value
 
 
+class BadSettings(FC7Error):
+    """Settings of a program that do not go together; the text names them."""
+
+
 class NotFound(FC7Error):
     """Something asked for by name or id that does not exist."""
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 from tqdm import tqdm
 
-from training.errors import BadValue, FC7Error
+from training.errors import BadSettings, BadValue, FC7Error
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def run_program(settings_type: type[S], main: Callable[[S], None], argv: Sequenc
     program = settings_type.model_config.get("cli_prog_name") or "fc7"
     try:
         main(parse(settings_type, argv))
-    except BadValue as error:
+    except (BadValue, BadSettings) as error:
         sys.exit(_complain(program, str(error), 2))
     except FC7Error as error:
         sys.exit(_complain(program, str(error), 1))
@@ -53,13 +53,17 @@ def run_program(settings_type: type[S], main: Callable[[S], None], argv: Sequenc
 
 
 def parse(settings_type: type[S], argv: Sequence[str] | None = None) -> S:
-    """Reads settings from the environment and `argv` (default: the process's own); raises BadValue for the first wrong one."""
+    """Reads settings from the environment and `argv` (default: the process's own).
+
+    Raises BadValue for the first wrong one, BadSettings for what does not go together.
+    """
     try:
         return CliApp.run(settings_type, cli_args=None if argv is None else list(argv))
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or settings_type.__name__
-        raise BadValue(field, first["input"], expected(first["msg"])) from error
+        if not first["loc"]:
+            raise BadSettings(expected(first["msg"])) from error
+        raise BadValue(".".join(map(str, first["loc"])), first["input"], expected(first["msg"])) from error
 
 
 def expected(message: str) -> str:

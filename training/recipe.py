@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from training.alexnet import PROFILES, AlexNetConfig, Nonlinearity, Profile
 from training.colour import Reading
 from training.initial import Scheme
 from training.preprocess import ImageLimits
-from training.program import Settings
+from training.program import Settings, expected
 from training.schedule import Schedule
 
 Preset = Literal["paper", "source", "quick"]
@@ -74,7 +74,7 @@ class TrainSettings(Settings):
     lrn_after: tuple[int, ...] | None = Field(None, description="convolutional layers that LRN follows; [] for none")
     pool_size: int | None = Field(None, ge=1, description="max-pooling window, pixels; 3 in the paper, 2 without overlap")
     pool_stride: int | None = Field(None, ge=1, description="distance between max-pooling windows; 2 in the paper")
-    columns: Literal[1, 2] | None = Field(None, description="1 for half the kernels, and as many units, as the paper's network")
+    columns: int | None = Field(None, ge=1, le=2, description="1 for half the kernels, and as many units, as the paper's network")
     exchange: bool | None = Field(None, description="no: the columns meet at the logits only")
     dropout: float | None = Field(
         None, ge=0, lt=1, description="share of fc6 and fc7 units dropped at each step; 0.5 in the paper"
@@ -118,8 +118,11 @@ class TrainSettings(Settings):
     )
 
     devices: str = Field("cpu", description="cpu, cuda:0, or two with a column on each, as in cuda:0,cuda:1")
-    ranks_a_network: Literal[1, 2] | None = Field(
-        None, description="under torchrun: 2 for a column on each rank, 1 for whole networks; 2 where the number of ranks is even"
+    ranks_a_network: int | None = Field(
+        None,
+        ge=1,
+        le=2,
+        description="under torchrun: 2 for a column on each rank, 1 for whole networks; 2 where the number of ranks is even",
     )
     save_minutes: float = Field(5.0, ge=0, description="minutes between two savings of the run's state")
     tensorboard: bool = Field(False, description="write OUT/tensorboard too (extra `tensorboard`)")
@@ -134,7 +137,11 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "TrainSettings":
         if self.schedule == "plateau" and not self.validation:
-            raise ValueError("schedule=plateau needs a validation share above 0")
+            raise ValueError("schedule=plateau needs a validation share above 0, got validation=0")
+        try:
+            self.network(classes=1)
+        except ValidationError as error:
+            raise ValueError(expected(error.errors()[0]["msg"])) from error
         return self
 
     def network(self, classes: int) -> AlexNetConfig:

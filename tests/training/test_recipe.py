@@ -1,0 +1,115 @@
+"""Presets, schedules and colour noise against the paper and the 2012 code's log, worked by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from training.alexnet import PROFILES
+from training.colour import colour_noise
+from training.errors import BadSettings, BadValue
+from training.program import parse
+from training.recipe import TrainSettings
+from training.schedule import plateaus, rates
+
+
+def test_the_defaults_are_the_papers() -> None:
+    settings = parse(TrainSettings, [])
+    assert settings.network(1000) == PROFILES["paper"]
+    assert (settings.batch_size, settings.lr, settings.momentum, settings.weight_decay) == (128, 0.01, 0.9, 5e-4)
+    assert (settings.epochs, settings.init, settings.schedule, settings.max_gradient) == (90, "paper", "plateau", 0)
+
+
+def test_a_preset_fills_in_what_is_not_given() -> None:
+    settings = parse(TrainSettings, ["--preset", "source", "--epochs", "7", "--profile", "paper"])
+    assert (settings.epochs, settings.profile, settings.bias_lr, settings.schedule) == (7, "paper", 0.02, "source")
+
+
+def test_knobs_change_the_profile() -> None:
+    arguments = [
+        "--nonlinearity",
+        "tanh",
+        "--lrn-after",
+        "[]",
+        "--pool-size",
+        "2",
+        "--columns",
+        "1",
+        "--no-exchange",
+        "--dropout",
+        "0",
+    ]
+    config = parse(TrainSettings, arguments).network(10)
+    assert (config.nonlinearity, config.lrn_after, config.pool_size, config.dropout) == ("tanh", (), 2, 0)
+    assert (config.columns, config.exchange, config.maps, config.fc7_width) == (1, False, (48, 128, 192, 192, 256), 4096)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "fast"], "preset must be 'paper', 'source' or 'quick', got 'fast'"),
+        (["--validation", "0"], "schedule=plateau needs a validation share above 0"),
+        (["--pool-size", "1"], "pool_size must be at least pool_stride=2, got 1"),
+    ],
+)
+def test_a_wrong_setting_is_named(arguments: list[str], message: str) -> None:
+    with pytest.raises((BadValue, BadSettings), match=message):
+        parse(TrainSettings, arguments)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "lr", "conv1", "colour"),
+    [(1, 0.01, 0.01, True), (22, 0.01, 0.01, True), (23, 0.001, 0.001, True), (51, 1e-4, 1e-4, True), (67, 1e-4, 1e-4, True),
+     (68, 1e-4, 1e-5, False), (72, 1e-4, 0, False), (78, 1e-5, 0, False), (93, 1e-5, 0, False)],
+)  # fmt: skip
+def test_source_follows_the_log_of_2012(epoch: int, lr: float, conv1: float, colour: bool) -> None:
+    now = rates("source", 0.01, epoch, 93, 5, [])
+    assert [now.lr, now.conv1_lr] == pytest.approx([lr, conv1])
+    assert now.colour == colour
+    groups = now.of_groups(bias_lr=0.02)
+    assert groups == {"weights": now.lr, "biases": 0.02, "conv1.weights": now.conv1_lr, "conv1.biases": 0.02 if conv1 else 0}
+
+
+def test_a_plateau_is_patience_epochs_without_a_new_best() -> None:
+    errors = [0.9, 0.8, 0.8, 0.81, 0.7, 0.75, 0.7, 0.6, 0.6, 0.6, 0.6]
+    assert [plateaus(errors[:n], patience=2) for n in range(len(errors) + 1)] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+
+
+def test_plateau_divides_by_ten_three_times_at_most() -> None:
+    curve = [{"top1_error": 0.5}] * 20
+    assert [rates("plateau", 0.01, n + 1, 90, 3, curve[:n]).lr for n in (0, 3, 4, 7, 10, 19)] == [
+        pytest.approx(lr) for lr in (0.01, 0.01, 1e-3, 1e-4, 1e-5, 1e-5)
+    ]
+
+
+@pytest.fixture
+def colours() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels on 0..255 with known principal directions, and their covariance."""
+    rng = np.random.default_rng(0)
+    mixing = np.array([[60.0, 10, 3], [58, -5, -6], [55, -8, 4]])
+    pixels = rng.standard_normal((100_000, 3)) @ mixing.T
+    return pixels, np.cov(pixels.T, bias=True)
+
+
+def test_the_deviation_reading_adds_a_tenth_of_the_colours_own_spread_and_shrinks_the_sum(
+    colours: tuple[np.ndarray, np.ndarray],
+) -> None:
+    noise = colour_noise(colours[1], "deviation")
+    assert noise
+    normals = torch.from_numpy(np.random.default_rng(1).standard_normal((200_000, 3), dtype=np.float32))
+    x = torch.zeros(200_000, 3, 1, 1)
+    noise.add(x, normals)
+    covariance = np.cov(x[:, :, 0, 0].numpy().T, bias=True)
+    np.testing.assert_allclose(covariance, colours[1] * (0.1 / 1.1) ** 2, rtol=0.02, atol=0.3)
+
+
+def test_the_eigenvalue_reading_is_the_papers_formula_on_pixels_from_0_to_1(colours: tuple[np.ndarray, np.ndarray]) -> None:
+    pixels, covariance = colours
+    noise = colour_noise(covariance, "eigenvalue")
+    assert noise
+    values, vectors = np.linalg.eigh(np.cov((pixels / 255).T, bias=True))
+    alpha = np.array([0.3, -1.2, 0.7])
+    expected = 255 * vectors @ (0.1 * alpha * values)
+    x = torch.full((1, 3, 2, 2), 5.0)
+    noise.add(x, torch.from_numpy(alpha[None].astype(np.float32)))
+    np.testing.assert_allclose(x[0, :, 0, 1].numpy() - 5, expected, rtol=1e-3, atol=1e-3)
+    assert colour_noise(covariance, "none") is None
