@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.statistics import principal_components
+
 Reading = Literal["none", "eigenvalue", "deviation"]
 STD: Final = 0.1  # of the random multiples, in the paper and in the 2012 code
 
@@ -38,7 +40,7 @@ def colour_noise(covariance_33: NDArray[np.float64], reading: Reading) -> Colour
     """
     if reading == "none":
         return None
-    values, vectors = np.linalg.eigh(covariance_33)
+    values, vectors = principal_components(covariance_33)
     lengths = values / 255 if reading == "eigenvalue" else np.sqrt(np.maximum(values, 0))
     steps_33 = (vectors * lengths).T * STD
     return ColourNoise(torch.from_numpy(steps_33.astype(np.float32)), 1 + STD if reading == "deviation" else 1.0)

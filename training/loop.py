@@ -127,10 +127,8 @@ def train_epoch(run: Run, feed: Feed, noise: ColourNoise | None, metrics: Metric
 
 def _step(run: Run, batch: Batch) -> float:
     """One step on this process's share of a batch; its loss, summed over the photographs of the share."""
-    device = run.net.placement.devices[0]
-    with torch.autocast(device.type, torch.bfloat16, enabled=run.bfloat16):
-        logits = run.net(batch.x_BCHW, batch.masks)
-    total = F.cross_entropy(logits.float(), batch.labels_B.to(device), reduction="sum")
+    logits = _logits(run, batch)
+    total = F.cross_entropy(logits, batch.labels_B.to(logits.device), reduction="sum")
     value = total.item()
     if not math.isfinite(value):
         raise TrainingDiverged(f"the loss is {value} in epoch {run.position.epoch}; a lower --lr may help")
@@ -148,16 +146,24 @@ def _step(run: Run, batch: Batch) -> float:
     return value
 
 
+def _logits(run: Run, batch: Batch) -> Tensor:
+    """Float32 (B, classes). A share without photographs still takes its part in what the columns say to each other."""
+    x_BCHW, masks = batch.x_BCHW, batch.masks
+    if not len(x_BCHW):
+        x_BCHW, masks = x_BCHW.new_zeros(1, *x_BCHW.shape[1:]), None
+    with torch.autocast(run.net.placement.devices[0].type, torch.bfloat16, enabled=run.bfloat16):
+        logits: Tensor = run.net(x_BCHW, masks)
+    return logits[: len(batch.labels_B)].float()
+
+
 @torch.no_grad()
 def validate(run: Run, feed: Feed) -> dict[str, float]:
     """Top-1 error and loss on the centre views of held-out photographs."""
     run.net.eval()
     wrong, loss, images = 0.0, 0.0, 0.0
-    device = run.net.placement.devices[0]
     for batch in progress(feed.validation(), feed.steps(), "validating", "steps"):
-        with torch.autocast(device.type, torch.bfloat16, enabled=run.bfloat16):
-            logits = run.net(batch.x_BCHW).float()
-        labels_B = batch.labels_B.to(device)
+        logits = _logits(run, batch)
+        labels_B = batch.labels_B.to(logits.device)
         wrong += (logits.argmax(1) != labels_B).sum().item()
         loss += F.cross_entropy(logits, labels_B, reduction="sum").item()
         images += len(labels_B)

@@ -162,3 +162,162 @@ def test_evaluation_without_a_known_class_is_an_error(images: Path, tmp_path: Pa
     (tmp_path / "data" / "unknown" / "a.jpg").write_bytes((images / "test/red/000.jpg").read_bytes())
     with pytest.raises(NotReady, match="has a class that the model knows"):
         measure(checkpoint.load(tmp_path / "model"), tmp_path / "data", "all")
+
+
+INTERRUPTED_RUN = """
+import os, signal, sys
+from training import loop, train
+from training.alexnet import PROFILES, AlexNetConfig
+from training.program import run_program
+from training.recipe import TrainSettings
+
+steps = 0
+def interrupted_step(*args):
+    global steps
+    steps += 1
+    if steps == 5:
+        os.kill(os.getpid(), signal.SIGINT)
+    return step(*args)
+
+step, loop._step = loop._step, interrupted_step
+PROFILES["paper"] = AlexNetConfig(maps=(4, 6, 8, 8, 6), hidden=16)
+run_program(TrainSettings, train.main, sys.argv[1:])
+"""
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_ctrl_c_saves_the_step_and_says_how_to_go_on(images: Path, tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train.main(settings(images, whole, save_minutes=60))
+    arguments = ["--data", str(images), "--out", str(stopped), "--preset", "quick", "--epochs", "4", "--batch-size", "8"]
+    arguments += ["--lr", "0.02", "--save-minutes", "60"]
+    run = subprocess.run([sys.executable, "-c", INTERRUPTED_RUN, *arguments], check=False, capture_output=True, text=True)
+    assert run.returncode == 130
+    assert "interrupted; the same command goes on where this one stopped" in run.stderr
+    assert losses(stopped, "steps.jsonl") == losses(whole, "steps.jsonl")[:5]
+    train.main(settings(images, stopped))
+    assert losses(stopped, "steps.jsonl") == losses(whole, "steps.jsonl")
+    assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+FULL_DISK = """
+import resource, sys
+from training import train
+from training.alexnet import PROFILES, AlexNetConfig
+from training.program import run_program
+from training.recipe import TrainSettings
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+PROFILES["paper"] = AlexNetConfig(maps=(4, 6, 8, 8, 6), hidden=16)
+run_program(TrainSettings, train.main, sys.argv[2:])
+"""
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_a_file_that_cannot_grow_is_named_and_the_last_good_state_survives(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.train._line", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(settings(images, tmp_path, epochs=2))
+    state = tmp_path / "training" / "state.safetensors"
+    before = state.read_bytes()
+    arguments = ["--data", str(images), "--out", str(tmp_path), "--preset", "quick", "--epochs", "2", "--batch-size", "8"]
+    arguments += ["--lr", "0.02", "--save-minutes", "0"]
+    script = [sys.executable, "-c", FULL_DISK, str(len(before) // 2), *arguments]
+    run = subprocess.run(script, check=False, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "state.safetensors" in run.stderr.splitlines()[-1]
+    assert state.read_bytes() == before
+    train.main(settings(images, tmp_path, epochs=2))
+    assert len(losses(tmp_path)) == 2
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_tensorboard_shows_the_rows_of_steps_and_epochs(images: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train.main(settings(images, tmp_path, epochs=2, tensorboard=True))
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    rows = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert [(e.step, pytest.approx(e.value)) for e in events.Scalars("step/loss")] == [
+        (i + 1, r["loss"]) for i, r in enumerate(rows)
+    ]
+    assert [e.value for e in events.Scalars("epoch/loss")] == pytest.approx(losses(tmp_path))
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_held_out_photographs_are_never_trained_on_and_find_the_plateau(images: Path, tmp_path: Path) -> None:
+    train.main(settings(images, tmp_path, schedule="plateau", validation=0.3, patience=1, epochs=6, lr=1e-7))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    hashes = [line.split()[0] for line in (tmp_path / "train.sha256").read_text().splitlines()]
+    held_out = sum(int(sha256[:8], 16) < 0.3 * 2**32 for sha256 in hashes)
+    record = checkpoint.read_description(tmp_path).training
+    assert (record["held_out"], record["photographs"]) == (held_out, 24 - held_out)
+    assert all(0 <= row["top1_error"] <= 1 for row in rows)
+    assert rows[-1]["lr"] == pytest.approx(1e-10)  # so small a rate improves nothing: three drops
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_a_started_run_keeps_frozen_layers_and_takes_new_classes(images: Path, tmp_path: Path, model: Path) -> None:
+    (tmp_path / "two" / "a").parent.mkdir()
+    for name in ("blue", "red"):
+        (tmp_path / "two" / name).symlink_to(images / "train" / name)
+    train.main(settings(tmp_path / "two", tmp_path / "out", start=model, frozen=("conv1", "fc6"), epochs=1))
+    before, after = load_file(model / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    assert after["fc8.weight"].shape == (2, 32)
+    for layer in ("conv1", "fc6"):
+        assert torch.equal(before[f"{layer}.weight"], after[f"{layer}.weight"])
+    assert not torch.equal(before["conv2.weight"], after["conv2.weight"])
+    assert torch.equal(before["preprocess.mean"], after["preprocess.mean"])
+
+
+ON_RANKS = """
+import sys
+from training import train
+from training.alexnet import PROFILES, AlexNetConfig
+from training.program import run_program
+from training.recipe import TrainSettings
+
+PROFILES["paper"] = AlexNetConfig(maps=(4, 6, 8, 8, 6), hidden=16)
+run_program(TrainSettings, train.main, sys.argv[1:])
+"""
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_two_pairs_of_ranks_train_as_one_device_does(images: Path, tmp_path: Path) -> None:
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    same = {"precision": "float32", "validation": 0.2, "schedule": "plateau", "batch_size": 5}
+    train.main(settings(images, whole, epochs=3, **same))
+    arguments = [
+        "--data",
+        str(images),
+        "--out",
+        str(moved),
+        "--preset",
+        "quick",
+        "--epochs",
+        "3",
+        "--batch-size",
+        "5",
+        "--lr",
+        "0.02",
+    ]
+    arguments += ["--precision", "float32", "--validation", "0.2", "--schedule", "plateau", "--save-minutes", "0"]
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4", "--no-python", sys.executable]
+    run = subprocess.run([*ranks, "-c", ON_RANKS, *arguments], check=False, capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, run.stderr
+    assert "4 ranks: 2 x 2, on cpu" in run.stdout
+    assert "between the columns, an image and step: 20.0 kB" in run.stdout
+    # one epoch and more: later, a value at the kink of a ReLU falls to the other side, here and there
+    assert losses(moved, "steps.jsonl")[:7] == pytest.approx(losses(whole, "steps.jsonl")[:7], rel=1e-5)
+    first, other = (json.loads((out / "metrics.jsonl").read_text().splitlines()[0]) for out in (whole, moved))
+    assert (other["top1_error"], other["validation_loss"]) == pytest.approx(
+        (first["top1_error"], first["validation_loss"]), rel=1e-5
+    )
+    assert {name: t.shape for name, t in load_file(moved / "model.safetensors").items()} == {
+        name: t.shape for name, t in load_file(whole / "model.safetensors").items()
+    }
