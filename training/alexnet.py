@@ -45,6 +45,10 @@ class AlexNetConfig(BaseModel):
     conv1_nonlinearity_last: bool = Field(False, description="whether conv1's nonlinearity comes after LRN and pooling")
     pool_size: int = Field(3, ge=1, description="height and width of a max-pooling window")
     pool_stride: int = Field(2, ge=1, description="distance between max-pooling windows")
+    pool_floor: tuple[int, ...] = Field(
+        (),
+        description="the layers of 1, 2 and 5 whose pooling leaves out a last window that is cut; none in 2012",
+    )
     lrn_after: tuple[int, ...] = Field((1, 2), description="the convolutional layers that LRN follows, 1 to 5")
     lrn_across: bool = Field(False, description="whether LRN's window crosses from one column into the other")
     lrn_size: int = Field(5, ge=1, description="maps in a normalisation window")
@@ -62,6 +66,8 @@ class AlexNetConfig(BaseModel):
             raise ValueError(f"lrn_size must be odd, got {self.lrn_size}")
         if not set(self.lrn_after) <= {1, 2, 3, 4, 5}:
             raise ValueError(f"lrn_after must name layers from 1 to 5, got {self.lrn_after}")
+        if not set(self.pool_floor) <= {1, 2, 5}:
+            raise ValueError(f"pool_floor must name layers of 1, 2 and 5, got {self.pool_floor}")
         if self.pool_size < self.pool_stride:
             raise ValueError(f"pool_size must be at least pool_stride={self.pool_stride}, got {self.pool_size}")
         if self.sizes()[-1] < 1:
@@ -81,8 +87,9 @@ class AlexNetConfig(BaseModel):
     def sizes(self) -> list[int]:
         """Height and width of conv1's maps, and after each of the three poolings, pixels: 55, 27, 13, 6 for a 224 crop."""
         sizes = [1 + (self.input_size + 2 * self.conv1_pad + self.conv1_short() - KERNELS[0]) // 4]
-        for _ in range(3):
-            sizes.append(1 + -(-(sizes[-1] - self.pool_size) // self.pool_stride))
+        for layer in (1, 2, 5):
+            left = sizes[-1] - self.pool_size
+            sizes.append(1 + (left // self.pool_stride if layer in self.pool_floor else -(-left // self.pool_stride)))
         return sizes
 
 
@@ -189,7 +196,7 @@ class AlexNet(nn.Module):
         c = self.config
         h_BCHW = self._norm(h_BCHW, layer, rectified=not late)
         # ceil, as in the 2012 code and Caffe; no window of the four profiles at its own input size is cut by it
-        h_BCHW = F.max_pool2d(h_BCHW, c.pool_size, c.pool_stride, ceil_mode=True)
+        h_BCHW = F.max_pool2d(h_BCHW, c.pool_size, c.pool_stride, ceil_mode=layer not in c.pool_floor)
         return self._activate(h_BCHW) if late else h_BCHW
 
     def _norm(self, h_BCHW: Tensor, layer: int, rectified: bool = True) -> Tensor:

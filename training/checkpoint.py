@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,7 @@ class ModelDescription(BaseModel):
     weights_bytes: int
     training: dict[str, Any]
     metrics: dict[str, Any]
+    untrained: list[str] = []  # layers whose weights are still the random ones they started from
 
     def fingerprint(self) -> str:
         """SHA-256 over weights, preprocessing (the mean lies among the weights) and layer: what FC7 features depend on."""
@@ -74,9 +76,18 @@ class Model:
 
 
 def save(
-    folder: Path, net: AlexNet, classes: list[str], mean_CHW: Tensor, training: dict[str, Any], metrics: dict[str, Any]
+    folder: Path,
+    net: AlexNet,
+    classes: list[str],
+    mean_CHW: Tensor,
+    training: dict[str, Any],
+    metrics: dict[str, Any],
+    untrained: Sequence[str] = (),
 ) -> None:
-    """Writes a model; a reader sees the old pair, the new pair, or a pair that it refuses, never a mixture."""
+    """Writes a model; a reader sees the old pair, the new pair, or a pair that it refuses, never a mixture.
+
+    `untrained` names the layers, "conv1" to "fc8", that hold random weights; a model with any is only good to go on training.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS, {**net.state_dict(), _MEAN: mean_CHW})
     _describe(
@@ -88,6 +99,7 @@ def save(
             weights_bytes=(folder / WEIGHTS).stat().st_size,
             training=training,
             metrics=metrics,
+            untrained=list(untrained),
         ),
     )
 
@@ -116,9 +128,17 @@ def read_description(folder: Path) -> ModelDescription:
     return description
 
 
-def load(folder: Path) -> Model:
-    """Loads a model after checking size, hash, names and shapes. Raises NotReady or Mismatch, naming what disagrees."""
+def load(folder: Path, untrained_too: bool = False) -> Model:
+    """Loads a model after checking size, hash, names and shapes.
+
+    Raises NotReady where there is none or, without `untrained_too`, where layers of it are not trained; Mismatch, naming what
+    disagrees.
+    """
     description = read_description(folder)
+    if description.untrained and not untrained_too:
+        *layers, last = description.untrained
+        are, them = (f"{', '.join(layers)} and {last} of {folder} are", "them") if layers else (f"{last} of {folder} is", "it")
+        raise NotReady(f"{are} not trained; `python -m training.train --start {folder} --data ...` trains {them}")
     path = folder / WEIGHTS
     verify(path, description.weights_bytes, description.weights_sha256, DESCRIPTION)
     try:

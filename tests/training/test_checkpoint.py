@@ -75,3 +75,17 @@ def test_a_description_that_does_not_fit_is_refused(folder: Path, old: str, new:
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(Mismatch, match=message):
         checkpoint.load(folder)
+
+
+def test_a_model_with_untrained_layers_is_only_opened_to_train_it(folder: Path, small_network: AlexNet) -> None:
+    mean = torch.full((3, 256, 256), 100.0)
+    checkpoint.save(folder, small_network, ["a", "b", "c"], mean, {}, {}, untrained=["fc6", "fc7", "fc8"])
+    with pytest.raises(NotReady, match=r"^fc6, fc7 and fc8 of .* are not trained; `python -m training\.train --start"):
+        checkpoint.load(folder)
+    checkpoint.add_metrics(folder, {"test": 0.5})
+    assert checkpoint.load(folder, untrained_too=True).classes == ["a", "b", "c"]
+    checkpoint.save(folder, small_network, ["a", "b", "c"], mean, {}, {}, untrained=["fc8"])
+    with pytest.raises(NotReady, match=r"^fc8 of .* is not trained"):
+        checkpoint.load(folder)
+    checkpoint.save(folder, small_network, ["a", "b", "c"], mean, {}, {})
+    assert checkpoint.load(folder).classes == ["a", "b", "c"]

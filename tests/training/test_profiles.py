@@ -112,10 +112,20 @@ def test_pooling_without_overlap_counts_positions_by_rounding_up_as_in_2012() ->
     assert net.upper(net.lower(torch.zeros(1, 3, 224, 224))).shape == (1, 2 * 6 * 7 * 7)
 
 
+def test_pooling_that_leaves_out_cut_windows_is_pytorchs_default() -> None:
+    net = AlexNet(SmallConfig(classes=3, conv1_ceil=False, pool_floor=(1, 2), lrn_after=())).eval()
+    initialise(net, "fan-in", seed=0)
+    x = 50 * torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    assert net.features(x).shape == (2, 32)
+    h = nn.functional.max_pool2d(torch.relu(net.conv1(x / 64)), 3, 2)
+    torch.testing.assert_close(net.lower(x), nn.functional.max_pool2d(torch.relu(net.conv2(h)), 3, 2))
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"lrn_size": 4}, "lrn_size must be odd, got 4"),
+        ({"pool_floor": (3,)}, "pool_floor must name layers of 1, 2 and 5"),
         ({"lrn_after": (0, 2)}, "lrn_after must name layers from 1 to 5"),
         ({"pool_size": 2, "pool_stride": 3}, "pool_size must be at least pool_stride=3, got 2"),
     ],
