@@ -14,6 +14,7 @@ COMMANDS = {
     "training.train",
     "training.evaluate",
     "training.datasets",
+    "training.pretrained",
     "indexer.build",
     "indexer.evaluate",
     "service.__main__",

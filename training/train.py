@@ -38,7 +38,7 @@ TRAINED_ON = "train.sha256"
 def main(settings: TrainSettings) -> None:
     """Trains, or goes on training, or says that it is done; the result is a model folder (training/checkpoint.py)."""
     keep_freed_memory()
-    start = checkpoint.load(settings.start) if settings.start else None
+    start = checkpoint.load(settings.start, untrained_too=True) if settings.start else None
     config = start.net.config if start else settings.network(classes=1)
     with placed(config, settings.devices, settings.ranks_a_network) as placement:
         hold: AbstractContextManager[None] = exclusively(settings.out) if placement.leads else nullcontext()

@@ -1,0 +1,73 @@
+"""Weights that others trained, in the form that our network takes them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from training.alexnet import AlexNet, AlexNetConfig
+from training.errors import Mismatch
+from training.initial import initialise
+from training.preprocess import SIZE
+
+MAX_BYTES: Final = 2**30  # AlexNet has 244 MB
+Found = dict[str, tuple[str, Tensor]]  # our name -> the file's name and the tensor as ours
+LAYERS: Final = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a file of weights says, under our names: the network, its weights and the mean it was trained with."""
+
+    config: AlexNetConfig
+    tensors: dict[str, Tensor]  # float32, a subset of AlexNet(config).state_dict()
+    mean_RGB: tuple[float, float, float]  # 0..255
+    note: str  # where the numbers come from and what was done to them
+
+    @property
+    def untrained(self) -> list[str]:
+        """The layers that the file has no weights for."""
+        return [layer for layer in LAYERS if f"{layer}.weight" not in self.tensors]
+
+    def network(self) -> AlexNet:
+        """The network with these weights; layers without any start from N(0, sqrt(2 / fan-in)), seed 0."""
+        net = AlexNet(self.config)
+        if self.untrained:
+            initialise(net, "fan-in", seed=0)
+        net.load_state_dict(self.tensors, strict=not self.untrained)
+        return net
+
+    def mean_CHW(self) -> Tensor:
+        """The mean image to subtract, one colour all over: float32 (3, 256, 256)."""
+        return torch.tensor(self.mean_RGB)[:, None, None].repeat(1, SIZE, SIZE)
+
+
+def check_size(path: Path) -> None:
+    """Raises Mismatch for a file too large to be an AlexNet."""
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise Mismatch(f"{path} has {size} bytes, more than the {MAX_BYTES} read as weights")
+
+
+def count(path: Path, name: str, tensor: Tensor) -> int:
+    """Values of a bias, from which the sizes of the network follow. Raises Mismatch where it is none."""
+    if tensor.ndim != 1 or not len(tensor):
+        raise Mismatch(f"{name} of {path} has the shape {tuple(tensor.shape)}, expected (n,)")
+    return len(tensor)
+
+
+def checked(path: Path, config: AlexNetConfig, found: Found) -> dict[str, Tensor]:
+    """The tensors of `found` under our names, where each is float32 of the shape that `config` gives it.
+
+    Raises Mismatch, naming the file, its name and both shapes, for the first that is not.
+    """
+    with torch.device("meta"):
+        expected = AlexNet(config).state_dict()
+    for ours, (theirs, tensor) in found.items():
+        wanted = tuple(expected[ours].shape)
+        if tensor.dtype != torch.float32 or tuple(tensor.shape) != wanted:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise Mismatch(f"{theirs} of {path} is {dtype} {tuple(tensor.shape)}, expected float32 {wanted} as {ours}")
+    return {ours: tensor for ours, (_, tensor) in found.items()}
