@@ -15,6 +15,7 @@ COMMANDS = {
     "training.evaluate",
     "training.datasets",
     "training.pretrained",
+    "training.profiles",
     "indexer.build",
     "indexer.evaluate",
     "service.__main__",

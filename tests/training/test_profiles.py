@@ -1,4 +1,4 @@
-"""The four profiles against their published sizes and against networks written out with PyTorch's own layers; the knobs."""
+"""The four profiles against published sizes and against networks written out with PyTorch's own layers; knobs; the table."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from torch import nn
 from torchvision.models import alexnet
 
 from tests.conftest import SMALL_MAPS, SmallConfig
+from training import profiles
 from training.alexnet import PROFILES, AlexNet, AlexNetConfig
 from training.initial import initialise
 
@@ -133,3 +134,49 @@ def test_pooling_that_leaves_out_cut_windows_is_pytorchs_default() -> None:
 def test_a_shape_that_cannot_be_is_refused_by_name(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AlexNetConfig.model_validate(wrong)
+
+
+def test_the_table_gives_every_difference_a_row_and_a_source() -> None:
+    dumps = [config.model_dump(exclude={"profile"}) for config in PROFILES.values()]
+    differing = [name for name in dumps[0] if any(dump[name] != dumps[0][name] for dump in dumps)]
+    rows = {row[0]: row[1:] for row in profiles.profile_rows()}
+    assert set(profiles.SOURCES) == set(differing)
+    for name in differing:
+        assert rows[name][-1] == profiles.SOURCES[name] != ""
+    assert rows[""][:4] == ["paper", "source", "caffe", "owt"]
+    assert rows["lrn_alpha"][:4] == ["0.0001", "2e-05", "2e-05", "-"]
+    assert rows["parameters"][:4] == ["60,965,224", "60,965,224", "60,965,224", "61,100,840"]
+    assert rows["FC7 width"][:4] == ["4096"] * 4
+    assert rows["pixels fed"][2] == "227 x 227"
+    # torchvision's own figures, and BVLC's accuracy of 57.1 / 80.2
+    assert rows["error top-1 / top-5, %"][2:4] == ["42.9 / 19.8, centre", "43.48 / 20.93, centre"]
+
+
+@pytest.mark.parametrize(
+    "knob",
+    [
+        *({"nonlinearity": "tanh"}, {"lrn_after": ()}, {"lrn_after": (1,)}, {"pool_size": 2, "pool_stride": 2}),
+        *({"columns": 1}, {"exchange": False}, {"dropout": 0.0}),
+    ],
+)
+def test_a_knob_of_the_table_is_a_field_that_turns(knob: dict[str, object]) -> None:
+    assert set(knob) <= set(profiles.KNOBS)
+    assert AlexNetConfig.model_validate(knob) != AlexNetConfig()
+
+
+def test_networks_of_the_run_log_are_expressed_as_fields() -> None:
+    half, apart = profiles.RUNS["145-half"], profiles.RUNS["150"]
+    assert (half.fc7_width, apart.fc7_width) == (4096, 8192)
+    # the paper's and one of a single column have nearly as many parameters (section 3.2, footnote 2)
+    [_, row, _] = profiles.run_rows()
+    assert row[:3] == ["145-half", "columns=1 maps=(48,128,192,192,256) hidden=4096", "59,798,312"]
+    c = [3, 48, 128, 192, 192, 256]
+    kernels = sum(after * (before * k * k + 1) for before, after, k in zip(c[:-1], c[1:], (11, 5, 3, 3, 3), strict=True))
+    assert kernels + 4096 * (256 * 36 + 1) + 4096 * 4097 + 1000 * 4097 == 59_798_312
+
+
+def test_the_command_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    profiles.main(profiles.ProfilesSettings())
+    printed = capsys.readouterr().out
+    for name in (*profiles.SOURCES, *profiles.KNOBS, *profiles.RUNS):
+        assert f"\n{name} " in printed
