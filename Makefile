@@ -18,12 +18,12 @@ check: test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.venv/demo: pyproject.toml
+.venv/demo: pyproject.toml training/native.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --progress-bar on --editable '.[demo]'
 	@touch $@
 
-.venv/dev: pyproject.toml
+.venv/dev: pyproject.toml training/native.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
 	@touch $@

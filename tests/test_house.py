@@ -71,7 +71,7 @@ def test_the_readme_draws_every_file_and_no_other() -> None:
     folders = ("service", "training", "indexer", "docker", "tests", ".ci", ".readme")
     files = {path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()}
     files |= {path for path in ROOT.iterdir() if path.is_file()}
-    ignored = re.compile(r"__pycache__|\.egg-info|(^|/)__init__\.py$|^\.git$|^\.coverage")
+    ignored = re.compile(r"__pycache__|\.egg-info|(^|/)__init__\.py$|^\.git$|^\.coverage|\.so$")
     present = {name for path in files if not ignored.search(name := path.relative_to(ROOT).as_posix())}
     assert drawn_files() == present
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.lrn import local_response_norm, map_norm
+from training.lrn import local_response_norm, map_norm, norm_pool
 
 Profile = Literal["paper", "source", "caffe", "owt"]
 Nonlinearity = Literal["relu", "tanh", "abs-tanh", "sigmoid"]
@@ -194,9 +194,22 @@ class AlexNet(nn.Module):
     def _norm_pool(self, h_BCHW: Tensor, layer: int, late: bool = False) -> Tensor:
         """Nonlinearity, LRN where it follows `layer`, and overlapping max-pooling; the nonlinearity last where `late`."""
         c = self.config
-        h_BCHW = self._norm(h_BCHW, layer, rectified=not late)
-        # ceil, as in the 2012 code and Caffe; no window of the four profiles at its own input size is cut by it
-        h_BCHW = F.max_pool2d(h_BCHW, c.pool_size, c.pool_stride, ceil_mode=layer not in c.pool_floor)
+        # rounding up, as in the 2012 code and Caffe; no window of the four profiles at its own input size is cut by it
+        if c.nonlinearity == "relu" and layer not in c.pool_floor and not (layer == 2 and c.map_norm_alpha):
+            h_BCHW = norm_pool(
+                h_BCHW,
+                rectify=not late,
+                size=c.lrn_size if layer in c.lrn_after else 0,
+                k=c.lrn_k,
+                alpha=c.lrn_alpha,
+                beta=c.lrn_beta,
+                columns=1 if c.lrn_across else self.here,
+                pool_size=c.pool_size,
+                pool_stride=c.pool_stride,
+            )
+        else:
+            h_BCHW = self._norm(h_BCHW, layer, rectified=not late)
+            h_BCHW = F.max_pool2d(h_BCHW, c.pool_size, c.pool_stride, ceil_mode=layer not in c.pool_floor)
         return self._activate(h_BCHW) if late else h_BCHW
 
     def _norm(self, h_BCHW: Tensor, layer: int, rectified: bool = True) -> Tensor:

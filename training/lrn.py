@@ -1,4 +1,4 @@
-"""Local response normalisation across maps, by one formula, with a fast forward and a hand-written backward.
+"""Local response normalisation across maps, by one formula, with a hand-written backward; alone, and with ReLU and pooling.
 
 b_c = a_c * s_c^-beta,  s_c = k + alpha * sum of a_j^2 over the n maps around c   (paper, section 3.3)
 
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from training import native
 
 
 @lru_cache(maxsize=16)
@@ -61,8 +63,44 @@ def local_response_norm(
     a_BCHW: floating point, C divisible by `columns`; the result has its shape and dtype. `size` is odd.
     Source: paper, section 3.3 (k=2, n=5, alpha=1e-4, beta=0.75).
     """
+    if native.serves(a_BCHW, beta=beta, pool_size=1):
+        return native.norm_pool(a_BCHW, rectify=False, size=size, k=k, alpha=alpha, columns=columns, pool_size=1, pool_stride=1)
     out: Tensor = _LocalResponseNorm.apply(a_BCHW, size, k, alpha, beta, columns)
     return out
+
+
+def norm_pool(
+    h_BCHW: Tensor,
+    *,
+    rectify: bool,
+    size: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    columns: int,
+    pool_size: int,
+    pool_stride: int,
+) -> Tensor:
+    """ReLU where `rectify`, LRN where `size` is not 0, then max-pooling: floating point (B, C, H, W) -> (B, C, H', W').
+
+    The windows of pooling are counted by rounding up, as in the 2012 code; those over the edge are cut. float32 and bfloat16 go
+    through native.c where it is compiled, in one pass with float32 in between.
+    """
+    if native.serves(h_BCHW, beta=beta, pool_size=pool_size):
+        return native.norm_pool(
+            h_BCHW,
+            rectify=rectify,
+            size=size,
+            k=k,
+            alpha=alpha,
+            columns=columns,
+            pool_size=pool_size,
+            pool_stride=pool_stride,
+        )
+    h_BCHW = F.relu(h_BCHW) if rectify else h_BCHW
+    if size:
+        h_BCHW = local_response_norm(h_BCHW, size=size, k=k, alpha=alpha, beta=beta, columns=columns)
+    return F.max_pool2d(h_BCHW, pool_size, pool_stride, ceil_mode=True)
 
 
 def map_norm(a_BCHW: Tensor, *, size: int, k: float, alpha: float, beta: float) -> Tensor:
