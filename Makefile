@@ -1,11 +1,12 @@
 # make demo [DATA=groceries|imagenette|cifar10|FOLDER]   from nothing to a served demo
 # make test                                              the fast suite
 # make check                                             the same, ruff and mypy
+# make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
 PYTHON ?= python3
 BIN := .venv/bin
 export DATA ?= groceries
 
-.PHONY: demo test check
+.PHONY: demo test check bench-train
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -17,6 +18,9 @@ check: test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-train: .venv/dev
+	$(BIN)/python tests/benchmarks/bench_train.py
 
 .venv/demo: pyproject.toml training/native.c
 	$(PYTHON) -m venv .venv

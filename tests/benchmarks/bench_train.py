@@ -1,0 +1,243 @@
+"""Steps of training, ours beside the plainest PyTorch: `make bench-train`, or this file with --parts and --rounds.
+
+Each way of training runs in a process of its own, since the C library's allocator is set for a whole process; the processes take
+turns, one timed step each, so that what else the machine does falls on all alike. Figures are medians.
+
+Naive is eager float32, NCHW, torch.nn.LocalResponseNorm over all maps, torch.optim.SGD. Ours is what training.train runs.
+
+Tried, and not kept for gaining less than 2 % of a step: conv1 as a 3 x 3 convolution of 4 x 4 blocks (bfloat16: input 18 -> 11,
+forward 88 -> 72, backward 83 -> 89 ms; float32 forward 132 -> 156 ms).
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from training import draws, lrn, native  # noqa: E402
+from training.alexnet import AlexNet, AlexNetConfig  # noqa: E402
+from training.initial import initialise  # noqa: E402
+from training.program import keep_freed_memory  # noqa: E402
+from training.sgd import PaperSGD  # noqa: E402
+
+BATCH: Final = 128
+Step = Callable[[], None]
+
+
+def naive_lrn() -> nn.Module:
+    return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+
+
+class OurLRN(nn.Module):
+    def forward(self, h: Tensor) -> Tensor:
+        return lrn.local_response_norm(h)
+
+
+class OurReLUPool(nn.Module):
+    def forward(self, h: Tensor) -> Tensor:
+        return lrn.norm_pool(h, rectify=True, size=0, k=2.0, alpha=1e-4, beta=0.75, columns=1, pool_size=3, pool_stride=2)
+
+
+def naive_alexnet() -> nn.Sequential:
+    return nn.Sequential(
+        nn.ZeroPad2d((0, 3, 0, 3)), nn.Conv2d(3, 96, 11, 4), nn.ReLU(), naive_lrn(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(), naive_lrn(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(), nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten(),
+        nn.Linear(9216, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 1000),
+    )  # fmt: skip
+
+
+def small(pool: Callable[[], list[nn.Module]], norm: Callable[[], nn.Module]) -> nn.Sequential:
+    """The four-layer CIFAR-10 network of the paper's section 3.3 with its two normalisations."""
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 5, padding=2), *pool(), norm(), nn.Conv2d(64, 64, 5, padding=2), *pool(), norm(),
+        nn.Conv2d(64, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 10),
+    )  # fmt: skip
+
+
+def batch(size: int, classes: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return 50 * torch.randn(BATCH, 3, size, size, generator=generator), torch.randint(classes, (BATCH,), generator=generator)
+
+
+def stepper(logits: Callable[[], Tensor], target: Tensor, optimizer: torch.optim.Optimizer, bfloat16: bool) -> Step:
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            out = logits()
+        loss = F.cross_entropy(out.float(), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def naive_step(net: nn.Module, size: int, classes: int) -> Step:
+    x, y = batch(size, classes)
+    return stepper(lambda: net(x), y, torch.optim.SGD(net.parameters(), 1e-5, 0.9, weight_decay=5e-4), False)
+
+
+def our_alexnet() -> Step:
+    net = AlexNet(AlexNetConfig())
+    initialise(net, "paper", 0)
+    net = net.to(memory_format=torch.channels_last)
+    x, y = batch(224, 1000)
+    x = x.contiguous(memory_format=torch.channels_last)
+    masks = draws.masks(0, 1, 0, BATCH, net.config.fc7_width, net.config.dropout)
+    return stepper(lambda: net(x, masks), y, PaperSGD(net.parameters(), 1e-5, 0.9, 5e-4), True)
+
+
+def our_small() -> Step:
+    net = small(lambda: [OurReLUPool()], OurLRN).to(memory_format=torch.channels_last)
+    x, y = batch(32, 10)
+    x = x.contiguous(memory_format=torch.channels_last)
+    return stepper(lambda: net(x), y, PaperSGD(net.parameters(), 1e-5, 0.9, 5e-4), True)
+
+
+def lrn_step(function: Callable[[Tensor], Tensor], dtype: torch.dtype, memory_format: torch.memory_format) -> Step:
+    """Forward and backward of conv1's activations of a batch."""
+    a = torch.randn(BATCH, 96, 55, 55).to(dtype).contiguous(memory_format=memory_format).requires_grad_()
+    grad = torch.randn(BATCH, 96, 55, 55).to(dtype).contiguous(memory_format=memory_format)
+
+    def step() -> None:
+        a.grad = None
+        function(a).backward(grad)
+
+    return step
+
+
+def banded(a: Tensor) -> Tensor:
+    out: Tensor = lrn._LocalResponseNorm.apply(a, 5, 2.0, 1e-4, 0.75, 2)
+    return out
+
+
+def ours(a: Tensor) -> Tensor:
+    return lrn.local_response_norm(a, columns=2)
+
+
+def naive_small() -> nn.Sequential:
+    return small(lambda: [nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True)], naive_lrn)
+
+
+# part -> way -> (whether it keeps freed memory, how to make its step); the last way is ours, the first what it is compared with
+WAYS: Final[dict[str, dict[str, tuple[bool, Callable[[], Step]]]]] = {
+    "network": {
+        "naive": (False, lambda: naive_step(naive_alexnet(), 224, 1000)),
+        "naive, our allocator": (True, lambda: naive_step(naive_alexnet(), 224, 1000)),
+        "ours": (True, our_alexnet),
+    },
+    "small": {
+        "naive": (False, lambda: naive_step(naive_small(), 32, 10)),
+        "naive, our allocator": (True, lambda: naive_step(naive_small(), 32, 10)),
+        "ours": (True, our_small),
+    },
+    "lrn": {
+        "torch.nn, float32": (True, lambda: lrn_step(naive_lrn(), torch.float32, torch.contiguous_format)),
+        "banded, float32": (True, lambda: lrn_step(banded, torch.float32, torch.channels_last)),
+        "banded, bfloat16": (True, lambda: lrn_step(banded, torch.bfloat16, torch.channels_last)),
+        "ours, float32": (True, lambda: lrn_step(ours, torch.float32, torch.channels_last)),
+        "ours, bfloat16": (True, lambda: lrn_step(ours, torch.bfloat16, torch.channels_last)),
+    },
+}
+
+
+def work(part: str, way: str) -> None:
+    """One way's process: a step for every line of input, its seconds as a line of output; the peak of memory, bytes, last."""
+    keeps, make = WAYS[part][way]
+    if keeps:
+        keep_freed_memory()
+    torch.manual_seed(0)
+    step = make()
+    step()
+    step()
+    print(json.dumps("ready"), flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        step()
+        print(json.dumps(time.perf_counter() - started), flush=True)
+    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024), flush=True)
+
+
+def compare(part: str, rounds: int) -> None:
+    """Runs the ways of a part in turns and prints a line for each."""
+    processes = {}
+    for way in WAYS[part]:
+        command = [sys.executable, __file__, "--work", part, way]
+        processes[way] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        answer(processes[way])
+    seconds: dict[str, list[float]] = {way: [] for way in processes}
+    for _ in range(rounds):
+        for way, process in processes.items():
+            assert process.stdin
+            process.stdin.write("step\n")
+            process.stdin.flush()
+            seconds[way].append(answer(process))
+    first = statistics.median(next(iter(seconds.values())))
+    print(f"\n{part}: batch {BATCH}, median of {rounds} alternating steps")
+    for way, process in processes.items():
+        assert process.stdin
+        process.stdin.close()
+        median, peak = statistics.median(seconds[way]), answer(process)
+        process.wait()
+        print(
+            f"  {way:22}{1e3 * median:8.1f} ms  {BATCH / median:8.1f} images/s  {first / median:6.2f}x"
+            f"   ({1e3 * min(seconds[way]):.1f} to {1e3 * max(seconds[way]):.1f} ms; peak {peak / 2**30:.2f} GiB)",
+            flush=True,
+        )
+
+
+def answer(process: "subprocess.Popen[str]") -> float:
+    assert process.stdout
+    line = process.stdout.readline()
+    if not line:
+        sys.exit(f"bench_train: {process.args!r} ended early")
+    value = json.loads(line)
+    return 0.0 if value == "ready" else float(value)
+
+
+def machine() -> str:
+    """Processor, cores, what it has for bfloat16, and the versions that matter."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    lines = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in lines.items()}
+    flags = facts.get("flags", "").split()
+    has = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return (
+        f"{facts.get('model name', platform.processor())}, {torch.get_num_threads()} threads, {' '.join(has)}\n"
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}, "
+        f"native.c {'compiled' if native.library() else 'not compiled'}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        work(*arguments.work)
+        return
+    commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
+    print(f"{machine()}\ncommit {commit.stdout.strip()}; python {' '.join(sys.argv)}")
+    for part in arguments.parts:
+        compare(part, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
