@@ -90,7 +90,7 @@ def read_photographs(root: Path, examples: Sequence[Example], limits: ImageLimit
     with ThreadPoolExecutor(workers, "decode") as pool:
         try:
             for example in examples:
-                ahead.append(pool.submit(_read, root, example, limits))
+                ahead.append(pool.submit(read_photograph, root, example, limits))
                 if len(ahead) > 16 * workers:
                     yield ahead.popleft().result()
             while ahead:
@@ -100,7 +100,8 @@ def read_photographs(root: Path, examples: Sequence[Example], limits: ImageLimit
                 future.cancel()
 
 
-def _read(root: Path, example: Example, limits: ImageLimits) -> ReadResult:
+def read_photograph(root: Path, example: Example, limits: ImageLimits) -> ReadResult:
+    """Reads and decodes one example."""
     path = root / example.path
     sha256, size = "", 0
     if example.shown != example.path:

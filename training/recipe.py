@@ -12,6 +12,7 @@ from training.initial import Scheme
 from training.preprocess import ImageLimits
 from training.program import Settings, expected
 from training.schedule import Schedule
+from training.views import Keep
 
 Preset = Literal["paper", "source", "quick"]
 Layer = Literal["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
@@ -43,7 +44,7 @@ PRESETS: Final[dict[Preset, dict[str, Any]]] = {
 
 # Where and how watchfully a run goes on: what it computes does not depend on these
 _CONDUCT: Final = {
-    "out", "devices", "ranks_a_network", "save_minutes", "tensorboard", "max_image_bytes", "max_image_pixels",
+    "out", "devices", "ranks_a_network", "keep", "save_minutes", "tensorboard", "max_image_bytes", "max_image_pixels",
 }  # fmt: skip
 _KNOBS: Final = ("nonlinearity", "lrn_after", "pool_size", "pool_stride", "exchange", "dropout")
 # one column with as many units as two: the 2012 code's layers-145-half.cfg
@@ -123,6 +124,9 @@ class TrainSettings(Settings):
         ge=1,
         le=2,
         description="under torchrun: 2 for a column on each rank, 1 for whole networks; 2 where the number of ranks is even",
+    )
+    keep: Keep = Field(
+        "auto", description="whether decoded photographs stay in OUT/training (192 KiB each) or are decoded anew each time"
     )
     save_minutes: float = Field(5.0, ge=0, description="minutes between two savings of the run's state")
     tensorboard: bool = Field(False, description="write OUT/tensorboard too (extra `tensorboard`)")

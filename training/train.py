@@ -92,11 +92,11 @@ def _views(settings: TrainSettings, placement: Placement) -> Views:
     limits = ImageLimits(max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels)
     if not placement.leads:
         placement.wait()
-    views = prepare_views(settings.data, list_examples(settings.data, "train"), settings.out / WORK, limits)
+    views = prepare_views(settings.data, list_examples(settings.data, "train"), settings.out / WORK, limits, settings.keep)
     if placement.leads:
-        with replacing(settings.out / TRAINED_ON) as path:
-            path.write_text("".join(f"{sha256}  {name}\n" for sha256, name in views.kept))
-        print(f"{len(views.kept)} photographs of {len(views.classes)} classes, {len(views.rejected)} rejected", flush=True)
+        with replacing(settings.out / TRAINED_ON) as path, path.open("w") as file:
+            file.writelines(f"{sha256}  {name}\n" for sha256, name in views.kept())
+        print(f"{len(views.labels_N)} photographs of {len(views.classes)} classes, {len(views.rejected)} rejected", flush=True)
         for name, reason in views.rejected:
             print(f"  rejected {name}: {reason}")
         placement.wait()
@@ -105,7 +105,7 @@ def _views(settings: TrainSettings, placement: Placement) -> Views:
 
 def _hold_out(views: Views, share: float) -> tuple[Tensor, Tensor]:
     """Positions to train on and positions held out: by the hash of a photograph, whatever else is in the folder."""
-    held_out_N = torch.tensor([int(sha256[:8], 16) < share * 2**32 for sha256, _ in views.kept])
+    held_out_N = torch.from_numpy(views.hashes_N() < int(share * 2**64))
     return (~held_out_N).nonzero()[:, 0], held_out_N.nonzero()[:, 0]
 
 
@@ -156,7 +156,7 @@ class _Keeper:
 
 def _epochs(settings: TrainSettings, run: Run, training: Feed, validation: Feed, keeper: _Keeper) -> None:
     placement, at = run.net.placement, run.position
-    noise = colour_noise(training.views.covariance_33, settings.colour)
+    noise = colour_noise(training.views.statistics.covariance_33, settings.colour)
     with Metrics(settings.out if placement.leads else None, settings.tensorboard, at) as metrics, asked_to_stop() as asked:
         while at.epoch <= settings.epochs:
             now = rates(settings.schedule, settings.lr, at.epoch, settings.epochs, settings.patience, at.curve)

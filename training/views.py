@@ -1,124 +1,253 @@
-"""The training part decoded once: every photograph's 256 x 256 square in one memory-mapped file, and the mean image.
+"""What training reads: photographs as 256 x 256 squares, any batch at any time, with their classes and their statistics.
 
-Legend: N examples, C channels (RGB), H height, W width.
+A first pass over the training part decodes every photograph once. It keeps the squares in one file where the disk has room for
+them (192 KiB a photograph); elsewhere they are decoded anew whenever they are asked for.
+
+Legend: N photographs, B batch, C channels (RGB), H height, W width, 32 the bytes of a SHA-256.
 """
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Final, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from training.data import Example, read_photographs, stamp
-from training.errors import FC7Error, NotReady
-from training.files import replacing, sync
+from training.data import Example, ReadResult, read_photograph, read_photographs, stamp
+from training.errors import FC7Error, Mismatch, NotReady
+from training.files import sync, write_tensors
 from training.preprocess import SIZE, ImageLimits, Photograph
 from training.program import progress
+from training.statistics import Statistics
 
-_PIXELS, _MEAN, _LIST = "views.npy", "mean.npy", "views.json"
+Keep = Literal["auto", "always", "never"]
+_PIXELS, _PASS = "views.u8", "views.safetensors"
+_SQUARE: Final = 3 * SIZE * SIZE  # bytes
+_SAVE_EVERY: Final = 2**16
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What reading some photographs gave."""
+    """The photographs of one step."""
 
-    pixels_BCHW: Tensor  # uint8, those that could be read, in the order asked for
-    read_B: Tensor  # bool: which of those asked for these are
-    problems: list[tuple[str, str]]  # path and reason, for the others
+    pixels_BCHW: Tensor  # uint8 (B', 3, 256, 256): those that could be read, in the order asked for
+    read_B: Tensor  # bool (B,): which of those asked for they are
+    problems: list[tuple[str, str]]  # (path, reason) of each of the others
+
+
+class _Kept:
+    """Squares read from the file that the first pass wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, picks: list[int]) -> Batch:
+        # not a memory map: as fast, other threads run on while the disk is waited for, and a short file is an error, not a signal
+        pixels = np.empty((len(picks), _SQUARE), np.uint8)
+        with self._path.open("rb", buffering=0) as file:
+            for square, pick in zip(pixels, picks, strict=True):
+                if os.preadv(file.fileno(), [square.data], pick * _SQUARE) != _SQUARE:
+                    raise Mismatch(
+                        f"{self._path} ends before photograph {pick}; remove {self._path.parent / _PASS} to decode anew"
+                    )
+        return Batch(torch.from_numpy(pixels).view(-1, 3, SIZE, SIZE), torch.ones(len(picks), dtype=torch.bool), [])
+
+
+class _Anew:
+    """Squares decoded from the data set's own files, on every core."""
+
+    def __init__(self, root: Path, examples: Sequence[Example], digests_N32: NDArray[np.uint8], limits: ImageLimits) -> None:
+        self._root, self._examples, self._digests_N32, self._limits = root, examples, digests_N32, limits
+        self._pool = ThreadPoolExecutor(os.cpu_count(), "decode")
+
+    def read(self, picks: list[int]) -> Batch:
+        pixels = np.empty((len(picks), 3, SIZE, SIZE), np.uint8)
+        outcomes = list(self._pool.map(self._read_into, pixels, picks))
+        problems = [outcome for outcome in outcomes if outcome]
+        if problems and not self._root.is_dir():
+            raise NotReady(f"the data set's folder {self._root} is gone; bring it back, and the same command goes on")
+        read_B = np.array([outcome is None for outcome in outcomes], bool)
+        return Batch(torch.from_numpy(pixels[read_B] if problems else pixels), torch.from_numpy(read_B), problems)
+
+    def _read_into(self, square_CHW: NDArray[np.uint8], pick: int) -> tuple[str, str] | None:
+        """Fills `square_CHW`, or says which path it could not be read from, and why."""
+        read = read_photograph(self._root, self._examples[pick], self._limits)
+        if isinstance(read.outcome, FC7Error):
+            return read.example.shown, str(read.outcome)
+        if read.sha256 != self._digests_N32[pick].tobytes().hex():
+            return read.example.shown, "has changed since the first pass"
+        square_CHW[:] = read.outcome.pixels_CHW.numpy()
+        return None
 
 
 @dataclass(frozen=True)
 class Views:
-    """What a training run reads: photographs ready for cropping, their classes, and the mean to subtract."""
+    """The photographs that training can use; one is named by its position among them, 0 <= i < N."""
 
-    pixels_NCHW: Tensor  # uint8 (N, 3, 256, 256), memory-mapped
     labels_N: Tensor  # int64 (N,), positions in `classes`
     classes: list[str]
     mean_CHW: Tensor  # float32 (3, 256, 256)
-    kept: list[tuple[str, str]]  # (SHA-256, path) of each photograph, in the order of pixels_NCHW
+    statistics: Statistics
+    digests_N32: NDArray[np.uint8]  # (N, 32): the SHA-256 of each file
+    examples: Sequence[Example]  # N, in the same order
     rejected: list[tuple[str, str]]  # (path, reason)
     files: str  # the stamp of the files they were made from
-
-    @property
-    def covariance_33(self) -> Any:
-        sample = self.pixels_NCHW[:: max(1, len(self.pixels_NCHW) // 64)]
-        return np.cov(sample.permute(1, 0, 2, 3).reshape(3, -1).double().numpy(), bias=True)
+    _source: _Kept | _Anew
 
     def read(self, picks_B: Tensor) -> Batch:
-        """Photographs by their positions."""
-        return Batch(self.pixels_NCHW[picks_B], torch.ones(len(picks_B), dtype=torch.bool), [])
+        """The photographs at int64 (B,) positions. What can no longer be read, or has changed, is a problem and no exception.
+
+        May be called from any thread. Raises NotReady where the data set's folder is gone, Mismatch where kept squares are.
+        """
+        return self._source.read(picks_B.tolist())
+
+    def kept(self) -> Iterator[tuple[str, str]]:
+        """(SHA-256, path) of each photograph, in order."""
+        for digest, example in zip(self.digests_N32, self.examples, strict=True):
+            yield digest.tobytes().hex(), example.path
+
+    def hashes_N(self) -> NDArray[np.uint64]:
+        """The last 8 bytes of each SHA-256 as a number, for splitting by hash (--per-class goes by the first)."""
+        return np.ascontiguousarray(self.digests_N32[:, -8:]).view(">u8")[:, 0].astype(np.uint64)
 
 
-def prepare_views(root: Path, examples: Sequence[Example], folder: Path, limits: ImageLimits) -> Views:
-    """Decodes `examples` into `folder`, or opens what an earlier run decoded there from the same files.
+@dataclass
+class _Pass:
+    """What the first pass has found in the first `done` examples: one file, written now and then and at the end."""
 
-    Raises NotReady where fewer than two classes are left, FC7Error where the disk has no room.
+    source: str  # what the files and the limits were
+    keeps: bool  # whether decoded squares are in _PIXELS
+    done: int = 0
+    positions: "array[int]" = field(default_factory=lambda: array("q"))  # of the usable examples
+    digests: bytearray = field(default_factory=bytearray)
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    statistics: Statistics = field(default_factory=Statistics)
+
+    def take(self, read: ReadResult) -> Photograph | None:
+        """Notes what reading the next example gave; returns the photograph where it is usable."""
+        usable = isinstance(read.outcome, Photograph) and bool(read.example.label)
+        if isinstance(read.outcome, Photograph) and usable:
+            self.positions.append(self.done)
+            self.digests += bytes.fromhex(read.sha256)
+            self.statistics.add(read.outcome.pixels_CHW)
+        else:
+            reason = read.outcome if isinstance(read.outcome, FC7Error) else "lies in no class's folder"
+            self.rejected.append((read.example.shown, str(reason)))
+        self.done += 1
+        return read.outcome if isinstance(read.outcome, Photograph) and usable else None
+
+    def save(self, folder: Path) -> None:
+        tensors = {
+            "positions": torch.from_numpy(np.array(self.positions, np.int64)),
+            "digests": torch.from_numpy(np.frombuffer(self.digests, np.uint8)),
+            "rejected": torch.from_numpy(np.frombuffer(bytearray(json.dumps(self.rejected), "ascii"), np.uint8)),
+            "sums": torch.from_numpy(self.statistics.sums_CHW),
+            "products": torch.from_numpy(self.statistics.products_33),
+        }
+        write_tensors(folder / _PASS, tensors, {"source": self.source, "keeps": str(self.keeps), "done": str(self.done)})
+
+
+def prepare_views(root: Path, examples: Sequence[Example], folder: Path, limits: ImageLimits, keep: Keep = "auto") -> Views:
+    """Passes once over `examples` with notes in `folder`, or opens what an earlier pass over the same files noted there.
+
+    `keep` says whether decoded squares stay in `folder`; auto: where they take less than half of the free disk. An interrupted
+    pass goes on. Raises NotReady where fewer than two classes are left, FC7Error where the disk has no room.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = stamp(root, examples)
-    source = f"{files} {limits.model_dump_json()}"
-    listing = _read_listing(folder)
-    if listing.get("source") != source:
-        (folder / _LIST).unlink(missing_ok=True)  # no list, however this ends, describes pixels that are about to change
-        sync(folder)
-        listing = {"source": source, **_decode(root, examples, folder, limits)}
-        with replacing(folder / _LIST) as path:
-            path.write_text(json.dumps(listing))
-    classes = sorted(set(listing["labels"]))
+    seen = _resume(folder, f"{files} {limits.model_dump_json()}", len(examples), keep)
+    if seen.done < len(examples):
+        _pass_over(root, examples, folder, limits, seen)
+    usable = [examples[i] for i in seen.positions]
+    classes = sorted({example.label for example in usable})
     if len(classes) < 2:
-        rejected = "".join(f"\n  rejected {path}: {reason}" for path, reason in listing["rejected"][:5])
-        (folder / _LIST).unlink()
+        rejected = "".join(f"\n  rejected {path}: {reason}" for path, reason in seen.rejected[:5])
+        (folder / _PASS).unlink()
         raise NotReady(
             f"training needs {root}/<class>/<photograph> for at least two classes; of {len(examples)} files "
-            f"{len(listing['labels'])} can be used, of the classes {classes}{rejected}"
+            f"{len(usable)} can be used, of the classes {classes}{rejected}"
         )
-    pixels = np.load(folder / _PIXELS, mmap_mode="c")
     position = {name: i for i, name in enumerate(classes)}
+    digests_N32 = np.frombuffer(seen.digests, np.uint8).reshape(-1, 32)
     return Views(
-        torch.from_numpy(pixels[: len(listing["labels"])]),
-        torch.tensor([position[label] for label in listing["labels"]]),
-        classes,
-        torch.from_numpy(np.load(folder / _MEAN)),
-        [(sha256, path) for sha256, path in listing["kept"]],
-        [(path, reason) for path, reason in listing["rejected"]],
-        files,
+        labels_N=torch.tensor([position[example.label] for example in usable]),
+        classes=classes,
+        mean_CHW=seen.statistics.mean_CHW,
+        statistics=seen.statistics,
+        digests_N32=digests_N32,
+        examples=usable,
+        rejected=seen.rejected,
+        files=files,
+        _source=_Kept(folder / _PIXELS) if seen.keeps else _Anew(root, usable, digests_N32, limits),
     )
 
 
-def _decode(root: Path, examples: Sequence[Example], folder: Path, limits: ImageLimits) -> dict[str, Any]:
-    shape = (len(examples), 3, SIZE, SIZE)
-    needed, free = int(np.prod(shape)), shutil.disk_usage(folder).free
-    if needed > free:
-        raise FC7Error(f"decoded photographs need {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB left")
-    kept: list[tuple[str, str]] = []
-    labels: list[str] = []
-    rejected: list[tuple[str, str]] = []
-    total_CHW = np.zeros(shape[1:], np.int64)
-    with replacing(folder / _PIXELS) as path:
-        pixels = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-        for read in progress(read_photographs(root, examples, limits), len(examples), "decoding"):
-            if isinstance(read.outcome, Photograph) and read.example.label:
-                pixels[len(kept)] = read.outcome.pixels_CHW.numpy()
-                total_CHW += pixels[len(kept)]
-                kept.append((read.sha256, read.example.path))
-                labels.append(read.example.label)
-            else:
-                reason = read.outcome if isinstance(read.outcome, FC7Error) else "lies in no class's folder"
-                rejected.append((read.example.shown, str(reason)))
-        pixels.flush()
-    with replacing(folder / _MEAN) as path, path.open("wb") as file:
-        np.save(file, (total_CHW / max(len(kept), 1)).astype(np.float32))
-    return {"kept": kept, "labels": labels, "rejected": rejected}
+def _pass_over(root: Path, examples: Sequence[Example], folder: Path, limits: ImageLimits, seen: _Pass) -> None:
+    todo = examples[seen.done :]
+    reads = iter(progress(read_photographs(root, todo, limits), len(todo), "first pass"))
+    while seen.done < len(examples):
+        start = len(seen.positions)
+        photographs = filter(None, map(seen.take, islice(reads, _SAVE_EVERY)))
+        if seen.keeps:
+            _write(folder / _PIXELS, start, photographs)
+        else:
+            deque(photographs, maxlen=0)
+        seen.save(folder)
+    next(reads, None)
 
 
-def _read_listing(folder: Path) -> dict[str, Any]:
+def _write(path: Path, start: int, photographs: Iterable[Photograph]) -> None:
     try:
-        listing: dict[str, Any] = json.loads((folder / _LIST).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return listing if (folder / _PIXELS).is_file() and (folder / _MEAN).is_file() else {}
+        with path.open("r+b") as file:
+            file.seek(start * _SQUARE)
+            for photograph in photographs:
+                file.write(photograph.pixels_CHW.numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise FC7Error(f"{path} cannot be written: {error.strerror}; the same command goes on once it can") from error
+
+
+def _resume(folder: Path, source: str, count: int, keep: Keep) -> _Pass:
+    """What an earlier pass left for the same source, where it can be gone on with; else a new one."""
+    pixels = folder / _PIXELS
+    seen = _load(folder / _PASS)
+    if seen and seen.source == source and keep in ("auto", "always" if seen.keeps else "never"):
+        size = pixels.stat().st_size if pixels.is_file() else 0
+        if not seen.keeps or size >= len(seen.positions) * _SQUARE:
+            return seen
+    (folder / _PASS).unlink(missing_ok=True)  # nothing, however this ends, describes pixels that are about to change
+    pixels.unlink(missing_ok=True)
+    sync(folder)
+    needed, free = count * _SQUARE, shutil.disk_usage(folder).free
+    if keep == "always" and needed > free:
+        raise FC7Error(f"decoded photographs need {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB left")
+    keeps = keep == "always" or (keep == "auto" and 2 * needed < free)
+    if keeps:
+        pixels.touch()
+    return _Pass(source, keeps)
+
+
+def _load(path: Path) -> _Pass | None:
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata()
+            seen = _Pass(metadata["source"], metadata["keeps"] == "True", int(metadata["done"]))
+            seen.positions.frombytes(file.get_tensor("positions").tobytes())
+            seen.digests += file.get_tensor("digests").tobytes()
+            seen.rejected = [(name, reason) for name, reason in json.loads(file.get_tensor("rejected").tobytes())]
+            seen.statistics = Statistics(len(seen.positions), file.get_tensor("sums"), file.get_tensor("products"))
+            return seen
+    except (FileNotFoundError, SafetensorError, KeyError):
+        return None

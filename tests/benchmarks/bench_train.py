@@ -32,7 +32,7 @@ from training import draws, lrn, native  # noqa: E402
 from training.alexnet import AlexNet, AlexNetConfig  # noqa: E402
 from training.initial import initialise  # noqa: E402
 from training.program import keep_freed_memory  # noqa: E402
-from training.sgd import PaperSGD  # noqa: E402
+from training.sgd import GROUPS, PaperSGD  # noqa: E402
 
 BATCH: Final = 128
 Step = Callable[[], None]
@@ -92,6 +92,12 @@ def naive_step(net: nn.Module, size: int, classes: int) -> Step:
     return stepper(lambda: net(x), y, torch.optim.SGD(net.parameters(), 1e-5, 0.9, weight_decay=5e-4), False)
 
 
+def paper_sgd(net: nn.Module) -> PaperSGD:
+    optimizer = PaperSGD(net.named_parameters(), 0.9, 5e-4)
+    optimizer.set_rates(dict.fromkeys(GROUPS, 1e-5))
+    return optimizer
+
+
 def our_alexnet() -> Step:
     net = AlexNet(AlexNetConfig())
     initialise(net, "paper", 0)
@@ -99,14 +105,14 @@ def our_alexnet() -> Step:
     x, y = batch(224, 1000)
     x = x.contiguous(memory_format=torch.channels_last)
     masks = draws.masks(0, 1, 0, BATCH, net.config.fc7_width, net.config.dropout)
-    return stepper(lambda: net(x, masks), y, PaperSGD(net.parameters(), 1e-5, 0.9, 5e-4), True)
+    return stepper(lambda: net(x, masks), y, paper_sgd(net), True)
 
 
 def our_small() -> Step:
     net = small(lambda: [OurReLUPool()], OurLRN).to(memory_format=torch.channels_last)
     x, y = batch(32, 10)
     x = x.contiguous(memory_format=torch.channels_last)
-    return stepper(lambda: net(x), y, PaperSGD(net.parameters(), 1e-5, 0.9, 5e-4), True)
+    return stepper(lambda: net(x), y, paper_sgd(net), True)
 
 
 def lrn_step(function: Callable[[Tensor], Tensor], dtype: torch.dtype, memory_format: torch.memory_format) -> Step:

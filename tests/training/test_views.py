@@ -1,0 +1,194 @@
+"""The first pass and the batches: the same squares kept or decoded anew, exact notes, and no half state that is trusted."""
+
+import hashlib
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import write_photographs
+from training.data import Example, ReadResult, list_examples, read_photographs
+from training.errors import FC7Error, Mismatch, NotReady
+from training.preprocess import ImageLimits, Photograph, decode
+from training.views import Keep, Views, prepare_views
+
+KEEPS = ("always", "never")
+LIMITS = ImageLimits()
+KILLED_RUN = """
+import os, signal, sys
+from pathlib import Path
+from training import views
+from training.data import list_examples
+from training.preprocess import ImageLimits
+
+read, done = views.read_photographs, 0
+def dying(*args):
+    for i, result in enumerate(read(*args)):
+        if i == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield result
+
+views.read_photographs, views._SAVE_EVERY = dying, 3
+data, folder, keep = sys.argv[1:]
+views.prepare_views(Path(data), list_examples(Path(data), "all"), Path(folder), ImageLimits(), keep)
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Nine photographs of three classes, one file that is none, and one in no class; a test may write to it."""
+    root = tmp_path / "data"
+    write_photographs(root, 3)
+    (root / "green" / "broken.jpg").write_bytes(b"not an image")
+    shutil.copy(root / "red" / "000.jpg", root / "loose.jpg")
+    return root
+
+
+def prepare(root: Path, folder: Path, keep: Keep = "auto", limits: ImageLimits = LIMITS) -> Views:
+    return prepare_views(root, list_examples(root, "all"), folder, limits, keep)
+
+
+def squares(root: Path, names: Iterable[str]) -> torch.Tensor:
+    return torch.stack([decode((root / name).read_bytes(), LIMITS).pixels_CHW for name in names])
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_photographs_come_in_the_order_asked_for_with_their_classes_hashes_and_mean(
+    data: Path, tmp_path: Path, keep: Keep
+) -> None:
+    found = prepare(data, tmp_path / "work", keep)
+    names = [f"{label}/00{i}.jpg" for label in ("blue", "green", "red") for i in range(3)]
+    sha256s = [hashlib.sha256((data / name).read_bytes()).hexdigest() for name in names]
+    assert list(found.kept()) == list(zip(sha256s, names, strict=True))
+    assert found.hashes_N().tolist() == [int(sha256[-16:], 16) for sha256 in sha256s]
+    assert [found.classes[i] for i in found.labels_N] == [name.split("/")[0] for name in names]
+    assert [path for path, _ in found.rejected] == ["green/broken.jpg", "loose.jpg"]
+    assert found.rejected[1][1] == "lies in no class's folder"
+    expected_NCHW = squares(data, names)
+    torch.testing.assert_close(found.mean_CHW.double(), expected_NCHW.double().mean(0), rtol=1e-6, atol=0)
+    picks = torch.tensor([8, 0, 3, 3])
+    batch = found.read(picks)
+    torch.testing.assert_close(batch.pixels_BCHW, expected_NCHW[picks], rtol=0, atol=0)
+    assert batch.read_B.tolist() == [True] * 4
+    assert batch.problems == []
+
+
+def test_squares_are_kept_only_where_they_take_less_than_half_of_the_free_disk(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = 11 * 3 * 256 * 256
+    for free, kept in ((2 * needed + 1, True), (2 * needed, False)):
+        monkeypatch.setattr("shutil.disk_usage", lambda _path, free=free: SimpleNamespace(free=free))
+        prepare(data, tmp_path / str(kept))
+        assert (tmp_path / str(kept) / "views.u8").exists() == kept
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=needed - 1))
+    with pytest.raises(FC7Error, match=r"decoded photographs need 0\.0 GB, .* has 0\.0 GB left"):
+        prepare(data, tmp_path / "work", "always")
+
+
+def test_what_can_no_longer_be_read_or_has_changed_is_a_problem_of_its_own(data: Path, tmp_path: Path) -> None:
+    found = prepare(data, tmp_path / "work", "never")
+    (data / "blue/001.jpg").unlink()
+    shutil.copy(data / "blue/000.jpg", data / "red/000.jpg")
+    batch = found.read(torch.tensor([0, 1, 6, 7]))
+    assert batch.read_B.tolist() == [True, False, False, True]
+    torch.testing.assert_close(batch.pixels_BCHW, squares(data, ["blue/000.jpg", "red/001.jpg"]), rtol=0, atol=0)
+    assert [path for path, _ in batch.problems] == ["blue/001.jpg", "red/000.jpg"]
+    assert "No such file" in batch.problems[0][1]
+    assert batch.problems[1][1] == "has changed since the first pass"
+    batch = found.read(torch.tensor([1]))
+    assert batch.pixels_BCHW.shape == (0, 3, 256, 256)
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(NotReady, match=f"the data set's folder {data} is gone"):
+        found.read(torch.tensor([0]))
+
+
+def test_kept_squares_that_were_cut_short_are_named(data: Path, tmp_path: Path) -> None:
+    found = prepare(data, tmp_path / "work", "always")
+    with (tmp_path / "work/views.u8").open("r+b") as file:
+        file.truncate(8 * 3 * 256 * 256 + 5)
+    with pytest.raises(Mismatch, match=r"views\.u8 ends before photograph 8"):
+        found.read(torch.tensor([8]))
+    assert len(prepare(data, tmp_path / "work").read(torch.tensor([8])).pixels_BCHW) == 1
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_a_killed_pass_goes_on_where_it_was_and_ends_the_same(
+    data: Path, tmp_path: Path, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = prepare(data, tmp_path / "whole", keep)
+    run = subprocess.run([sys.executable, "-c", KILLED_RUN, data, tmp_path / "killed", keep], check=False)
+    assert run.returncode == -9
+    read: list[str] = []
+
+    def recorded(root: Path, examples: list[Example], limits: ImageLimits) -> Iterable[ReadResult]:
+        read.extend(example.path for example in examples)
+        return read_photographs(root, examples, limits)
+
+    monkeypatch.setattr("training.views.read_photographs", recorded)
+    found = prepare(data, tmp_path / "killed", keep)
+    assert read == [example.path for example in list_examples(data, "all")[6:]]
+    assert list(found.kept()) == list(whole.kept())
+    assert found.rejected == whole.rejected
+    np.testing.assert_array_equal(found.statistics.products_33, whole.statistics.products_33)
+    everything = torch.arange(9)
+    torch.testing.assert_close(found.mean_CHW, whole.mean_CHW, rtol=0, atol=0)
+    torch.testing.assert_close(found.read(everything).pixels_BCHW, whole.read(everything).pixels_BCHW, rtol=0, atol=0)
+
+
+def test_a_finished_pass_is_not_made_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare(data, tmp_path / "work")
+    monkeypatch.setattr(Photograph, "__init__", None)
+    again = prepare(data, tmp_path / "work")
+    assert list(again.kept()) == list(first.kept())
+    assert again.rejected == first.rejected
+
+
+@pytest.mark.parametrize("change", ["file", "limits", "keep", "pixels", "notes"])
+def test_notes_of_another_pass_are_not_trusted(data: Path, tmp_path: Path, change: str) -> None:
+    folder, limits, keep = tmp_path / "work", LIMITS, get_args(Keep)[0]
+    prepare(data, folder, "always")
+    if change == "file":
+        shutil.copy(data / "blue/000.jpg", data / "red/002.jpg")
+    elif change == "limits":
+        limits = ImageLimits(max_image_pixels=10_000)
+    elif change == "keep":
+        keep = "never"
+    elif change == "pixels":
+        (folder / "views.u8").unlink()
+    else:
+        (folder / "views.safetensors").write_bytes(b"junk")
+    found = prepare(data, folder, keep, limits)
+    names = [name for _, name in found.kept()]
+    torch.testing.assert_close(found.read(torch.arange(9)).pixels_BCHW, squares(data, names), rtol=0, atol=0)
+    assert (folder / "views.u8").exists() == (change != "keep")
+
+
+def test_a_full_disk_is_named_and_the_pass_goes_on_where_there_is_room(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.views._SAVE_EVERY", 3)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (17 * 3 * 256 * 128, unlimited[1]))
+    try:
+        with pytest.raises(FC7Error, match=r"views\.u8 cannot be written: File too large"):
+            prepare(data, tmp_path / "work", "always")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    found = prepare(data, tmp_path / "work", "always")
+    expected = squares(data, [name for _, name in found.kept()])
+    torch.testing.assert_close(found.read(torch.arange(9)).pixels_BCHW, expected, rtol=0, atol=0)
+
+
+def test_photographs_that_were_refused_are_read_again_when_the_limits_allow_it(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match=r"of 11 files 0 can be used.*\n  rejected .*more than max_image_pixels=9"):
+        prepare(data, tmp_path / "work", limits=ImageLimits(max_image_pixels=9))
+    assert len(prepare(data, tmp_path / "work").labels_N) == 9
