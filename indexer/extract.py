@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ def extract(model: Model, root: Path, examples: Sequence[Example], limits: Image
     parts = [examples[start : start + SHARD] for start in range(0, len(examples), SHARD)]
     paths = [work / f"{_key(model, root, part, limits)}.safetensors" for part in parts]
     missing = {path for path in paths if not _is_complete(path)}
-    todo = [example for part, path in zip(parts, paths, strict=True) if path in missing for example in part]
-    reads = iter(progress(read_photographs(root, todo, limits), len(todo), "FC7 features"))
+    todo = [part for part, path in zip(parts, paths, strict=True) if path in missing]
+    photographs = read_photographs(root, chain.from_iterable(todo), limits)
+    reads = iter(progress(photographs, sum(map(len, todo)), "FC7 features"))
     for part, path in zip(parts, paths, strict=True):
         if path in missing:
             _write(path, _extract(model, islice(reads, len(part))))

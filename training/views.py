@@ -11,7 +11,7 @@ import os
 import shutil
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from training.data import Example, ReadResult, read_photograph, read_photographs, stamp
+from training.data import Examples, ReadResult, read_photograph, read_photographs, stamp
 from training.errors import FC7Error, Mismatch, NotReady
 from training.files import sync, write_tensors
 from training.preprocess import SIZE, ImageLimits, Photograph
@@ -67,7 +67,7 @@ class _Kept:
 class _Anew:
     """Squares decoded from the data set's own files, on every core."""
 
-    def __init__(self, root: Path, examples: Sequence[Example], digests_N32: NDArray[np.uint8], limits: ImageLimits) -> None:
+    def __init__(self, root: Path, examples: Examples, digests_N32: NDArray[np.uint8], limits: ImageLimits) -> None:
         self._root, self._examples, self._digests_N32, self._limits = root, examples, digests_N32, limits
         self._pool = ThreadPoolExecutor(os.cpu_count(), "decode")
 
@@ -100,7 +100,7 @@ class Views:
     mean_CHW: Tensor  # float32 (3, 256, 256)
     statistics: Statistics
     digests_N32: NDArray[np.uint8]  # (N, 32): the SHA-256 of each file
-    examples: Sequence[Example]  # N, in the same order
+    examples: Examples  # N, in the same order
     rejected: list[tuple[str, str]]  # (path, reason)
     files: str  # the stamp of the files they were made from
     _source: _Kept | _Anew
@@ -158,7 +158,7 @@ class _Pass:
         write_tensors(folder / _PASS, tensors, {"source": self.source, "keeps": str(self.keeps), "done": str(self.done)})
 
 
-def prepare_views(root: Path, examples: Sequence[Example], folder: Path, limits: ImageLimits, keep: Keep = "auto") -> Views:
+def prepare_views(root: Path, examples: Examples, folder: Path, limits: ImageLimits, keep: Keep = "auto") -> Views:
     """Passes once over `examples` with notes in `folder`, or opens what an earlier pass over the same files noted there.
 
     `keep` says whether decoded squares stay in `folder`; auto: where they take less than half of the free disk. An interrupted
@@ -169,8 +169,10 @@ def prepare_views(root: Path, examples: Sequence[Example], folder: Path, limits:
     seen = _resume(folder, f"{files} {limits.model_dump_json()}", len(examples), keep)
     if seen.done < len(examples):
         _pass_over(root, examples, folder, limits, seen)
-    usable = [examples[i] for i in seen.positions]
-    classes = sorted({example.label for example in usable})
+    usable = examples.take(np.array(seen.positions, np.int64))
+    numbers, labels_N = np.unique(usable.labels_N, return_inverse=True)
+    names = [usable.label_names[number] for number in numbers]
+    classes = sorted(names)
     if len(classes) < 2:
         rejected = "".join(f"\n  rejected {path}: {reason}" for path, reason in seen.rejected[:5])
         (folder / _PASS).unlink()
@@ -178,10 +180,10 @@ def prepare_views(root: Path, examples: Sequence[Example], folder: Path, limits:
             f"training needs {root}/<class>/<photograph> for at least two classes; of {len(examples)} files "
             f"{len(usable)} can be used, of the classes {classes}{rejected}"
         )
-    position = {name: i for i, name in enumerate(classes)}
+    position_of_number = np.array([classes.index(name) for name in names])
     digests_N32 = np.frombuffer(seen.digests, np.uint8).reshape(-1, 32)
     return Views(
-        labels_N=torch.tensor([position[example.label] for example in usable]),
+        labels_N=torch.from_numpy(position_of_number[labels_N]),
         classes=classes,
         mean_CHW=seen.statistics.mean_CHW,
         statistics=seen.statistics,
@@ -193,7 +195,7 @@ def prepare_views(root: Path, examples: Sequence[Example], folder: Path, limits:
     )
 
 
-def _pass_over(root: Path, examples: Sequence[Example], folder: Path, limits: ImageLimits, seen: _Pass) -> None:
+def _pass_over(root: Path, examples: Examples, folder: Path, limits: ImageLimits, seen: _Pass) -> None:
     todo = examples[seen.done :]
     reads = iter(progress(read_photographs(root, todo, limits), len(todo), "first pass"))
     while seen.done < len(examples):

@@ -2,8 +2,10 @@
 
 import errno
 import hashlib
+import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -11,7 +13,7 @@ from pyarrow import parquet
 
 from tests.conftest import encoded, photograph, write_photographs
 from training import datasets
-from training.data import list_examples, read_photographs
+from training.data import list_examples, read_photographs, stamp
 from training.datasets import DatasetSettings
 from training.errors import BadValue, FC7Error, ImageTooLarge, NotAnImage, NotReady
 from training.preprocess import ImageLimits, Photograph
@@ -23,6 +25,49 @@ def test_examples_are_ordered_and_labelled_by_their_folder(tmp_path: Path) -> No
         (tmp_path / name).touch()
     found = [(example.path, example.label) for example in list_examples(tmp_path, "all")]
     assert found == [("a/deep/er/3.jpg", "a"), ("b/1.jpg", "b"), ("b/2.jpg", "b"), ("loose.jpg", "")]
+
+
+def test_the_order_is_that_of_the_whole_paths(tmp_path: Path) -> None:
+    names = ["a/1", "a.jpg", "a-b/1", "a b/2", "ab", "a/b/1", "a/b.x", "A/z", "\u00e9/1", "z/\U0001f600", "z/\uffee", "a/b/1.d/e"]
+    names.append(os.fsdecode(b"z/\xe9"))
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    examples = list_examples(tmp_path, "all")
+    assert [example.path for example in examples] == sorted(names)
+    assert [examples[i] for i in range(-1, len(names) - 1)] == [list(examples)[-1], *list(examples)[:-1]]
+    assert [e.label for e in examples] == [name.split("/")[0] if "/" in name else "" for name in sorted(names)]
+    assert [e.path for e in examples[3:6]] == sorted(names)[3:6]
+    assert [e.path for e in examples.take(np.array([5, 2]))] == [sorted(names)[5], sorted(names)[2]]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+
+    def refuse(place: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", f"{place}/closed")
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(NotReady, match=r"closed cannot be read: Permission denied; make it readable"):
+        list_examples(tmp_path, "all")
+
+
+def test_links_that_lead_nowhere_or_to_themselves_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+    (tmp_path / "self.jpg").symlink_to("self.jpg")
+    assert [example.path for example in list_examples(tmp_path, "all")] == ["photo.jpg"]
+
+
+def test_a_stamp_changes_with_the_files_and_only_then(tmp_path: Path) -> None:
+    write_photographs(tmp_path, 2)
+    examples = list_examples(tmp_path, "all")
+    before = stamp(tmp_path, examples)
+    assert stamp(tmp_path, list_examples(tmp_path, "all")) == before
+    (tmp_path / "red/000.jpg").write_bytes(b"x")
+    changed = stamp(tmp_path, examples)
+    (tmp_path / "red/000.jpg").unlink()
+    assert len({before, changed, stamp(tmp_path, examples), stamp(tmp_path, examples[1:])}) == 4
 
 
 def test_train_and_test_folders_are_the_parts_where_they_exist(images: Path) -> None:
