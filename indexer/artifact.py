@@ -18,8 +18,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from indexer.catalog import Catalog, Item
 from indexer.search import FloatIndex, open_float_index
-from training.errors import Mismatch, NotReady
+from training import shards
+from training.data import read_bytes
+from training.errors import FC7Error, Mismatch, NotReady
 from training.files import replacing, sha256_of, sync, verify
+from training.preprocess import ImageLimits
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -70,11 +73,22 @@ class OpenIndex:
         """The item's thumbnail, a JPEG file's bytes."""
         return self.thumbnails[item.thumbnail_start : item.thumbnail_start + item.thumbnail_size].tobytes()
 
-    def original(self, item: Item) -> Path | None:
-        """The item's own file, or None where it is gone or its path would lead out of the collection."""
+    def original(self, item: Item) -> Path | bytes | None:
+        """The item's own file, or its bytes where it lies in a tar file.
+
+        None where it is gone or its path would lead out of the collection.
+        """
         root = Path(self.manifest.collection).resolve()
-        path = (root / item.path).resolve()
-        return path if path.is_relative_to(root) and path.is_file() else None
+        place = shards.split(root, item.path)
+        file = (place[0] if place else root / item.path).resolve()
+        if not file.is_relative_to(root) or not file.is_file():
+            return None
+        if place is None:
+            return file
+        try:
+            return read_bytes(root, item.path, ImageLimits.model_validate(self.manifest.limits))
+        except (OSError, FC7Error):
+            return None
 
 
 def new_version(index: Path) -> Path:

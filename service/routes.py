@@ -104,16 +104,19 @@ def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
     responses=_problems(404, 422, 503) | _pictures(*MEDIA_TYPES.values()),
     tags=["items"],
 )
-def item_image(request: Request, item_id: ItemId) -> FileResponse:
+def item_image(request: Request, item_id: ItemId) -> Response:
     """The photograph's own file."""
     index = _engine(request).index
     found = index.catalog.item(item_id)
-    path = index.original(found)
-    if path is None:
+    original = index.original(found)
+    if original is None:
         raise NotFound(
             f"{found.path}, the file of item {item_id}, is gone or leads out of the collection; its thumbnail is still there"
         )
-    return FileResponse(path, media_type=MEDIA_TYPES[found.format], headers=REVALIDATE)
+    media_type = MEDIA_TYPES[found.format]
+    if isinstance(original, bytes):
+        return Response(original, media_type=media_type, headers=REVALIDATE)
+    return FileResponse(original, media_type=media_type, headers=REVALIDATE)
 
 
 @router.get(

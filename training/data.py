@@ -3,22 +3,28 @@
 A data set is a folder. Where it has a `train` folder, `train` and `test` (or `val`) are its parts; elsewhere the parts follow
 from the SHA-256 of each file: a fifth, those whose hash is divisible by 5, is for testing. A file keeps its part
 when others are added, renamed or removed, and two copies of one photograph never end up on both sides.
+
+A tar file (training/shards.py) stands for the photographs in it, as if it were a folder: `shard.tar/member`. Where shards
+directly below the data set's folder have the word `train` in their names, those with `train`, and with `test` or `val`, are its
+parts.
 """
 
 import hashlib
 import os
+import re
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import Final, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import FC7Error, NotReady
+from training import shards
+from training.errors import BadImage, FC7Error, NotReady
 from training.files import sha256_of
 from training.packed import PackedStrings
 from training.preprocess import ImageLimits, Photograph, decode
@@ -26,6 +32,8 @@ from training.preprocess import ImageLimits, Photograph, decode
 Part = Literal["train", "test", "all"]
 TEST_SHARE = 5
 _BLOCK = 2**13
+_PART_WORDS: Final[dict[str, Part]] = {"train": "train", "test": "test", "val": "test"}
+_COMPRESSED: Final = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class ReadResult:
 
     example: Example
     sha256: str  # of the file's bytes; "" where it could not be read
-    size: int  # bytes
+    size: int  # bytes; 0 where it could not be read
     outcome: Photograph | FC7Error
 
 
@@ -90,6 +98,9 @@ def list_examples(root: Path, part: Part) -> Examples:
     if (root / "train").is_dir():
         wanted = {"train": ("train",), "test": ("test", "val"), "all": ("test", "train", "val")}[part]
         examples = _collect(file for name in wanted if (root / name).is_dir() for file in _walk(root / name, f"{name}/"))
+    elif "train" in (parts := _parts_of_shards(root)).values():
+        shards_of_part = sorted(name for name in parts if part in (parts[name], "all"))
+        examples = _collect(file for name in shards_of_part for file in _photographs_in(root / name, name, ""))
     else:
         examples = _collect(_walk(root, ""))
         if part != "all":
@@ -100,17 +111,39 @@ def list_examples(root: Path, part: Part) -> Examples:
 
 
 def stamp(root: Path, examples: Sequence[Example]) -> str:
-    """SHA-256 over the paths, sizes and times of files: equal where nothing about them has changed."""
+    """SHA-256 over the paths, classes, sizes and times of files: equal where nothing about them has changed."""
     root = root.resolve()
     digest = hashlib.sha256(os.fsencode(root))
+    shard, state = "", b""
     for example in examples:
         digest.update(f"\n{example.path}\t{example.label}\t".encode("utf-8", "surrogateescape"))
-        try:
-            status = os.stat(f"{root}/{example.path}")  # noqa: PTH116  a Path for each of a million files takes longer than the rest
-            digest.update(b"%d %d %d" % (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-        except OSError:
-            digest.update(b"gone")
+        if not shard or not example.path.startswith(shard):
+            place = shards.split(root, example.path)
+            shard = f"{example.path.removesuffix(place[1]).rstrip('/')}/" if place else ""
+            state = _state(str(place[0]) if place else f"{root}/{example.path}")
+        digest.update(state)
     return digest.hexdigest()
+
+
+def read_bytes(root: Path, path: str, limits: ImageLimits) -> bytes:
+    """The bytes of one example, a file's or a tar member's.
+
+    Raises OSError where they cannot be read, ImageTooLarge before they are where they are too many, NotFound and BadImage where a
+    shard has no such photograph.
+    """
+    place = shards.split(root, path)
+    if place is None:
+        if _COMPRESSED.search(path):
+            raise BadImage("is a compressed archive; photographs are read from .tar files by position: decompress it to .tar")
+        limits.check_bytes((root / path).stat().st_size)
+        return (root / path).read_bytes()
+    start, size = shards.locate(*place)
+    limits.check_bytes(size)
+    with place[0].open("rb", buffering=0) as file:
+        data = os.pread(file.fileno(), size, start)
+    if len(data) != size:
+        raise BadImage(f"{place[0].name} has been cut short")
+    return data
 
 
 def read_photographs(root: Path, examples: Iterable[Example], limits: ImageLimits) -> Iterator[ReadResult]:
@@ -132,14 +165,12 @@ def read_photographs(root: Path, examples: Iterable[Example], limits: ImageLimit
 
 def read_photograph(root: Path, example: Example, limits: ImageLimits) -> ReadResult:
     """Reads and decodes one example."""
-    path = root / example.path
     sha256, size = "", 0
     if example.shown != example.path:
         return ReadResult(example, sha256, size, FC7Error("its name has bytes that are not printable UTF-8"))
     try:
-        size = path.stat().st_size
-        limits.check_bytes(size)
-        data = path.read_bytes()
+        data = read_bytes(root, example.path, limits)
+        size = len(data)
         sha256 = hashlib.sha256(data).hexdigest()
         return ReadResult(example, sha256, size, decode(data, limits))
     except OSError as error:
@@ -153,13 +184,48 @@ def _are_tests(root: Path, paths: Sequence[str]) -> NDArray[np.bool_]:
 
     def is_test(path: str) -> bool:
         try:
-            return int(sha256_of(root / path), 16) % TEST_SHARE == 0
-        except OSError:
+            place = shards.split(root, path)
+            sha256 = sha256_of(place[0], *shards.locate(*place)) if place else sha256_of(root / path)
+            return int(sha256, 16) % TEST_SHARE == 0
+        except (OSError, FC7Error):
             return False
 
     with ThreadPoolExecutor() as pool:
         blocks = (paths[start : start + _BLOCK] for start in range(0, len(paths), _BLOCK))
         return np.fromiter((test for block in blocks for test in pool.map(is_test, block)), bool, len(paths))
+
+
+def _state(place: str) -> bytes:
+    try:
+        status = os.stat(place)  # noqa: PTH116  a Path for each of a million files takes longer than the rest
+        return b"%d %d %d" % (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    except OSError:
+        return b"gone"
+
+
+def _parts_of_shards(root: Path) -> dict[str, Part]:
+    """The shards directly below a data set's folder that have a part in their names."""
+    parts: dict[str, Part] = {}
+    for entry in root.iterdir():
+        if shards.is_shard_name(entry.name) and not entry.name.startswith(".") and entry.is_file():
+            for word in re.findall("[a-z]+", entry.name.lower()):
+                if word in _PART_WORDS:
+                    parts.setdefault(entry.name, _PART_WORDS[word])
+    return parts
+
+
+def _photographs_in(shard: Path, path: str, label: str) -> Iterator[tuple[str, str]]:
+    """(path, label) of every photograph in a shard, after the shard's own where something is wrong with it."""
+    try:
+        found = shards.scan(shard)
+    except OSError:
+        yield path, label
+        return
+    if found.problem:
+        yield path, label
+    names = shards.class_names(shard.parent)
+    for member, own in zip(found.names, found.labels, strict=True):
+        yield f"{path}/{member}", shards.name_of_class(own, names, shard) or label
 
 
 def _collect(files: Iterable[tuple[str, str]]) -> Examples:
@@ -206,20 +272,30 @@ class _Folder:
             if identity in self.above:  # a link back to a folder above it
                 return
             with os.scandir(self.place) as listing:
-                names = sorted((f"{e.name}/" if _is(e.is_dir) else e.name) for e in listing if _is_shown(e))
+                names = sorted(name for entry in listing if (name := _name(entry)))
         except OSError as error:
             raise NotReady(
                 f"{error.filename} cannot be read: {error.strerror}; make it readable, or move it out of the data set"
             ) from error
         for name in names:
-            if name.endswith("/"):
-                yield _Folder(f"{self.place}/{name[:-1]}", self.prefix + name, self.label or name[:-1], self.above | {identity})
-            else:
+            place = f"{self.place}/{name.rstrip('/')}"
+            if name.endswith("//"):
+                yield from _photographs_in(Path(place), self.prefix + name[:-2], self.label)
+            elif name.endswith("/"):
+                yield _Folder(place, self.prefix + name, self.label or name[:-1], self.above | {identity})
+            elif name != shards.CLASSES or not any(other.endswith("//") for other in names):
                 yield self.prefix + name, self.label
 
 
-def _is_shown(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".") and (_is(entry.is_dir) or _is(entry.is_file))
+def _name(entry: os.DirEntry[str]) -> str:
+    """What an entry is ordered by: a folder with one slash at the end, a shard with two; "" for what is left out."""
+    if entry.name.startswith("."):
+        return ""
+    if _is(entry.is_dir):
+        return f"{entry.name}/"
+    if not _is(entry.is_file):
+        return ""
+    return f"{entry.name}//" if shards.is_shard_name(entry.name) else entry.name
 
 
 def _is(kind: Callable[[], bool]) -> bool:

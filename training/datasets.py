@@ -14,6 +14,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from torchvision import datasets
 
+from training import shards
 from training.data import TEST_SHARE, Example, list_examples
 from training.errors import BadValue, FC7Error, NotReady
 from training.files import sha256_of
@@ -115,6 +116,9 @@ def _make(out: Path, name: str, write: Callable[[Path], None]) -> None:
 def _by_hash(folder: Path, per_class: int) -> list[tuple[str, Example]]:
     """The part of every distinct file that lies in a class's folder."""
     examples = [example for example in list_examples(folder, "all") if example.label]
+    in_shards = [example.shown for example in examples if shards.split(folder, example.path)]
+    if in_shards:
+        raise NotReady(f"{folder} holds photographs in a tar file ({in_shards[0]}); extract it to split them")
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda example: sha256_of(folder / example.path), examples)
         distinct: dict[str, Example] = {}

@@ -57,10 +57,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+def sha256_of(path: Path, start: int = 0, size: int | None = None) -> str:
+    """SHA-256 of a file's bytes, or of `size` of them from `start` on; hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if size is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        file.seek(start)
+        while size and (block := file.read(min(size, 2**20))):
+            digest.update(block)
+            size -= len(block)
+        return digest.hexdigest()
 
 
 def verify(path: Path, size: int, sha256: str, described_by: str) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -223,13 +224,16 @@ def test_an_index_of_another_model_is_refused(index: Path) -> None:
         artifact.check_pair(artifact.open_index(index), "0123456789abcdef")
 
 
-@pytest.mark.parametrize("path", ["../outside.jpg", "/etc/passwd", "link.jpg"])
+@pytest.mark.parametrize("path", ["../outside.jpg", "/etc/passwd", "link.jpg", "../outside.tar/1.jpg", "link.tar/1.jpg"])
 def test_a_path_that_leads_out_of_the_collection_is_not_served(tmp_path: Path, index: Path, path: str) -> None:
     opened = artifact.open_index(index)
     root = tmp_path / "collection"
     root.mkdir()
     (tmp_path / "outside.jpg").touch()
     (root / "link.jpg").symlink_to(tmp_path / "outside.jpg")
+    with tarfile.open(tmp_path / "outside.tar", "w") as tar:
+        tar.add(tmp_path / "outside.jpg", "1.jpg")
+    (root / "link.tar").symlink_to(tmp_path / "outside.tar")
     object.__setattr__(opened, "manifest", opened.manifest.model_copy(update={"collection": str(root)}))
     item = opened.catalog.item(0)
     object.__setattr__(item, "path", path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from fastapi.testclient import TestClient
 from httpx import Response
 from PIL import Image
 
-from indexer import artifact
+from indexer import artifact, build
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.conftest import COLOURS, encoded, photograph
@@ -148,6 +149,22 @@ def test_an_image_or_an_id_is_needed_and_not_both(client: TestClient) -> None:
     assert_problem(client.post("/classify"), 422, "image is missing")
     assert_problem(client.post("/classify", data={"image": "text"}), 422, "image must be an uploaded file, got the text 'text'")
     assert_problem(send(client, "/classify", *[PHOTO] * 5), 422, "at most 4 files")
+
+
+def test_photographs_in_a_tar_file_are_indexed_and_shown(model: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with tarfile.open(tmp_path / "data" / "a.tar", "w") as tar:
+        tar.add(images / "train", ".")
+    build.main(build.BuildSettings(model=model, data=tmp_path / "data", index=tmp_path / "index"))
+    files = sorted((images / "train").rglob("*.jpg"))
+    settings = ServiceSettings(model=model, index=tmp_path / "index")
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        for item_id, path in enumerate(files):
+            assert client.get(f"/items/{item_id}").json()["path"] == f"a.tar/{path.parent.name}/{path.name}"
+            answer = client.get(f"/items/{item_id}/image")
+            assert (answer.content, answer.headers["content-type"]) == (path.read_bytes(), "image/jpeg")
+        (tmp_path / "data" / "a.tar").write_bytes(b"?")
+        assert_problem(client.get("/items/0/image"), 404, "a.tar/blue/000.jpg")
 
 
 @pytest.mark.parametrize("path", ["/items/24", "/items/24/image", "/items/24/thumbnail", "/nowhere"])

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,10 @@ def test_a_folder_that_cannot_be_split_as_asked_says_why(tmp_path: Path, images:
         datasets.main(DatasetSettings(data=str(images), per_class=2, out=out))
     with pytest.raises(BadValue, match="out must be a folder outside of"):
         datasets.main(DatasetSettings(data=data, per_class=1, out=tmp_path / "data" / "out"))
+    with tarfile.open(tmp_path / "data/red/a.tar", "w") as tar:
+        tar.add(tmp_path / "data/red/001.jpg", "1.jpg")
+    with pytest.raises(NotReady, match=r"in a tar file \(red/a\.tar/1\.jpg\); extract it to split them"):
+        datasets.split(tmp_path / "data", 1, out)
     assert not out.exists()
 
 
