@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final
 
 import torch
@@ -153,7 +154,8 @@ def placed(config: AlexNetConfig, devices: str, ranks_a_network: int | None = No
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # the leading rank may decode photographs for hours while the others wait
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=2))
     try:
         mesh = init_device_mesh(device.type, (ranks // size, size), mesh_dim_names=("replica", "column"))
         replica, column = mesh.get_coordinate() or (0, 0)

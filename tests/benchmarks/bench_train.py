@@ -3,6 +3,9 @@
 Each way of training runs in a process of its own, since the C library's allocator is set for a whole process; the processes take
 turns, one timed step each, so that what else the machine does falls on all alike. Figures are medians.
 
+The part `pipeline` times whole epochs of the training loop from JPEG files, --photographs or made ones, beside the same steps on
+one batch that is there already. Each epoch begins with nothing read ahead.
+
 Naive is eager float32, NCHW, torch.nn.LocalResponseNorm over all maps, torch.optim.SGD. Ours is what training.train runs.
 
 Tried, and not kept for gaining less than 2 % of a step: conv1 as a 3 x 3 convolution of 4 x 4 blocks (bfloat16: input 18 -> 11,
@@ -11,11 +14,13 @@ forward 88 -> 72, backward 83 -> 89 ms; float32 forward 132 -> 156 ms).
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,17 +29,28 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from PIL import Image  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from training import draws, lrn, native  # noqa: E402
 from training.alexnet import AlexNet, AlexNetConfig  # noqa: E402
+from training.colour import colour_noise  # noqa: E402
+from training.columns import PlacedNet, Placement  # noqa: E402
+from training.data import list_examples  # noqa: E402
+from training.feed import Batch, Feed  # noqa: E402
 from training.initial import initialise  # noqa: E402
+from training.loop import Run, _step, train_epoch  # noqa: E402
+from training.metrics import Metrics  # noqa: E402
+from training.preprocess import ImageLimits  # noqa: E402
 from training.program import keep_freed_memory  # noqa: E402
 from training.sgd import GROUPS, PaperSGD  # noqa: E402
+from training.views import Keep, prepare_views  # noqa: E402
 
 BATCH: Final = 128
+EPOCH: Final = 8  # steps
 Step = Callable[[], None]
 
 
@@ -136,6 +152,55 @@ def ours(a: Tensor) -> Tensor:
     return lrn.local_response_norm(a, columns=2)
 
 
+def a_run(config: AlexNetConfig) -> Run:
+    net = PlacedNet(config, Placement((torch.device("cpu"),)))
+    whole = AlexNet(config)
+    initialise(whole, "paper", 0)
+    net.load_whole(dict(whole.state_dict()))
+    net.train()
+    return Run(net, paper_sgd(net), bfloat16=True, max_gradient=0)
+
+
+def epoch_of_one_batch() -> Step:
+    run = a_run(AlexNetConfig())
+    x, y = batch(224, 1000)
+    masks = draws.masks(0, 1, 0, BATCH, run.net.config.fc7_width, run.net.config.dropout)
+    one = Batch(0, x.contiguous(memory_format=torch.channels_last), y, masks, BATCH, [])
+
+    def steps() -> None:
+        for _ in range(EPOCH):
+            _step(run, one)
+
+    return steps
+
+
+def epoch_of_files(keep: Keep) -> Step:
+    run = a_run(AlexNetConfig())
+    root, notes = Path(os.environ["BENCH_PHOTOGRAPHS"]), tempfile.mkdtemp()
+    views = prepare_views(root, list_examples(root, "all"), Path(notes), ImageLimits(), keep)
+    chosen_N = torch.arange(EPOCH * BATCH) % len(views.labels_N)
+    feed = Feed(views, chosen_N, views.mean_CHW, run.net.config, BATCH, 0, lambda count: slice(0, count))
+    noise = colour_noise(views.statistics.covariance_33, "eigenvalue")
+    metrics = Metrics(None, False, run.position)
+
+    def steps() -> None:
+        train_epoch(run, feed, noise, metrics, lambda: None)
+        run.position.end_epoch({})
+
+    return steps
+
+
+def make_photographs(folder: Path) -> None:
+    """1024 JPEG files of 320 x 240 pixels, smooth with noise, in two classes."""
+    draw = np.random.default_rng(0)
+    for i in range(EPOCH * BATCH):
+        coarse = draw.normal(128, 50, (12, 16, 3)).clip(0, 255).astype(np.uint8)
+        pixels = np.asarray(Image.fromarray(coarse).resize((320, 240))) + draw.normal(0, 6, (240, 320, 3))
+        path = folder / f"class{i % 2}" / f"{i:04d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+
+
 def naive_small() -> nn.Sequential:
     return small(lambda: [nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True)], naive_lrn)
 
@@ -159,7 +224,13 @@ WAYS: Final[dict[str, dict[str, tuple[bool, Callable[[], Step]]]]] = {
         "ours, float32": (True, lambda: lrn_step(ours, torch.float32, torch.channels_last)),
         "ours, bfloat16": (True, lambda: lrn_step(ours, torch.bfloat16, torch.channels_last)),
     },
+    "pipeline": {
+        "steps alone": (True, epoch_of_one_batch),
+        "files decoded anew": (True, lambda: epoch_of_files("never")),
+        "squares kept": (True, lambda: epoch_of_files("always")),
+    },
 }
+STEPS: Final = {"pipeline": EPOCH}  # that one turn takes, where it is more than one
 
 
 def work(part: str, way: str) -> None:
@@ -194,14 +265,15 @@ def compare(part: str, rounds: int) -> None:
             process.stdin.flush()
             seconds[way].append(answer(process))
     first = statistics.median(next(iter(seconds.values())))
-    print(f"\n{part}: batch {BATCH}, median of {rounds} alternating steps")
+    steps = STEPS.get(part, 1)
+    print(f"\n{part}: batch {BATCH}, median of {rounds} alternating turns, steps a turn: {steps}")
     for way, process in processes.items():
         assert process.stdin
         process.stdin.close()
         median, peak = statistics.median(seconds[way]), answer(process)
         process.wait()
         print(
-            f"  {way:22}{1e3 * median:8.1f} ms  {BATCH / median:8.1f} images/s  {first / median:6.2f}x"
+            f"  {way:22}{1e3 * median:8.1f} ms  {steps * BATCH / median:8.1f} images/s  {first / median:6.2f}x"
             f"   ({1e3 * min(seconds[way]):.1f} to {1e3 * max(seconds[way]):.1f} ms; peak {peak / 2**30:.2f} GiB)",
             flush=True,
         )
@@ -234,6 +306,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--photographs", type=Path, help="image folder for the part `pipeline`; made where not given")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
@@ -241,8 +314,13 @@ def main() -> None:
         return
     commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
     print(f"{machine()}\ncommit {commit.stdout.strip()}; python {' '.join(sys.argv)}")
-    for part in arguments.parts:
-        compare(part, arguments.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["BENCH_PHOTOGRAPHS"] = str(arguments.photographs or folder)
+        os.environ["TMPDIR"] = folder
+        if "pipeline" in arguments.parts and not arguments.photographs:
+            make_photographs(Path(folder))
+        for part in arguments.parts:
+            compare(part, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,46 @@ def test_a_started_run_keeps_frozen_layers_and_takes_new_classes(images: Path, t
         assert torch.equal(before[f"{layer}.weight"], after[f"{layer}.weight"])
     assert not torch.equal(before["conv2.weight"], after["conv2.weight"])
     assert torch.equal(before["preprocess.mean"], after["preprocess.mean"])
+
+
+def damage_after(epochs: int, damage: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has `damage` done once so many epochs are over."""
+    line = train._line
+
+    def and_damage(row: dict[str, float], total: int) -> str:
+        if row["epoch"] == epochs:
+            damage()
+        return line(row, total)
+
+    monkeypatch.setattr("training.train._line", and_damage)
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_a_photograph_that_is_damaged_in_epoch_3_is_skipped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photographs(tmp_path / "data" / "train", 6)
+    victim = tmp_path / "data" / "train" / "green" / "002.jpg"
+    damage_after(2, lambda: victim.write_bytes(victim.read_bytes()[:100]), monkeypatch)
+    train.main(settings(tmp_path / "data", tmp_path / "out", keep="never"))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["skipped"] for row in rows] == [0, 0, 1, 1]
+    assert "skipped train/green/002.jpg: damaged or truncated image" in "".join(capsys.readouterr())
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_a_data_set_that_vanishes_ends_the_run_and_it_goes_on_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, away = tmp_path / "data", tmp_path / "away"
+    write_photographs(data / "train", 6)
+    with monkeypatch.context() as patch:
+        damage_after(2, lambda: data.rename(away), patch)
+        with pytest.raises(NotReady, match=r"data is gone; bring it back, and the same command goes on"):
+            train.main(settings(data, tmp_path / "out", keep="never"))
+    away.rename(data)
+    train.main(settings(data, tmp_path / "out", keep="never"))
+    assert len(losses(tmp_path / "out")) == 4
 
 
 ON_RANKS = """
