@@ -65,9 +65,9 @@ class Model:
         """Softmax over the classes, averaged over 1 or 10 views (paper, section 4.1): uint8 (B, 3, 256, 256) -> (B, classes)."""
         if views == 1:
             centre: Tensor = self.net(self._centre(pixels_BCHW))
-            return centre.softmax(1)
+            return centre.float().softmax(1)
         views_VBCHW = ten_views(pixels_BCHW, self.mean_CHW, self.net.config.input_size)
-        every = [self.net(x_BCHW.contiguous(memory_format=torch.channels_last)).softmax(1) for x_BCHW in views_VBCHW]
+        every = [self.net(x_BCHW.contiguous(memory_format=torch.channels_last)).float().softmax(1) for x_BCHW in views_VBCHW]
         return torch.stack(every).mean(0)
 
     def _centre(self, pixels_BCHW: Tensor) -> Tensor:

@@ -142,6 +142,11 @@ class TrainSettings(Settings):
     def _consistent(self) -> "TrainSettings":
         if self.schedule == "plateau" and not self.validation:
             raise ValueError("schedule=plateau needs a validation share above 0, got validation=0")
+        if self.start:
+            given = [name for name in ("columns", *_KNOBS) if name != "dropout" and getattr(self, name) is not None]
+            if given or self.profile != "paper":
+                name = given[0] if given else "profile"
+                raise ValueError(f"{name} comes with the model of start={self.start}, so it cannot be {getattr(self, name)!r}")
         try:
             self.network(classes=1)
         except ValidationError as error:

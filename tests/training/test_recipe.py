@@ -48,6 +48,7 @@ def test_knobs_change_the_profile() -> None:
     [
         (["--preset", "fast"], "preset must be 'paper', 'source' or 'quick', got 'fast'"),
         (["--validation", "0"], "schedule=plateau needs a validation share above 0"),
+        (["--start", "m", "--pool-size", "2"], "pool_size comes with the model of start=m, so it cannot be 2"),
         (["--pool-size", "1"], "pool_size must be at least pool_stride=2, got 1"),
     ],
 )
