@@ -152,7 +152,11 @@ def placed(config: AlexNetConfig, devices: str, ranks_a_network: int | None = No
         _check_apart(config, "ranks_a_network", size)
     device = found[0]
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        local = int(os.environ["LOCAL_RANK"])
+        if ":" in devices or local >= torch.cuda.device_count():
+            expected = f"cuda under torchrun, each rank taking one of this machine's {torch.cuda.device_count()} CUDA devices"
+            raise BadValue("devices", devices, expected)
+        device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     # the leading rank may decode photographs for hours while the others wait
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=2))
@@ -330,6 +334,8 @@ def _devices(names: str) -> tuple[torch.device, ...]:
         raise BadValue("devices", names, expected) from error
     if len(devices) > 2 or any(device.type not in ("cpu", "cuda") for device in devices):
         raise BadValue("devices", names, expected)
+    if len({device.type for device in devices}) > 1:
+        raise BadValue("devices", names, "two devices of one kind")
     present = torch.cuda.device_count()
     for device in devices:
         if device.type == "cuda" and (device.index or 0) >= present:

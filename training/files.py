@@ -31,7 +31,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """Writes a safetensors file in one step. Raises FC7Error, naming the file, where the disk does not take it."""
     try:
         with replacing(path) as temporary:
+            temporary.touch()
+            readable = temporary.stat().st_mode  # save_file makes files for their owner alone
             save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+            temporary.chmod(readable)
     except SafetensorError as error:
         raise FC7Error(f"{path} cannot be written: {error}") from error
 

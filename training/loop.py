@@ -6,7 +6,7 @@ Legend: B batch, C channels, H height, W width.
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -46,14 +46,18 @@ class Run:
         Raises TrainingDiverged where a weight is not finite, and leaves the file that was there.
         """
         tensors = {f"weight.{name}": tensor for name, tensor in self.net.whole(lambda p: p).items()}
-        for name, tensor in tensors.items():
-            if not tensor.isfinite().all():
-                raise TrainingDiverged(f"{name} is not finite after step {self.position.steps}; the state before it is kept")
+        self.check_finite(tensors)
         velocities = self.net.whole(lambda p: self.optimizer.state[p].get("momentum_buffer", torch.zeros_like(p)))
         tensors |= {f"velocity.{name}": tensor for name, tensor in velocities.items()}
         if self.net.placement.leads:
             described = {"position": asdict(self.position), "rates": self.optimizer.rates(), "settings": settings}
             write_tensors(path, tensors, {name: json.dumps(value, sort_keys=True) for name, value in described.items()})
+
+    def check_finite(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raises TrainingDiverged, naming the first that is not finite."""
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise TrainingDiverged(f"{name} is not finite after step {self.position.steps}; the state before it is kept")
 
     def load(self, path: Path, settings: dict[str, Any]) -> None:
         """Goes on from a written state. Raises Mismatch for a file that is not a state or was made with other settings."""
@@ -105,8 +109,7 @@ def train_epoch(run: Run, feed: Feed, noise: ColourNoise | None, metrics: Metric
     started = time.monotonic()
     for batch in progress(batches, feed.steps() - at.step, f"epoch {at.epoch}", "steps"):
         loss, skipped = run.net.placement.sum_over_all([_step(run, batch), float(len(batch.problems))])
-        for path, reason in batch.problems:
-            tqdm.write(f"skipped {path}: {reason}")
+        _say_skipped(batch)
         seconds = time.monotonic() - started
         started += seconds
         at.add(loss, batch.images, int(skipped), seconds)
@@ -158,14 +161,28 @@ def _logits(run: Run, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def validate(run: Run, feed: Feed) -> dict[str, float]:
-    """Top-1 error and loss on the centre views of held-out photographs."""
+    """Top-1 error and loss on the centre views of held-out photographs.
+
+    Raises TrainingDiverged for a loss that is not finite, FC7Error where more than a tenth of them cannot be read any more.
+    """
     run.net.eval()
-    wrong, loss, images = 0.0, 0.0, 0.0
+    wrong, loss, images, skipped = 0.0, 0.0, 0.0, 0.0
     for batch in progress(feed.validation(), feed.steps(), "validating", "steps"):
         logits = _logits(run, batch)
         labels_B = batch.labels_B.to(logits.device)
         wrong += (logits.argmax(1) != labels_B).sum().item()
         loss += F.cross_entropy(logits, labels_B, reduction="sum").item()
         images += len(labels_B)
-    wrong, loss, images = run.net.placement.sum_over_all([wrong, loss, images])
-    return {"top1_error": wrong / max(images, 1), "validation_loss": loss / max(images, 1)}
+        skipped += len(batch.problems)
+        _say_skipped(batch)
+    wrong, loss, images, skipped = run.net.placement.sum_over_all([wrong, loss, images, skipped])
+    if skipped > MAX_SKIPPED * len(feed.chosen_N):
+        raise FC7Error(f"{skipped:.0f} of {len(feed.chosen_N)} held-out photographs could not be read; see above")
+    if not math.isfinite(loss):
+        raise TrainingDiverged(f"the validation loss is {loss} after epoch {run.position.epoch}; a lower --lr may help")
+    return {"top1_error": wrong / images, "validation_loss": loss / images}
+
+
+def _say_skipped(batch: Batch) -> None:
+    for path, reason in batch.problems:
+        tqdm.write(f"skipped {path}: {reason}")

@@ -1,6 +1,7 @@
 """What a run measures, step by step and epoch by epoch: `steps.jsonl`, `metrics.jsonl`, and TensorBoard where asked for."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -49,10 +50,12 @@ class Metrics:
         self._show("epoch", row, row["epoch"])
 
     def flush(self) -> None:
-        """Hands everything written so far to the system."""
+        """Has everything written so far on the disk."""
         for writer in (self._steps, self._board):
             if writer:
                 writer.flush()
+        if self._steps:
+            os.fsync(self._steps.fileno())
 
     def _write_curve(self, folder: Path) -> None:
         with replacing(folder / EPOCHS) as path:
@@ -73,9 +76,9 @@ def _keep_before(path: Path, epoch: int, step: int) -> None:
             for line in lines:
                 try:
                     row = json.loads(line)
-                except json.JSONDecodeError:  # the last line of a run that was killed while writing it
-                    break
-                if (row["epoch"], row["step"]) >= (epoch, step):
+                    if (row["epoch"], row["step"]) >= (epoch, step):
+                        break
+                except (ValueError, KeyError, TypeError):  # the last line of a run that was killed while writing it
                     break
                 kept.write(line)
 

@@ -1,7 +1,7 @@
 """The recipe of a training run: its settings, the presets that fill them in, and the network that they describe."""
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -60,8 +60,8 @@ class TrainSettings(Settings):
     The defaults are the paper's. `--preset source` follows the released 2012 code and its log; `--preset quick` is for small
     collections and short runs. What you give beside a preset holds.
 
-    Two GPUs: --devices cuda:0,cuda:1, or `torchrun --nproc-per-node 2 -m training.train ...` for a column on each rank; with 4, 6
-    and more ranks, replicas of such pairs share the batch.
+    Two GPUs: --devices cuda:0,cuda:1, or `torchrun --nproc-per-node 2 -m training.train --devices cuda ...` for a column on
+    each rank; with 4, 6 and more ranks, replicas of such pairs share the batch.
     """
 
     model_config = SettingsConfigDict(cli_prog_name="python -m training.train")
@@ -89,9 +89,9 @@ class TrainSettings(Settings):
     start: Path | None = Field(None, description="model to start from, with its network and mean; fc8 is new for other classes")
     frozen: tuple[Layer, ...] = Field((), description="layers that keep their weights, as in conv1,conv2")
 
-    epochs: int = Field(90, ge=1, description="passes over the training part; the paper made about 90")
-    batch_size: int = Field(128, ge=1, description="images a step, over all replicas")
-    lr: float = Field(0.01, gt=0, description="initial learning rate")
+    epochs: int = Field(90, ge=1, le=2**31 - 1, description="passes over the training part; the paper made about 90")
+    batch_size: int = Field(128, ge=1, le=2**31 - 1, description="images a step, over all replicas")
+    lr: float = Field(0.01, gt=0, allow_inf_nan=False, description="initial learning rate")
     bias_lr: float | None = Field(
         None, gt=0, description="learning rate of biases throughout; that of the weights where not given"
     )
@@ -123,7 +123,7 @@ class TrainSettings(Settings):
         None,
         ge=1,
         le=2,
-        description="under torchrun: 2 for a column on each rank, 1 for whole networks; 2 where the number of ranks is even",
+        description="under torchrun: 2 for a column on each rank, 1 for whole networks; 2 where ranks and columns can be paired",
     )
     keep: Keep = Field(
         "auto", description="whether decoded photographs stay in OUT/training (192 KiB each) or are decoded anew each time"
@@ -136,14 +136,22 @@ class TrainSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {**PRESETS.get(given.get("preset", "paper"), {}), **given}
+        preset = PRESETS.get(given.get("preset", "paper"), {})
+        if given.get("start"):  # which brings its own network
+            preset = {name: value for name, value in preset.items() if name not in ("profile", "pixel_scale")}
+        return {**preset, **given}
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainSettings":
         if self.schedule == "plateau" and not self.validation:
             raise ValueError("schedule=plateau needs a validation share above 0, got validation=0")
+        resting = {*self.frozen, "conv1"} if self.schedule == "source" else {*self.frozen}
+        if resting == set(get_args(Layer)):
+            raise ValueError(f"frozen must leave a layer to train, got {','.join(self.frozen)}")
         if self.start:
-            given = [name for name in ("columns", *_KNOBS) if name != "dropout" and getattr(self, name) is not None]
+            given = [
+                name for name in ("columns", "pixel_scale", *_KNOBS) if name != "dropout" and getattr(self, name) is not None
+            ]
             if given or self.profile != "paper":
                 name = given[0] if given else "profile"
                 raise ValueError(f"{name} comes with the model of start={self.start}, so it cannot be {getattr(self, name)!r}")
@@ -154,10 +162,12 @@ class TrainSettings(Settings):
         return self
 
     def network(self, classes: int) -> AlexNetConfig:
-        """The network that the profile and the knobs describe. Raises ValidationError for one that cannot be."""
+        """The network that the profile and the knobs describe. Raises ValueError (also pydantic's) for one that cannot be."""
         changes: dict[str, Any] = {name: value for name in _KNOBS if (value := getattr(self, name)) is not None}
         profile = PROFILES[self.profile]
-        if self.columns is not None and self.columns != profile.columns:
+        if self.columns == 2 and profile.columns == 1:
+            raise ValueError(f"columns must be 1 with profile={self.profile}, got 2")
+        if self.columns == 1 and profile.columns == 2:
             changes |= _HALF
         if self.pixel_scale is not None:
             changes["pixel_scale"] = (self.pixel_scale,) * 3
@@ -165,4 +175,5 @@ class TrainSettings(Settings):
 
     def recorded(self) -> dict[str, Any]:
         """The settings that the result follows from: what a run that goes on must have been started with."""
-        return {**self.model_dump(mode="json", exclude=_CONDUCT), "data": str(self.data.resolve())}
+        start = {"start": str(self.start.resolve())} if self.start else {}
+        return {**self.model_dump(mode="json", exclude=_CONDUCT), "data": str(self.data.resolve()), **start}

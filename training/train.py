@@ -1,5 +1,6 @@
 """Trains AlexNet on an image folder: `python -m training.train --data DIR --out DIR`."""
 
+import hashlib
 import platform
 import shutil
 import time
@@ -18,6 +19,7 @@ from training.checkpoint import Model
 from training.colour import colour_noise
 from training.columns import PlacedNet, Placement, placed, values_exchanged
 from training.data import list_examples
+from training.errors import BadValue
 from training.feed import Feed
 from training.files import exclusively, replacing
 from training.initial import initialise
@@ -38,6 +40,8 @@ TRAINED_ON = "train.sha256"
 def main(settings: TrainSettings) -> None:
     """Trains, or goes on training, or says that it is done; the result is a model folder (training/checkpoint.py)."""
     keep_freed_memory()
+    if settings.out.resolve().is_relative_to(settings.data.resolve()) and not (settings.data / "train").is_dir():
+        raise BadValue("out", str(settings.out), f"a folder outside data={settings.data}, whose files it would become")
     start = checkpoint.load(settings.start, untrained_too=True) if settings.start else None
     config = start.net.config if start else settings.network(classes=1)
     with placed(config, settings.devices, settings.ranks_a_network) as placement:
@@ -51,6 +55,8 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
     finished = settings.out / checkpoint.DESCRIPTION
     if finished.is_file():
         check_settings(finished, checkpoint.read_description(settings.out).training.get("settings", {}), recorded)
+        if placement.leads:
+            shutil.rmtree(settings.out / WORK, ignore_errors=True)
         _say(placement, f"{settings.out} is trained already, with these settings")
         return
     views = _views(settings, placement)
@@ -60,7 +66,11 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
         Feed(views, chosen_N, mean_CHW, run.net.config, settings.batch_size, settings.seed, placement.share)
         for chosen_N in _hold_out(views, settings.validation)
     )
-    keeper = _Keeper(run, settings.out / WORK / STATE, {**recorded, "files": views.files}, settings.save_minutes)
+    if not len(training.chosen_N) or (settings.schedule == "plateau" and not len(validation.chosen_N)):
+        held_out = f"it holds out {len(validation.chosen_N)} of {len(views.labels_N)}"
+        raise BadValue("validation", settings.validation, f"a share that leaves photographs on both sides ({held_out})")
+    followed = {"photographs": _identity(views), "start_model": start and start.fingerprint, "bfloat16": run.bfloat16}
+    keeper = _Keeper(run, settings.out / WORK / STATE, {**recorded, **followed}, settings.save_minutes)
     if keeper.path.is_file():
         run.load(keeper.path, keeper.settings)
         at = run.position
@@ -68,6 +78,7 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
     _say(placement, f"{placement.said()}; {'bfloat16' if run.bfloat16 else 'float32'}")
     _epochs(settings, run, training, validation, keeper)
     weights = run.net.whole(lambda parameter: parameter)
+    run.check_finite(weights)
     if placement.leads:
         net = AlexNet(run.net.config)
         net.load_state_dict(weights)
@@ -92,7 +103,14 @@ def _views(settings: TrainSettings, placement: Placement) -> Views:
     limits = ImageLimits(max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels)
     if not placement.leads:
         placement.wait()
-    views = prepare_views(settings.data, list_examples(settings.data, "train"), settings.out / WORK, limits, settings.keep)
+    views = prepare_views(
+        settings.data,
+        list_examples(settings.data, "train"),
+        settings.out / WORK,
+        limits,
+        settings.keep,
+        only_open=not placement.leads,
+    )
     if placement.leads:
         with replacing(settings.out / TRAINED_ON) as path, path.open("w") as file:
             file.writelines(f"{sha256}  {name}\n" for sha256, name in views.kept())
@@ -101,6 +119,14 @@ def _views(settings: TrainSettings, placement: Placement) -> Views:
             print(f"  rejected {name}: {reason}")
         placement.wait()
     return views
+
+
+def _identity(views: Views) -> str:
+    """SHA-256 over the hashes and paths of the photographs that are trained on."""
+    digest = hashlib.sha256()
+    for sha256, path in views.kept():
+        digest.update(f"{sha256}  {path}\n".encode())
+    return digest.hexdigest()
 
 
 def _hold_out(views: Views, share: float) -> tuple[Tensor, Tensor]:

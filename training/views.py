@@ -34,7 +34,7 @@ from training.statistics import Statistics
 Keep = Literal["auto", "always", "never"]
 _PIXELS, _PASS = "views.u8", "views.safetensors"
 _SQUARE: Final = 3 * SIZE * SIZE  # bytes
-_SAVE_EVERY: Final = 2**16
+_SAVE_EVERY: Final = 2**13
 
 
 @dataclass(frozen=True)
@@ -158,15 +158,25 @@ class _Pass:
         write_tensors(folder / _PASS, tensors, {"source": self.source, "keeps": str(self.keeps), "done": str(self.done)})
 
 
-def prepare_views(root: Path, examples: Examples, folder: Path, limits: ImageLimits, keep: Keep = "auto") -> Views:
+def prepare_views(
+    root: Path, examples: Examples, folder: Path, limits: ImageLimits, keep: Keep = "auto", *, only_open: bool = False
+) -> Views:
     """Passes once over `examples` with notes in `folder`, or opens what an earlier pass over the same files noted there.
 
     `keep` says whether decoded squares stay in `folder`; auto: where they take less than half of the free disk. An interrupted
-    pass goes on. Raises NotReady where fewer than two classes are left, FC7Error where the disk has no room.
+    pass goes on. With `only_open` nothing is written: Mismatch where there is no complete pass over the same files.
+    Raises NotReady where fewer than two classes are left, FC7Error where the disk has no room.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = stamp(root, examples)
-    seen = _resume(folder, f"{files} {limits.model_dump_json()}", len(examples), keep)
+    source = f"{files} {limits.model_dump_json()}"
+    if only_open:
+        found = _load(folder / _PASS)
+        if not found or found.source != source or found.done < len(examples):
+            raise Mismatch(f"the photographs below {root} changed while they were read; run the same command again")
+        seen = found
+    else:
+        seen = _resume(folder, source, len(examples), keep)
     if seen.done < len(examples):
         _pass_over(root, examples, folder, limits, seen)
     usable = examples.take(np.array(seen.positions, np.int64))

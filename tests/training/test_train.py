@@ -1,6 +1,8 @@
 """Training: resumed runs equal uninterrupted ones bit for bit, nothing is lost to a kill, a NaN or other settings."""
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,11 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import write_photographs
+from tests.conftest import SmallConfig, write_photographs
 from training import checkpoint, evaluate, train
+from training.alexnet import AlexNet
 from training.data import list_examples
-from training.errors import Mismatch, NotReady, TrainingDiverged
+from training.errors import BadValue, FC7Error, Mismatch, NotReady, TrainingDiverged
 from training.evaluate import EvaluateSettings, measure
+from training.initial import initialise
 from training.preprocess import ImageLimits, decode
 from training.recipe import TrainSettings
 
@@ -107,7 +111,7 @@ def test_a_run_does_not_go_on_with_other_photographs(tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         train.main(settings(tmp_path / "data", tmp_path / "out"))
     (tmp_path / "data" / "blue").rename(tmp_path / "data" / "zebra")
-    with pytest.raises(Mismatch, match="was made with files="):
+    with pytest.raises(Mismatch, match="was made with photographs="):
         train.main(settings(tmp_path / "data", tmp_path / "out"))
 
 
@@ -295,6 +299,63 @@ def test_a_data_set_that_vanishes_ends_the_run_and_it_goes_on_when_it_is_back(
     away.rename(data)
     train.main(settings(data, tmp_path / "out", keep="never"))
     assert len(losses(tmp_path / "out")) == 4
+
+
+@pytest.mark.usefixtures("few_maps")
+@pytest.mark.parametrize("share", [0.0001, 0.9999])
+def test_a_share_that_holds_out_none_or_all_is_refused_before_the_first_step(images: Path, tmp_path: Path, share: float) -> None:
+    with pytest.raises(BadValue, match=r"validation must be a share that leaves photographs on both sides \(it holds out"):
+        train.main(settings(images, tmp_path, schedule="plateau", validation=share))
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_a_run_goes_on_only_from_the_photographs_and_the_model_that_it_began_with(
+    images: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    median = sorted(path.stat().st_size for path in (images / "train").rglob("*.jpg"))[12]
+    start = tmp_path / "start"
+    shutil.copytree(model, start)
+    monkeypatch.setattr("training.train._line", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(settings(images, tmp_path / "out", start=start))
+    with pytest.raises(Mismatch, match="was made with photographs="):
+        train.main(settings(images, tmp_path / "out", start=start, max_image_bytes=median))
+    net = AlexNet(SmallConfig(classes=3))
+    initialise(net, "fan-in", seed=2)
+    shutil.rmtree(start)
+    checkpoint.save(start, net, ["a", "b", "c"], torch.full((3, 256, 256), 90.0), {}, {})
+    with pytest.raises(Mismatch, match="was made with start_model="):
+        train.main(settings(images, tmp_path / "out", start=start))
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_held_out_photographs_that_are_gone_are_no_perfect_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photographs(tmp_path / "data" / "train", 8)
+
+    def remove_held_out() -> None:
+        for path in (tmp_path / "data").rglob("*.jpg"):
+            if int(hashlib.sha256(path.read_bytes()).hexdigest()[-16:], 16) < 0.4 * 2**64:
+                path.unlink()
+
+    damage_after(1, remove_held_out, monkeypatch)
+    with pytest.raises(FC7Error, match=r"held-out photographs could not be read"):
+        train.main(settings(tmp_path / "data", tmp_path / "out", keep="never", validation=0.4))
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_weights_that_are_not_finite_are_never_written(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match="is not finite"):
+        train.main(settings(images, tmp_path, epochs=1, batch_size=1000, lr=3e38, weight_decay=1000, max_gradient=0))
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_training_does_not_write_among_the_photographs_it_reads(tmp_path: Path) -> None:
+    write_photographs(tmp_path / "flat", 2)
+    with pytest.raises(BadValue, match="out must be a folder outside data="):
+        train.main(settings(tmp_path / "flat", tmp_path / "flat" / "model"))
 
 
 ON_RANKS = """
