@@ -13,10 +13,10 @@ import hashlib
 import os
 import re
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, overload
 
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import shards
+from training.ahead import ahead
 from training.errors import BadImage, FC7Error, NotReady
 from training.files import sha256_of
 from training.packed import PackedStrings
@@ -149,18 +150,8 @@ def read_bytes(root: Path, path: str, limits: ImageLimits) -> bytes:
 def read_photographs(root: Path, examples: Iterable[Example], limits: ImageLimits) -> Iterator[ReadResult]:
     """Reads and decodes examples in order, ahead of the consumer on every core; an unreadable one is a result, not an end."""
     workers = os.cpu_count() or 1
-    ahead: deque[Future[ReadResult]] = deque()
-    with ThreadPoolExecutor(workers, "decode") as pool:
-        try:
-            for example in examples:
-                ahead.append(pool.submit(read_photograph, root, example, limits))
-                if len(ahead) > 16 * workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+    read = partial(read_photograph, root, limits=limits)
+    return ahead(read, examples, workers=workers, waiting=16 * workers, name="decode")
 
 
 def read_photograph(root: Path, example: Example, limits: ImageLimits) -> ReadResult:

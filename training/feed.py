@@ -3,21 +3,21 @@
 Legend: B batch, C channels (RGB), H height, W width, N examples.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from training import draws
+from training.ahead import ahead
 from training.alexnet import AlexNetConfig, Masks
 from training.colour import ColourNoise
 from training.preprocess import SIZE, centre_view, training_view
 from training.views import Views
 
-AHEAD = 2
+_ahead = partial(ahead, workers=1, waiting=2, name="feed")
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,12 @@ class Feed:
         """The batches of an epoch from step `first`, in the order, crops, colours and masks that follow from seed and epoch."""
         order_N = self.chosen_N[draws.order(self.seed, epoch, len(self.chosen_N))]
         picks = order_N.split(self.batch_size)
-        return self._ahead(lambda step: self._training(epoch, step, picks[step], noise), range(first, len(picks)))
+        return _ahead(lambda step: self._training(epoch, step, picks[step], noise), range(first, len(picks)))
 
     def validation(self) -> Iterator[Batch]:
         """Centre views of all photographs, in order."""
         picks = self.chosen_N.split(self.batch_size)
-        return self._ahead(lambda step: self._validation(step, picks[step]), range(len(picks)))
-
-    def _ahead(self, make: Callable[[int], Batch], steps: range) -> Iterator[Batch]:
-        waiting: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(1, "feed") as worker:
-            try:
-                for step in steps:
-                    waiting.append(worker.submit(make, step))
-                    if len(waiting) > AHEAD:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        return _ahead(lambda step: self._validation(step, picks[step]), range(len(picks)))
 
     def _training(self, epoch: int, step: int, picks_B: Tensor, noise: ColourNoise | None) -> Batch:
         config, count = self.config, len(picks_B)

@@ -142,9 +142,10 @@ def _step(run: Run, batch: Batch) -> float:
         norm = run.net.gradient_norm()
         if not norm.isfinite():
             raise TrainingDiverged(f"the gradient is {norm.item()} in epoch {run.position.epoch}; a lower --lr may help")
+        scale = (run.max_gradient / (norm + 1e-6)).clamp(max=1)
         for parameter in run.net.parameters():
             if parameter.grad is not None:
-                parameter.grad *= (run.max_gradient / (norm + 1e-6)).clamp(max=1).to(parameter.device)
+                parameter.grad *= scale.to(parameter.device)
     run.optimizer.step()
     return value
 

@@ -1,6 +1,5 @@
 """Trains AlexNet on an image folder: `python -m training.train --data DIR --out DIR`."""
 
-import hashlib
 import platform
 import shutil
 import time
@@ -21,7 +20,7 @@ from training.columns import PlacedNet, Placement, placed, values_exchanged
 from training.data import list_examples
 from training.errors import BadValue
 from training.feed import Feed
-from training.files import exclusively, replacing
+from training.files import exclusively, replacing, sha256_of
 from training.initial import initialise
 from training.loop import Run, check_settings, train_epoch, validate
 from training.metrics import Metrics
@@ -69,7 +68,11 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
     if not len(training.chosen_N) or (settings.schedule == "plateau" and not len(validation.chosen_N)):
         held_out = f"it holds out {len(validation.chosen_N)} of {len(views.labels_N)}"
         raise BadValue("validation", settings.validation, f"a share that leaves photographs on both sides ({held_out})")
-    followed = {"photographs": _identity(views), "start_model": start and start.fingerprint, "bfloat16": run.bfloat16}
+    followed = {
+        "photographs": sha256_of(settings.out / TRAINED_ON),
+        "start_model": start and start.fingerprint,
+        "bfloat16": run.bfloat16,
+    }
     keeper = _Keeper(run, settings.out / WORK / STATE, {**recorded, **followed}, settings.save_minutes)
     if keeper.path.is_file():
         run.load(keeper.path, keeper.settings)
@@ -119,14 +122,6 @@ def _views(settings: TrainSettings, placement: Placement) -> Views:
             print(f"  rejected {name}: {reason}")
         placement.wait()
     return views
-
-
-def _identity(views: Views) -> str:
-    """SHA-256 over the hashes and paths of the photographs that are trained on."""
-    digest = hashlib.sha256()
-    for sha256, path in views.kept():
-        digest.update(f"{sha256}  {path}\n".encode())
-    return digest.hexdigest()
 
 
 def _hold_out(views: Views, share: float) -> tuple[Tensor, Tensor]:
