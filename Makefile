@@ -1,12 +1,13 @@
 # make demo [DATA=groceries|imagenette|cifar10|FOLDER]   from nothing to a served demo
 # make test                                              the fast suite
 # make check                                             the same, ruff and mypy
+# make bench-search                                      searches beside FAISS's; for a quiet machine
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
 PYTHON ?= python3
 BIN := .venv/bin
 export DATA ?= groceries
 
-.PHONY: demo test check bench-train
+.PHONY: demo test check bench-search bench-train
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -19,15 +20,18 @@ check: test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench-search: .venv/dev
+	$(BIN)/python tests/benchmarks/bench_search.py
+
 bench-train: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_train.py
 
-.venv/demo: pyproject.toml training/native.c
+.venv/demo: pyproject.toml training/native.c indexer/native.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --progress-bar on --editable '.[demo]'
 	@touch $@
 
-.venv/dev: pyproject.toml training/native.c
+.venv/dev: pyproject.toml training/native.c indexer/native.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
 	@touch $@

@@ -1,33 +1,38 @@
 """Builds a searchable index of an image folder: `python -m indexer.build --model DIR --data DIR --index DIR`."""
 
-import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import torch.distributed as dist
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from indexer import artifact
-from indexer.catalog import Item, write_catalog
-from indexer.extract import Shard, extract
-from indexer.search import write_float_index
+from indexer import artifact, deriving, place
+from indexer.assembling import Assembled, Plan, assemble
+from indexer.autoencoder import BITS
+from indexer.deriving import CODES
+from indexer.extract import Extraction
 from training import checkpoint
+from training.checkpoint import Model
 from training.data import Example, Part, list_examples
-from training.errors import FC7Error, NotReady
+from training.errors import BadSettings, BadValue, FC7Error, NotReady
 from training.files import exclusively
 from training.preprocess import ImageLimits
 from training.program import Settings, keep_freed_memory, run_program
 
+_PATIENCE = timedelta(days=7)  # of ranks that are done, for those that are not
+
 
 class BuildSettings(Settings):
-    """Index every photograph of a folder by its FC7 feature, for exact Euclidean search.
+    """Index every photograph of a folder by its FC7 feature, and train an autoencoder that makes short binary codes of them.
 
     The new version is written beside the one in use and takes its place in one step when it is complete. Interrupted, the same
-    command goes on where it was.
+    command goes on where it was. `torchrun --nproc-per-node N -m indexer.build` computes the features in N processes.
     """
 
     model_config = SettingsConfigDict(cli_prog_name="python -m indexer.build")
@@ -36,28 +41,33 @@ class BuildSettings(Settings):
     data: Path = Field(Path("var/images"), description="folder of photographs; subfolders are labels")
     index: Path = Field(Path("var/index"), description="index folder to publish into")
     part: Part = Field("all", description="part of the data set to index")
+    bits: int = Field(128, description=f"bits of the codes: {', '.join(map(str, BITS))}; 0 for no codes, and exact search alone")
+    raw_pixel_codes: bool = Field(False, description="keep raw 32 x 32 pixels and codes of them too, to compare with")
+    shortlist: str = Field(
+        "principal",
+        description="first of the two stages: principal (components in a byte each), codes, or a string of FAISS's "
+        "index_factory or index_binary_factory, such as PCA128,HNSW32 or BIVF256",
+    )
+    store: str = Field(
+        "", description="Milvus to put the items into: milvus://host:port, or a file that ends in .db (extra milvus); empty: disk"
+    )
+    seed: int = Field(0, ge=0, description="seed of the autoencoder and of the samples it is trained and measured on")
+    max_bad_fraction: float = Field(1.0, ge=0, le=1, description="share of files that may be rejected before the build gives up")
     max_image_bytes: int = Field(ImageLimits().max_image_bytes, ge=1, description="largest image file indexed, bytes")
     max_image_pixels: int = Field(ImageLimits().max_image_pixels, ge=1, description="largest image indexed, width x height")
 
+    def plan(self) -> Plan:
+        """What the index is to hold beside the vectors."""
+        shortlist = CODES if self.store else self.shortlist
+        return Plan(self.bits, self.raw_pixel_codes, shortlist, self.seed, self.store)
 
-class _Collected:
-    """Gathers what goes beside the vectors while the shards stream by."""
+    def address(self) -> str:
+        """The store without a token."""
+        return place.parse(self.store).address if self.store else ""
 
-    def __init__(self, thumbnails: Path) -> None:
-        self.items: list[Item] = []
-        self.rejects: list[dict[str, str]] = []
-        self._thumbnails = thumbnails
-
-    def features(self, shards: Iterator[Shard]) -> Iterator[NDArray[np.float32]]:
-        start = 0
-        with self._thumbnails.open("wb") as file:
-            for shard in shards:
-                for fields in shard.items:
-                    self.items.append(Item(id=len(self.items), thumbnail_start=start, **fields))
-                    start += fields["thumbnail_size"]
-                file.write(shard.thumbnails)
-                self.rejects.extend(shard.rejects)
-                yield shard.features_ND
+    def limits(self) -> ImageLimits:
+        """What decoding one image may cost."""
+        return ImageLimits(max_image_bytes=self.max_image_bytes, max_image_pixels=self.max_image_pixels)
 
 
 def main(settings: BuildSettings) -> None:
@@ -66,53 +76,98 @@ def main(settings: BuildSettings) -> None:
     started = time.monotonic()
     checkpoint.read_description(settings.model)
     examples = list_examples(settings.data, settings.part)
-    with exclusively(settings.index):
-        version, kept, rejected = build(settings, examples)
-    seconds = time.monotonic() - started
-    print(
-        f"{kept} photographs indexed, {rejected} rejected, in {seconds:.0f} s ({len(examples) / seconds:.0f} images/s): "
-        f"version {version}, {settings.index / 'current'}"
-    )
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    with nullcontext() if rank else exclusively(settings.index), _together(ranks):
+        model = _preflight(settings, examples)
+        extraction = Extraction(
+            model,
+            settings.data,
+            examples,
+            settings.limits(),
+            settings.raw_pixel_codes,
+            settings.index / artifact.WORK,
+            settings.max_bad_fraction,
+        )
+        extraction.run(rank, ranks)
+        if ranks > 1:
+            dist.barrier()
+        if rank:
+            return
+        built = _assemble(settings, extraction)
+    _report(settings, built, time.monotonic() - started)
 
 
-def build(settings: BuildSettings, examples: Sequence[Example]) -> tuple[int, int, int]:
-    """Indexes `examples`; returns the version and how many were kept and rejected."""
+@contextmanager
+def _together(ranks: int) -> Iterator[None]:
+    if ranks == 1:
+        yield
+        return
+    dist.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _preflight(settings: BuildSettings, examples: Sequence[Example]) -> Model:
+    """Raises FC7Error for what would stop the build later: before the first photograph is read."""
+    if settings.bits not in (0, *BITS):
+        raise BadValue("bits", settings.bits, f"0 or one of {', '.join(map(str, BITS))}")
+    if settings.raw_pixel_codes and not settings.bits:
+        raise BadValue("raw_pixel_codes", True, "given with --bits: it is the length of those codes too")
+    if settings.store and (not settings.bits or settings.raw_pixel_codes):
+        raise BadSettings("store needs bits, and goes without raw_pixel_codes: Milvus searches by the codes of FC7")
+    if settings.store:
+        with place.connected(place.parse(settings.store)):
+            pass
     model = checkpoint.load(settings.model)
     width = model.net.config.fc7_width
-    _check_room(settings.index, len(examples) * width * 4 * 2)
-    limits = ImageLimits(max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels)
-    work = settings.index / "work"
-    partial = artifact.new_version(settings.index)
-    collected = _Collected(partial / artifact.THUMBNAILS)
-    shards = extract(model, settings.data, examples, limits, work)
-    kept = write_float_index(partial / artifact.FLOAT, collected.features(shards), width)
-    with (partial / artifact.REJECTS).open("w") as file:
-        file.writelines(json.dumps(reject) + "\n" for reject in collected.rejects)
-    for reject in collected.rejects[:20]:
-        print(f"rejected {reject['path']}: {reject['reason']}")
-    if not kept:
-        raise NotReady(f"none of the {len(examples)} files below {settings.data} is a photograph that can be indexed")
-    write_catalog(partial / artifact.CATALOG, collected.items)
-    version = artifact.publish(
-        settings.index,
-        partial,
-        model=model.fingerprint,
-        width=width,
-        kept=kept,
-        rejected=len(collected.rejects),
-        collection=str(settings.data.resolve()),
-        limits=limits.model_dump(),
-    )
-    shutil.rmtree(work)
-    if collected.rejects:
-        print(f"all rejected files and their reasons: {settings.index / 'current' / artifact.REJECTS}")
-    return version, kept, len(collected.rejects)
-
-
-def _check_room(index: Path, needed: int) -> None:
-    free = shutil.disk_usage(index).free
+    deriving.check(settings.plan().shortlist, width, settings.bits)
+    settings.index.mkdir(parents=True, exist_ok=True)
+    if not os.access(settings.index, os.W_OK | os.X_OK):
+        raise BadValue("index", str(settings.index), "a folder that can be written to")
+    # twice, in shards and in the version; thumbnails are about 5 kB
+    needed = len(examples) * (width * 4 + 6000) * 2
+    free = shutil.disk_usage(settings.index).free
     if needed > free:
-        raise FC7Error(f"the index needs up to {needed / 1e9:.1f} GB while it is built, {index} has {free / 1e9:.1f} GB left")
+        raise FC7Error(
+            f"the index needs up to {needed / 1e9:.1f} GB while it is built, {settings.index} has {free / 1e9:.1f} GB left"
+        )
+    return model
+
+
+def _assemble(settings: BuildSettings, extraction: Extraction) -> Assembled:
+    built = assemble(
+        settings.index,
+        extraction.shards(),
+        settings.data,
+        extraction.model.net.config.fc7_width,
+        settings.plan(),
+        model=extraction.model.fingerprint,
+        collection=str(settings.data.resolve()),
+        limits=extraction.limits.model_dump(),
+        configuration=settings.model_dump(mode="json") | {"store": settings.address()},
+    )
+    if built.kept:
+        shutil.rmtree(extraction.work)
+    return built
+
+
+def _report(settings: BuildSettings, built: Assembled, seconds: float) -> None:
+    for reject in built.rejects[:20]:
+        print(f"rejected {reject['path']}: {reject['reason']}")
+    files = built.kept + len(built.rejects)
+    if not built.kept:
+        raise NotReady(f"none of the {files} files below {settings.data} is a photograph that can be indexed")
+    if built.rejects:
+        print(f"all rejected files and their reasons: {settings.index / 'current' / artifact.REJECTS}")
+    manifest = artifact.read_manifest(artifact.current(settings.index))
+    for name, value in manifest.recall.items():
+        print(f"recall@10 of {name} against exact search: {value:.4f}")
+    print(
+        f"{built.kept} photographs indexed, {len(built.rejects)} rejected, in {seconds:.0f} s ({files / seconds:.0f} images/s): "
+        f"version {built.version}, {settings.index / 'current'}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""The items of an index: what row i of the float index is a picture of. One SQLite file, written once, read by many threads."""
+"""The items of one segment of an index: what every id is a picture of. One SQLite file, written once, read by many threads."""
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
@@ -7,15 +8,16 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from training.errors import FC7Error, NotFound
+from training.errors import FC7Error
 
 
 @dataclass(frozen=True)
 class Item:
     """One indexed photograph."""
 
-    id: int  # row in the float index, from 0
-    path: str  # below the collection's folder, with forward slashes
+    id: int  # never given to another, even after the item was removed
+    root: str  # the folder that its path is below
+    path: str  # with forward slashes
     label: str  # the folder it lay in; "" for none
     size: int  # bytes
     width: int  # pixels, as stored
@@ -26,6 +28,7 @@ class Item:
     thumbnail_size: int  # bytes
 
 
+_AMONG = "{} IN (SELECT value FROM json_each(?))"
 _NAMES = [field.name for field in fields(Item)]
 _COLUMNS = ", ".join(
     f"{field.name} {'INTEGER' if field.type in (int, 'int') else 'TEXT'} {'PRIMARY KEY' if field.name == 'id' else 'NOT NULL'}"
@@ -33,19 +36,41 @@ _COLUMNS = ", ".join(
 )
 
 
-def write_catalog(path: Path, items: Iterable[Item]) -> int:
-    """Makes the catalogue file; returns how many items it holds."""
-    connection = sqlite3.connect(path)
-    try:
-        with connection:
-            connection.execute(f"CREATE TABLE items ({_COLUMNS}) STRICT")
-            marks = ", ".join("?" * len(_NAMES))
-            cursor = connection.executemany(f"INSERT INTO items VALUES ({marks})", (astuple(item) for item in items))  # noqa: S608
-            return cursor.rowcount if cursor.rowcount > 0 else 0
-    except sqlite3.Error as error:
-        raise FC7Error(f"{path} cannot be written: {error}") from error
-    finally:
-        connection.close()
+class CatalogWriter:
+    """Makes a catalogue file, some items at a time. Raises FC7Error where the disk does not take it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        # a file that is not finished is thrown away, and publishing it flushes it
+        for statement in (
+            "PRAGMA journal_mode=OFF",
+            "PRAGMA synchronous=OFF",
+            f"CREATE TABLE items ({_COLUMNS}) STRICT",
+            "BEGIN",
+        ):
+            self._execute(statement)
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Appends items, whose ids rise."""
+        marks = ", ".join("?" * len(_NAMES))
+        try:
+            self._connection.executemany(f"INSERT INTO items VALUES ({marks})", (astuple(item) for item in items))  # noqa: S608
+        except sqlite3.Error as error:
+            raise FC7Error(f"{self._path} cannot be written: {error}") from error
+
+    def close(self) -> None:
+        """Completes the file."""
+        for name in ("sha256", "label"):
+            self._execute(f"CREATE INDEX items_{name} ON items ({name})")
+        self._execute("COMMIT")
+        self._connection.close()
+
+    def _execute(self, statement: str) -> None:
+        try:
+            self._connection.execute(statement)
+        except sqlite3.Error as error:
+            raise FC7Error(f"{self._path} cannot be written: {error}") from error
 
 
 class Catalog:
@@ -61,26 +86,25 @@ class Catalog:
             self._connection.close()
 
     def __len__(self) -> int:
-        return int(self._rows("SELECT count(*) FROM items", ())[0][0])
+        return int(self._rows("SELECT count(*) FROM items", None)[0][0])
 
-    def item(self, item_id: int) -> Item:
-        """One item. Raises NotFound, naming the id and the range there is."""
-        return self.items([item_id])[0]
+    def items(self, ids: Sequence[int]) -> dict[int, Item]:
+        """Those of `ids` that are here."""
+        rows = self._rows(f"SELECT {', '.join(_NAMES)} FROM items WHERE {_AMONG.format('id')}", ids)  # noqa: S608
+        return {row[0]: Item(*row) for row in rows}
 
-    def items(self, ids: Sequence[int]) -> list[Item]:
-        """Items in the order of `ids`. Raises NotFound for the first that is not there."""
-        marks = ", ".join("?" * len(ids))
-        rows = self._rows(f"SELECT {', '.join(_NAMES)} FROM items WHERE id IN ({marks})", ids)  # noqa: S608
-        found = {row[0]: Item(*row) for row in rows}
-        for item_id in ids:
-            if item_id not in found:
-                raise NotFound(f"no item has the id {item_id}; the index holds {len(self)} items, numbered from 0")
-        return [found[item_id] for item_id in ids]
+    def ids_of_label(self, label: str) -> list[int]:
+        """The items of one label, ascending."""
+        return [row for (row,) in self._rows(f"SELECT id FROM items WHERE {_AMONG.format('label')} ORDER BY id", [label])]  # noqa: S608
+
+    def holding(self, sha256s: Sequence[str]) -> list[tuple[str, int]]:
+        """(SHA-256, id) of the items whose files' hashes are among these."""
+        return self._rows(f"SELECT sha256, id FROM items WHERE {_AMONG.format('sha256')} ORDER BY id", sha256s)  # noqa: S608
 
     def column(self, name: Literal["path", "label", "sha256"]) -> list[str]:
         """One field of every item, in order of id."""
-        return [value for (value,) in self._rows(f"SELECT {name} FROM items ORDER BY id", ())]  # noqa: S608
+        return [value for (value,) in self._rows(f"SELECT {name} FROM items ORDER BY id", None)]  # noqa: S608
 
-    def _rows(self, query: str, values: Sequence[int]) -> list[tuple[Any, ...]]:
+    def _rows(self, query: str, among: Sequence[int] | Sequence[str] | None) -> list[tuple[Any, ...]]:
         with self._lock:
-            return self._connection.execute(query, values).fetchall()
+            return self._connection.execute(query, () if among is None else (json.dumps(list(among)),)).fetchall()

@@ -1,35 +1,50 @@
 """Measures an index with photographs that are not in it: `python -m indexer.evaluate`.
 
-Legend: Q queries, N database, D feature width, K neighbours.
+Legend: Q queries, D feature width, K neighbours.
 """
 
-from collections.abc import Sequence
+import os
+import platform
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
-from pydantic_settings import SettingsConfigDict
-from sklearn.neighbors import NearestNeighbors
-from torch import Tensor
-from torch.nn import functional as F
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode, SettingsConfigDict
 
-from indexer import artifact
+from indexer import artifact, autoencoder, baselines, report, splits
+from indexer.autoencoder import BITS
+from indexer.opening import open_store
+from indexer.queries import Held, Labels, Opened, Queries, ask, hold
+from indexer.report import Report
+from indexer.retrieval import LISTED, Latency, Task, Way, latency
+from indexer.segment import code_bytes
+from indexer.store import Mode, Query, Vectors
 from training import checkpoint
-from training.data import Example, Part, list_examples, read_photographs
-from training.errors import FC7Error, NotReady
-from training.files import replacing
-from training.preprocess import ImageLimits, Photograph
+from training.checkpoint import Model
+from training.data import Examples, Part, list_examples
+from training.errors import BadValue, Mismatch
+from training.preprocess import ImageLimits
 from training.program import Settings, keep_freed_memory, progress, run_program
 
 K = 5
-RAW_SIZE = 32
-BATCH = 64
+_BLOCK: Final = 256
+_BALL_BITS: Final = 32  # the longest codes whose bits are all an address
+_BALL_RADIUS: Final = 2
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class EvaluateSettings(Settings):
-    """Query an index with labelled photographs that it does not hold, beside nearest neighbours on raw 32 x 32 pixels."""
+    """Query an index with labelled photographs that it does not hold: by FC7, by its codes, and by codes as others make them.
+
+    Writes evaluation.json, evaluation.md, evaluation.png, and the splits: which photographs took part, by their SHA-256.
+    """
 
     model_config = SettingsConfigDict(cli_prog_name="python -m indexer.evaluate")
 
@@ -37,114 +52,169 @@ class EvaluateSettings(Settings):
     data: Path = Field(Path("var/images"), description="image folder the queries come from")
     index: Path = Field(Path("var/index"), description="index folder")
     part: Part = Field("test", description="part of the data set to query with")
-
-
-class Report(BaseModel):
-    """Shares of right answers over the queries: of the single best class, and of the five nearest neighbours."""
-
-    index_version: int
-    queries: int
-    database: int
-    classifier_top1: float
-    fc7_nearest_top1: float
-    fc7_precision_at_5: float
-    raw_nearest_top1: float
-    raw_precision_at_5: float
-
-    def table(self) -> str:
-        """The report for a terminal, with ratios to the baseline."""
-        top1, precision = self.raw_nearest_top1 or np.nan, self.raw_precision_at_5 or np.nan
-        rows = [
-            ("AlexNet, centre view", f"{self.classifier_top1:.3f} {self.classifier_top1 / top1:6.2f}x", ""),
-            (
-                "FC7, Euclidean neighbours",
-                f"{self.fc7_nearest_top1:.3f} {self.fc7_nearest_top1 / top1:6.2f}x",
-                f"{self.fc7_precision_at_5:.3f} {self.fc7_precision_at_5 / precision:6.2f}x",
-            ),
-            ("raw 32 x 32 pixels, neighbours", f"{self.raw_nearest_top1:.3f}   1.00x", f"{self.raw_precision_at_5:.3f}   1.00x"),
-        ]
-        head = f"{self.queries} queries, none of them indexed, against {self.database} photographs (x: times the raw pixels)"
-        lines = [f"{name:32s}{top:18s}{p5:18s}".rstrip() for name, top, p5 in [("", "top-1 accuracy", "P@5"), *rows]]
-        return "\n".join([head, *lines])
+    splits: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        (),
+        max_length=2,
+        description="instead of a part: a split of the queries and, after a comma, one of what the index must hold",
+    )
+    bits: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        (),
+        description="lengths of codes to compare, as in 16,28,128; the index's own where not given. An autoencoder is trained on "
+        "what the index holds, for each length that it has not",
+    )
+    raw_pixel_codes: bool = Field(False, description="compare codes of raw 32 x 32 pixels too, at every length")
+    out: Path | None = Field(None, description="folder to write to; the index folder where not given")
 
 
 def main(settings: EvaluateSettings) -> None:
-    """Prints the report and writes it beside the index."""
+    """Prints the report and writes it."""
     keep_freed_memory()
     model = checkpoint.load(settings.model)
-    index = artifact.open_index(settings.index)
-    artifact.check_pair(index, model.fingerprint)
-    report = evaluate(model, index, settings.data, settings.part)
-    with replacing(settings.index / "evaluation.json") as path:
-        path.write_text(report.model_dump_json(indent=2) + "\n")
-    print(report.table())
+    store = open_store(settings.index)
+    artifact.check_pair(store, model.fingerprint)
+    measured = evaluate(model, store, settings)
+    print(f"{measured.table()}\n\n{measured.summary()}\nall figures: {settings.out or settings.index}/evaluation.md")
 
 
-def evaluate(model: checkpoint.Model, index: artifact.OpenIndex, data: Path, part: Part) -> Report:
-    """Queries `index` with one part of a data set; photographs whose bytes are indexed are left out.
-
-    Raises NotReady where no query is left.
-    """
-    indexed = set(index.catalog.column("sha256"))
-    limits = ImageLimits.model_validate(index.manifest.limits)
-    pixels_QCHW, labels = _read(data, list_examples(data, part), limits, indexed)
-    database_labels = np.array(index.catalog.column("label"))
-    features_QD, logits_QK = _forward(model, pixels_QCHW)
-    guesses = np.array(model.classes)[logits_QK.argmax(1)]
-    neighbours = index.vectors.search(features_QD, K).ids_QK
-    raw = _raw_neighbours(index, limits, pixels_QCHW)
-    return Report(
-        index_version=index.version,
-        queries=len(labels),
-        database=len(index.vectors),
-        classifier_top1=float((guesses == labels).mean()),
-        fc7_nearest_top1=precision(database_labels[neighbours[:, :1]], labels),
-        fc7_precision_at_5=precision(database_labels[neighbours], labels),
-        raw_nearest_top1=precision(database_labels[raw[:, :1]], labels),
-        raw_precision_at_5=precision(database_labels[raw], labels),
+def evaluate(model: Model, store: Opened, settings: EvaluateSettings) -> Report:
+    """Measures, and writes what was found and the splits. Raises NotReady where no query is left, BadValue for a wrong length."""
+    for bits in settings.bits:
+        if bits not in (0, *BITS):  # 0 as in the settings of a build: no codes
+            raise BadValue("bits", bits, f"of {', '.join(map(str, BITS))}")
+    limits = ImageLimits.model_validate(store.manifest.limits)
+    examples = _examples(settings, store, limits)
+    held = hold(store)
+    queries = ask(model, held, settings.data, examples, limits)
+    if settings.splits and len(queries.sha256s) < len(examples):
+        raise Mismatch(
+            f"{len(examples) - len(queries.sha256s)} of the {len(examples)} photographs of {settings.splits[0]} cannot be "
+            "queries: the index holds them, or none with their label"
+        )
+    ways, nearest, raw_nearest = _measure(store, held, queries, settings)
+    out = settings.out or settings.index
+    out.mkdir(parents=True, exist_ok=True)
+    measured = Report(
+        index_version=store.version,
+        queries=len(queries.sha256s),
+        database=len(held.items),
+        classifier_top1=float((queries.guesses_Q == queries.labels_Q).mean()),
+        fc7_nearest_top1=precision(nearest[:, :1], queries.labels_Q),
+        fc7_precision_at_5=precision(nearest, queries.labels_Q),
+        raw_nearest_top1=precision(raw_nearest[:, :1], queries.labels_Q),
+        raw_precision_at_5=precision(raw_nearest, queries.labels_Q),
+        configuration=settings.model_dump(mode="json"),
+        machine=_machine(),
+        splits={
+            "queries": splits.write_split(out / "split-queries.txt", queries.sha256s),
+            "database": splits.write_split(out / "split-database.txt", [item.sha256 for item in held.items]),
+        },
+        ways=ways,
+        latencies=list(_latencies(store, queries.features_QD)),
     )
+    measured.write(out)
+    return measured
 
 
-def precision(found_QK: NDArray[np.str_], labels_Q: NDArray[np.str_]) -> float:
+def precision(found_QK: Labels, labels_Q: Labels) -> float:
     """Mean share of the K labels found that are the query's own."""
     return float((found_QK == labels_Q[:, None]).mean())
 
 
-def _read(root: Path, examples: Sequence[Example], limits: ImageLimits, indexed: set[str]) -> tuple[Tensor, NDArray[np.str_]]:
-    pixels, labels = [], []
-    for read in progress(read_photographs(root, examples, limits), len(examples), "reading queries"):
-        if isinstance(read.outcome, Photograph) and read.sha256 not in indexed:
-            pixels.append(read.outcome.pixels_CHW)
-            labels.append(read.example.label)
-    if not labels:
-        raise NotReady(f"below {root} there is no photograph that the index does not hold; queries must be new to it")
-    return torch.stack(pixels), np.array(labels)
+def _examples(settings: EvaluateSettings, store: Opened, limits: ImageLimits) -> Examples:
+    if not settings.splits:
+        return list_examples(settings.data, settings.part)
+    wanted = splits.read_split(settings.splits[0])
+    for path in settings.splits[1:]:
+        splits.check_same(path, [item.sha256 for item in store.items(store.ids().tolist())])
+    return splits.select(settings.data, list_examples(settings.data, "all"), wanted, limits)
 
 
-def _forward(model: checkpoint.Model, pixels_QCHW: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    batches = pixels_QCHW.split(BATCH)
-    features_QD = torch.cat([model.fc7(batch) for batch in progress(batches, len(batches), "FC7 features", "batches")])
-    with torch.inference_mode():
-        return features_QD.numpy(), model.net.fc8(features_QD).numpy()
+def _measure(store: Opened, held: Held, queries: Queries, settings: EvaluateSettings) -> tuple[list[Way], Labels, Labels]:
+    """Every way, and the labels of the five nearest by FC7 and by raw pixels."""
+    numbers = np.unique(np.concatenate([held.labels_N, queries.labels_Q]), return_inverse=True)[1]
+    task = Task(numbers[: len(held.items)], numbers[len(held.items) :])
+    exact, nearest_QK = task.vectors(report.EXACT, held.vectors_ND, queries.features_QD, 4 * store.width)
+    raw, raw_nearest_QK = task.vectors(report.RAW_EXACT, held.pixels_NP, queries.pixels_QP, held.pixels_NP.shape[1])
+    codes = sorted(_code_ways(store, held, queries, task, nearest_QK, settings), key=lambda way: way.bits)
+    ways = [exact, raw, *codes]
+    return ways, held.labels_N[nearest_QK[:, :K]], held.labels_N[raw_nearest_QK[:, :K]]
 
 
-def _raw_neighbours(index: artifact.OpenIndex, limits: ImageLimits, pixels_QCHW: Tensor) -> NDArray[np.int64]:
-    """The baseline: (Q, 5) ids of the nearest by Euclidean distance of 32 x 32 RGB pixels, by scikit-learn."""
-    root = Path(index.manifest.collection)
-    examples = [Example(path, "") for path in index.catalog.column("path")]
-    database = []
-    for read in progress(read_photographs(root, examples, limits), len(examples), "raw pixels"):
-        if not isinstance(read.outcome, Photograph):
-            raise FC7Error(f"{root / read.example.path} was indexed and does not decode any more: {read.outcome}")
-        database.append(_raw(read.outcome.pixels_CHW[None]))
-    nearest = NearestNeighbors(n_neighbors=min(K, len(database)), algorithm="brute").fit(np.concatenate(database))
-    ids: NDArray[np.int64] = nearest.kneighbors(_raw(pixels_QCHW), return_distance=False)
-    return ids
+def _code_ways(
+    store: Opened, held: Held, queries: Queries, task: Task, nearest_QK: NDArray[np.int64], settings: EvaluateSettings
+) -> Iterator[Way]:
+    if _has_two_stages(store):
+        rows_QK = _two_stage(store, held, queries)
+        yield task.lists(report.TWO_STAGE, _shortlist_bits(store), rows_QK, nearest_QK, _bytes(store, "two-stage"))
+    lengths = [bits for bits in settings.bits or (store.bits,) if bits]
+    for bits in lengths:
+        own = bits == store.bits
+        coder = autoencoder.load(store.folder / artifact.AUTOENCODER) if own else autoencoder.train(held.vectors_ND, bits)
+        codes_NW = store.codes(held.ids_N.tolist()) if own else coder.encode(held.vectors_ND)
+        yield task.codes(report.AUTOENCODER, bits, codes_NW, coder.encode(queries.features_QD), nearest_QK)
+    for name, bits, baseline in baselines.fit(held.vectors_ND, lengths):
+        codes = baseline.encode(held.vectors_ND), baseline.encode(queries.features_QD)
+        yield task.codes(name, bits, *codes, nearest_QK)
+    for bits in lengths:
+        own = bits == store.manifest.pixel_bits
+        if own or settings.raw_pixel_codes:
+            coder = (
+                autoencoder.load(store.folder / artifact.PIXEL_AUTOENCODER) if own else autoencoder.train(held.pixels_NP, bits)
+            )
+            codes = coder.encode(held.pixels_NP), coder.encode(queries.pixels_QP)
+            yield task.codes(report.RAW_AUTOENCODER, bits, *codes, nearest_QK)
 
 
-def _raw(pixels_QCHW: Tensor) -> NDArray[np.float32]:
-    small: NDArray[np.float32] = F.adaptive_avg_pool2d(pixels_QCHW.float(), RAW_SIZE).flatten(1).numpy()
-    return small
+def _two_stage(store: Opened, held: Held, queries: Queries) -> NDArray[np.int64]:
+    query = Query(k=min(LISTED, len(store)), mode="two-stage")
+    starts = range(0, len(queries.features_QD), _BLOCK)
+    blocks = (queries.features_QD[start : start + _BLOCK] for start in starts)
+    found = [held.rows(store.search(block, query)) for block in progress(blocks, len(starts), report.TWO_STAGE, "blocks")]
+    return np.concatenate(found)
+
+
+def _latencies(store: Opened, queries_QD: Vectors) -> Iterator[Latency]:
+    modes: list[tuple[Mode, int | None]] = [("exact", None)]
+    if store.bits:
+        modes.append(("code", None))
+    if _has_two_stages(store):
+        modes.append(("two-stage", None))
+    if 0 < store.bits <= _BALL_BITS:
+        modes.append(("ball", _BALL_RADIUS))
+    for mode, radius in modes:
+
+        def search(asked_QD: Vectors, k: int, mode: Mode = mode, radius: int | None = radius) -> object:
+            return store.search(asked_QD, Query(k, mode, radius=radius))
+
+        yield latency(search, queries_QD, mode if radius is None else f"{mode}, radius {radius}", _bytes(store, mode))
+
+
+def _has_two_stages(store: Opened) -> bool:
+    return store.bits > 0 or store.manifest.shortlist is not None
+
+
+def _shortlist_bits(store: Opened) -> int:
+    """Bits of the codes that the short-list is made of; 0 where it is made of something else."""
+    made = store.manifest.shortlist
+    return store.bits if made is None or made.kind == "codes" else 0
+
+
+def _bytes(store: Opened, mode: Mode) -> int:
+    """Bytes an item of what a search in this mode looks through: not of the vectors that a short-list then needs."""
+    if mode == "two-stage" and not _shortlist_bits(store):
+        parts = (artifact.FAISS, artifact.COMPONENTS, artifact.LENGTHS)
+        size = sum(record.bytes for name, record in store.manifest.files.items() if name.endswith(parts))
+        return round(size / len(store))
+    return 4 * store.width if mode == "exact" else code_bytes(store.bits)
+
+
+def _machine() -> str:
+    """The processor, for those who read the times."""
+    try:
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

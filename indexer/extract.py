@@ -1,6 +1,6 @@
 """Photographs -> FC7 features, catalogue entries and thumbnails, a shard at a time; an interrupted run keeps its shards.
 
-Legend: B batch, C channels, H height, W width, N examples, D feature width.
+Legend: B batch, C channels, H height, W width, N examples, D feature width, P raw pixels (32 x 32 RGB).
 """
 
 import hashlib
@@ -17,9 +17,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn import functional as F
 
 from training.checkpoint import Model
 from training.data import Example, ReadResult, read_photographs, stamp
+from training.errors import FC7Error
 from training.files import write_tensors
 from training.preprocess import ImageLimits, Photograph
 from training.program import progress
@@ -27,6 +30,7 @@ from training.program import progress
 SHARD = 1024
 BATCH = 64
 THUMBNAIL = 160
+RAW_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -34,32 +38,71 @@ class Shard:
     """What came of up to 1024 examples."""
 
     features_ND: NDArray[np.float32]
+    pixels_NP: NDArray[np.uint8] | None  # where they were asked for
     items: list[dict[str, Any]]  # the fields of catalog.Item that the file itself gives, one for each row
     thumbnails: bytes  # JPEG files, one after the other, items[i]["thumbnail_size"] bytes each
     rejects: list[dict[str, str]]  # path and reason
 
 
-def extract(model: Model, root: Path, examples: Sequence[Example], limits: ImageLimits, work: Path) -> Iterator[Shard]:
-    """Yields the shards of `examples` in order; those that an earlier run left in `work` for the same files are read back.
+@dataclass(frozen=True)
+class Extraction:
+    """What to extract, and where an interrupted run keeps what it has done."""
 
-    Features are the same whether or not the run was interrupted: batches never cross a shard's edge.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    parts = [examples[start : start + SHARD] for start in range(0, len(examples), SHARD)]
-    paths = [work / f"{_key(model, root, part, limits)}.safetensors" for part in parts]
-    missing = {path for path in paths if not _is_complete(path)}
-    todo = [part for part, path in zip(parts, paths, strict=True) if path in missing]
-    photographs = read_photographs(root, chain.from_iterable(todo), limits)
-    reads = iter(progress(photographs, sum(map(len, todo)), "FC7 features"))
-    for part, path in zip(parts, paths, strict=True):
-        if path in missing:
-            _write(path, _extract(model, islice(reads, len(part))))
-        yield _read(path)
-    next(reads, None)
+    model: Model
+    root: Path
+    examples: Sequence[Example]
+    limits: ImageLimits
+    with_pixels: bool
+    work: Path
+    max_bad_fraction: float = 1.0
+
+    def run(self, share: int = 0, shares: int = 1) -> None:
+        """Writes the shards that are not there yet; of several ranks, each its share of them.
+
+        Features are the same whether or not a run was interrupted, and whoever made which: batches never cross a shard's edge.
+        Raises FC7Error where more files are rejected than allowed.
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        todo = [(part, path) for part, path in list(self._parts())[share::shares] if not _is_complete(path)]
+        photographs = read_photographs(self.root, chain.from_iterable(part for part, _ in todo), self.limits)
+        reads = iter(progress(photographs, sum(len(part) for part, _ in todo), "FC7 features"))
+        rejects: list[dict[str, str]] = []
+        for part, path in todo:
+            shard = shard_of(self.model, islice(reads, len(part)), self.with_pixels)
+            _write(path, shard)
+            self._check(rejects, shard)
+        next(reads, None)
+
+    def shards(self) -> Iterator[Shard]:
+        """The shards of all examples, in order, that runs have written. Raises FC7Error like `run`."""
+        rejects: list[dict[str, str]] = []
+        for _, path in self._parts():
+            shard = _read(path)
+            self._check(rejects, shard)
+            yield shard
+
+    def _check(self, rejects: list[dict[str, str]], shard: Shard) -> None:
+        rejects += shard.rejects
+        if len(rejects) > self.max_bad_fraction * len(self.examples):
+            raise FC7Error(
+                f"{len(rejects)} of {len(self.examples)} files are rejected so far, more than max_bad_fraction="
+                f"{self.max_bad_fraction} of them, the first {rejects[0]['path']}: {rejects[0]['reason']}; nothing is published"
+            )
+
+    def _parts(self) -> Iterator[tuple[Sequence[Example], Path]]:
+        for start in range(0, len(self.examples), SHARD):
+            part = self.examples[start : start + SHARD]
+            yield part, self.work / f"{self._key(part)}.safetensors"
+
+    def _key(self, part: Sequence[Example]) -> str:
+        facts = f"{self.model.fingerprint}\n{self.limits.model_dump_json()}\n{self.with_pixels}\n{stamp(self.root, part)}"
+        return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
-def _extract(model: Model, reads: Iterator[ReadResult]) -> Shard:
+def shard_of(model: Model, reads: Iterator[ReadResult], with_pixels: bool) -> Shard:
+    """Features, catalogue entries and thumbnails of photographs that have been read, and the reasons of those that could not."""
     features = [np.empty((0, model.net.config.fc7_width), np.float32)]
+    raw = [np.empty((0, 3 * RAW_SIZE**2), np.uint8)]
     items: list[dict[str, Any]] = []
     thumbnails: list[bytes] = []
     rejects: list[dict[str, str]] = []
@@ -73,8 +116,16 @@ def _extract(model: Model, reads: Iterator[ReadResult]) -> Shard:
             else:
                 rejects.append({"path": read.example.shown, "reason": str(read.outcome)})
         if pixels:
-            features.append(model.fc7(torch.stack(pixels)).numpy())
-    return Shard(np.concatenate(features), items, b"".join(thumbnails), rejects)
+            pixels_BCHW = torch.stack(pixels)
+            features.append(model.fc7(pixels_BCHW).numpy())
+            raw.append(raw_pixels(pixels_BCHW))
+    return Shard(np.concatenate(features), np.concatenate(raw) if with_pixels else None, items, b"".join(thumbnails), rejects)
+
+
+def raw_pixels(pixels_BCHW: Tensor) -> NDArray[np.uint8]:
+    """The squares at 32 x 32 pixels, by the mean of each 8 x 8: uint8 (B, 3, 256, 256) -> (B, 3072)."""
+    small: NDArray[np.uint8] = F.adaptive_avg_pool2d(pixels_BCHW.float(), RAW_SIZE).round().to(torch.uint8).flatten(1).numpy()
+    return small
 
 
 def _fields(read: ReadResult, photograph: Photograph, thumbnail_size: int) -> dict[str, Any]:
@@ -97,14 +148,11 @@ def _thumbnail(photograph: Photograph) -> bytes:
     return buffer.getvalue()
 
 
-def _key(model: Model, root: Path, part: Sequence[Example], limits: ImageLimits) -> str:
-    parts = f"{model.fingerprint}\n{limits.model_dump_json()}\n{stamp(root, part)}"
-    return hashlib.sha256(parts.encode()).hexdigest()[:32]
-
-
 def _write(path: Path, shard: Shard) -> None:
     thumbnails = torch.from_numpy(np.frombuffer(bytearray(shard.thumbnails), np.uint8))
     tensors = {"features": torch.from_numpy(shard.features_ND), "thumbnails": thumbnails}
+    if shard.pixels_NP is not None:
+        tensors["pixels"] = torch.from_numpy(shard.pixels_NP)
     write_tensors(path, tensors, {"items": json.dumps(shard.items), "rejects": json.dumps(shard.rejects)})
 
 
@@ -121,6 +169,7 @@ def _read(path: Path) -> Shard:
         metadata = file.metadata()
         return Shard(
             file.get_tensor("features"),
+            file.get_tensor("pixels") if "pixels" in file.keys() else None,  # noqa: SIM118  not a dict
             json.loads(metadata["items"]),
             file.get_tensor("thumbnails").tobytes(),
             json.loads(metadata["rejects"]),

@@ -1,117 +1,198 @@
-"""Nearest neighbours behind one protocol: distances first, ties by id.
+"""One search over all segments of an index on disk: every mode, filters and pages; distances first, ties by id.
 
-Legend: N database vectors, Q queries, D feature width (4096), K neighbours.
+Legend: N rows, Q queries, D feature width, K neighbours, W bytes of a code, R rows of a short-list.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import FC7Error, Mismatch
+from indexer import scan
+from indexer.ranking import Ids, Keys, cut, euclidean, hamming, most_squared, stack
+from indexer.scan import Buckets
+from indexer.segment import Segment
+from indexer.shortlist import Shortlist
+from indexer.store import Hits, Mode, Query, Vectors
+from training.errors import BadValue
 
-Vectors = NDArray[np.float32]
-# Rows fetched beyond K, so that ties at the edge seldom need a second search.
-_SPARE = 16
-# How far FAISS's float32 squared distances may be off, as a share of the squared lengths: it subtracts inner products.
-_SLACK = 1e-5
-# Vectors looked at together, so that memory does not grow with the index or with ties.
-_BLOCK = 1024
-
-
-@dataclass(frozen=True)
-class Hits:
-    """The neighbours of Q queries, nearest first; equal distances in order of id."""
-
-    distances_QK: NDArray[np.float32]  # Euclidean
-    ids_QK: NDArray[np.int64]
+Codes = NDArray[np.uint8]
+Mask = NDArray[np.uint8]
+# How much longer a short-list becomes when it did not give as many neighbours as were asked for.
+_GROWTH: Final = 4
+_MEASURED_K: Final = 10  # neighbours that the length of a short-list was measured for
+_LABELS_KEPT: Final = 32
+_MOST_BITS: Final = 2**16
 
 
-class SearchIndex(Protocol):
-    """What the service and the evaluation search with."""
+class Searcher:
+    """Searches segments as one collection."""
 
-    def __len__(self) -> int:
-        """Items that can be found."""
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        shortlists: Sequence[Shortlist | None],
+        length: int,
+        bits: int,
+        deleted: NDArray[np.int64],
+    ) -> None:
+        """`shortlists` has one a segment, None where all its rows are compared exactly; `length` is R for 10 neighbours."""
+        self._segments = segments
+        self._shortlists = shortlists
+        self._length, self._bits = length, bits
+        self._longest = max(map(len, segments), default=0)
+        self._live = [_live(segment, deleted) for segment in segments]
+        self._of_label = lru_cache(_LABELS_KEPT)(self._find_label)
+        self._buckets: dict[int, Buckets] = {}
 
-    def search(self, queries_QD: Vectors, k: int) -> Hits:
-        """The min(k, N) nearest items of each float32 (Q, D) query."""
+    def needs_codes(self, mode: Mode) -> bool:
+        """Whether a search in this mode goes by the codes of its queries."""
+        by_code = (shortlist for shortlist in self._shortlists if shortlist is not None and shortlist.by_code)
+        return mode in ("code", "ball") or (mode == "two-stage" and any(by_code))
 
-    def vector(self, item: int) -> Vectors:
-        """The stored vector of one item, float32 (D,)."""
+    def search(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query) -> Hits:
+        """The hits of each float32 (Q, D) vector; `codes_QW` are its codes, where they are needed.
 
-
-class FloatIndex:
-    """Exact Euclidean search over float32 vectors in a FAISS flat index; ids are row numbers."""
-
-    def __init__(self, index: Any) -> None:
-        self._index = index
-        flat = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
-        self._vectors_ND: Vectors = flat.reshape(index.ntotal, index.d)
-        self._vectors_ND.flags.writeable = False
-        blocks = (self._vectors_ND[start : start + _BLOCK] for start in range(0, len(self), _BLOCK))
-        self._longest = max((float(np.einsum("nd,nd->n", block, block).max()) for block in blocks), default=0.0)
-
-    def __len__(self) -> int:
-        return len(self._vectors_ND)
-
-    @property
-    def width(self) -> int:
-        """Components of a vector."""
-        return int(self._vectors_ND.shape[1])
-
-    def vector(self, item: int) -> Vectors:
-        """The stored vector of one item, float32 (D,)."""
-        vector: Vectors = self._vectors_ND[item]
-        return vector
-
-    def search(self, queries_QD: Vectors, k: int) -> Hits:
-        """The min(k, N) nearest items of each float32 (Q, D) query.
-
-        FAISS proposes, and distances are then taken anew from the differences in float64: an item is at distance 0 from itself,
-        equal vectors are at equal distances, and no answer depends on how many queries came together.
+        Raises BadValue where the index has no codes.
         """
-        k = min(k, len(self))
-        rows = [self._exact(query, k) for query in np.ascontiguousarray(queries_QD, np.float32)]
-        return Hits(
-            np.array([distances for distances, _ in rows], np.float32).reshape(-1, k),
-            np.array([ids for _, ids in rows], np.int64).reshape(-1, k),
-        )
+        if codes_QW is None and query.mode in ("code", "ball"):
+            raise BadValue(
+                "mode", query.mode, "exact or two-stage: this index has no codes; `indexer.build --bits 128` makes them"
+            )
+        masks = self._live if query.label is None else self._of_label(query.label)
+        match query.mode:
+            case "exact":
+                return self._exact(queries_QD, query, masks)
+            case "code":
+                assert codes_QW is not None  # noqa: S101
+                return self._code(codes_QW, query, masks)
+            case "ball":
+                assert codes_QW is not None  # noqa: S101
+                return self._ball(codes_QW, query, masks)
+            case "two-stage":
+                return self._two_stage(queries_QD, codes_QW, query, masks)
 
-    def _exact(self, query_D: Vectors, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        slack = _SLACK * (float(query_D @ query_D) + self._longest)
-        fetch = k + _SPARE
+    def _exact(self, queries_QD: Vectors, query: Query, masks: list[Mask | None]) -> Hits:
+        found = []
+        for segment, mask in zip(self._segments, masks, strict=True):
+            after, most = _row_after(segment, query), most_squared(query)
+            squared, rows = scan.exact(segment.vectors_ND, queries_QD, min(query.k, len(segment)), mask, after, most)
+            found.append((squared, _ids(segment, rows)))
+        return euclidean(_merge(found, len(queries_QD), query.k))
+
+    def _code(self, codes_QW: Codes, query: Query, masks: list[Mask | None]) -> Hits:
+        found = []
+        for segment, mask in zip(self._segments, masks, strict=True):
+            assert segment.codes_NW is not None  # noqa: S101
+            after, most = _row_after(segment, query), query.max_distance
+            code_after = None if after is None else (int(after[0]), after[1])
+            limit = None if most is None else int(min(most, _MOST_BITS))
+            distances, rows = scan.hamming(segment.codes_NW, codes_QW, min(query.k, len(segment)), mask, code_after, limit)
+            found.append((np.where(rows < 0, np.inf, distances), _ids(segment, rows)))
+        return hamming(_merge(found, len(codes_QW), query.k))
+
+    def _ball(self, codes_QW: Codes, query: Query, masks: list[Mask | None]) -> Hits:
+        radius = query.radius or 0
+        if query.max_distance is not None:
+            radius = int(min(radius, query.max_distance))
+        rows_of_query, visited = [], []
+        for code_W in codes_QW:
+            parts, count = [], 0
+            for number, (segment, mask) in enumerate(zip(self._segments, masks, strict=True)):
+                distances, rows, looked = self._buckets_of(number).ball(code_W, radius, mask)
+                parts.append((distances.astype(np.float64), segment.ids_N[rows]))
+                count += looked
+            rows_of_query.append(cut(parts, query))
+            visited.append(count)
+        return hamming(stack(rows_of_query), np.array(visited, np.int64))
+
+    def _two_stage(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query, masks: list[Mask | None]) -> Hits:
+        lists = []
+        for i in range(len(queries_QD)):
+            code = None if codes_QW is None else codes_QW[i : i + 1]
+            lists.append(self._refined(queries_QD[i : i + 1], code, query, masks))
+        return euclidean(stack(lists))
+
+    def _refined(self, query_1D: Vectors, code_1W: Codes | None, query: Query, masks: list[Mask | None]) -> tuple[Keys, Ids]:
+        """The hits of one query in two stages.
+
+        The short-list grows with the neighbours asked for, those of earlier pages counted in, until it gives as many or has all.
+        """
+        length, found = self._length_for(query.k), -1
         while True:
-            proposed, ids = self._index.search(query_D[None], min(fetch, len(self)))
-            ids = np.sort(ids[0])
-            blocks = (ids[start : start + _BLOCK] for start in range(0, len(ids), _BLOCK))
-            squared = np.concatenate([np.square(self._vectors_ND[rows] - query_D.astype(np.float64)).sum(1) for rows in blocks])
-            order = np.argsort(squared, kind="stable")[:k]
-            if fetch >= len(self) or proposed[0, -1] > squared[order[-1]] + slack:
-                return np.sqrt(squared[order]), ids[order]
-            fetch *= 4
+            parts = [self._stage(n, query_1D, code_1W, query, length, masks[n]) for n in range(len(self._segments))]
+            earlier = 0 if query.after is None else sum(int((keys <= query.after[0]).sum()) for keys, _ in parts)
+            keys, ids = cut(parts, query)
+            enough = len(ids) == query.k and length >= self._length_for(earlier + query.k)
+            stuck = query.max_distance is not None and earlier + len(ids) == found
+            if enough or stuck or length >= self._longest:
+                return keys, ids
+            length, found = max(length * _GROWTH, self._length_for(earlier + query.k)), earlier + len(ids)
+
+    def _length_for(self, neighbours: int) -> int:
+        return max(self._length, self._length * neighbours // _MEASURED_K)
+
+    def _stage(
+        self, number: int, query_1D: Vectors, code_1W: Codes | None, query: Query, length: int, mask: Mask | None
+    ) -> tuple[Keys, Ids]:
+        segment, shortlist = self._segments[number], self._shortlists[number]
+        most = most_squared(query)
+        if shortlist is None or length >= len(segment):
+            after = _row_after(segment, query)
+            squared, rows = scan.exact(segment.vectors_ND, query_1D, min(query.k, len(segment)), mask, after, most)
+            here = rows[0] >= 0
+            return squared[0][here], segment.ids_N[rows[0][here]]
+        rows = shortlist.candidates(query_1D, code_1W, length, mask)[0]
+        rows = np.sort(rows[rows >= 0])
+        squared = scan.distances(segment.vectors_ND, query_1D[0], rows)
+        if most is not None:
+            near = squared <= most
+            squared, rows = squared[near], rows[near]
+        return squared, segment.ids_N[rows]
+
+    def _buckets_of(self, number: int) -> Buckets:
+        if number not in self._buckets:
+            codes = self._segments[number].codes_NW
+            assert codes is not None  # noqa: S101
+            self._buckets[number] = Buckets(codes, self._bits)
+        return self._buckets[number]
+
+    def _find_label(self, label: str) -> list[Mask | None]:
+        masks: list[Mask | None] = []
+        for segment, live in zip(self._segments, self._live, strict=True):
+            mask = np.zeros(len(segment), np.uint8)
+            mask[segment.rows_of(np.array(segment.catalog.ids_of_label(label), np.int64))] = 1
+            masks.append(mask if live is None else mask & live)
+        return masks
 
 
-def write_float_index(path: Path, blocks: Any, width: int) -> int:
-    """Writes float32 (n, width) blocks, in order, as one FAISS flat L2 index; returns how many rows it holds."""
-    index = faiss.IndexFlatL2(width)
-    for block_ND in blocks:
-        index.add(np.ascontiguousarray(block_ND, np.float32))
-    try:
-        faiss.write_index(index, str(path))
-    except RuntimeError as error:
-        raise FC7Error(f"{path} cannot be written: {error}") from error
-    return int(index.ntotal)
+def _live(segment: Segment, deleted: NDArray[np.int64]) -> Mask | None:
+    rows = segment.rows_of(deleted)
+    if not len(rows):
+        return None
+    mask = np.ones(len(segment), np.uint8)
+    mask[rows] = 0
+    return mask
 
 
-def open_float_index(path: Path) -> FloatIndex:
-    """Opens a flat L2 index memory-mapped: replicas on one machine share its pages. Raises Mismatch for another kind of index."""
-    try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:
-        raise Mismatch(f"{path} is not a FAISS index: {error}") from error
-    if not isinstance(index, faiss.IndexFlatL2):
-        raise Mismatch(f"{path} holds a {type(index).__name__}, expected an IndexFlatL2")
-    return FloatIndex(index)
+def _ids(segment: Segment, rows_QK: Ids) -> Ids:
+    if not len(segment):
+        return rows_QK
+    return np.where(rows_QK < 0, -1, segment.ids_N[rows_QK])
+
+
+def _row_after(segment: Segment, query: Query) -> tuple[float, int] | None:
+    """Query.after in the rows of a segment: of its equals in distance, what comes after has a higher id, and so a higher row."""
+    if query.after is None:
+        return None
+    return query.after[0], int(np.searchsorted(segment.ids_N, query.after[1], "right")) - 1
+
+
+def _merge(parts: Sequence[tuple[Keys, Ids]], queries: int, k: int) -> tuple[Keys, Ids]:
+    """(Q, K) hits of each segment -> the first k of all of them."""
+    keys = np.concatenate([np.full((queries, 0), np.inf), *(keys for keys, _ in parts)], 1)
+    ids = np.concatenate([np.full((queries, 0), -1, np.int64), *(ids for _, ids in parts)], 1)
+    order = np.lexsort((ids, keys), axis=1)[:, :k]
+    return np.take_along_axis(keys, order, 1), np.take_along_axis(ids, order, 1)

@@ -12,14 +12,15 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
-from service import __version__, errors, routes
+from service import __version__, errors, items, neighbors, routes
 from service.engine import Engine
 from service.limits import AnswerHead, LimitBody, SecureHeaders
 from service.settings import ServiceSettings
 
 WEB = Path(__file__).parent / "web"
 DESCRIPTION = """Classifies photographs with the two-GPU AlexNet of 2012, finds their nearest neighbours among an indexed
-collection by Euclidean distance of 4096-d FC7 features, and shows what the first layer has learned.
+collection by Euclidean distance of 4096-d FC7 features or by Hamming distance of short codes, lets the collection grow and
+shrink, and shows what the first layer has learned.
 
 Errors are application/problem+json and name the field and the value."""
 
@@ -29,7 +30,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.engine = await run_in_threadpool(Engine, settings.model, settings.index, settings.limits())
+        app.state.engine = await run_in_threadpool(Engine, settings)
         try:
             yield
         finally:
@@ -38,7 +39,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app = FastAPI(title="FC7", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings = settings
     errors.install(app)
-    app.include_router(routes.router)
+    for module in (routes, neighbors, items):
+        app.include_router(module.router)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=WEB), name="web")
     app.openapi = partial(_describe, app)  # type: ignore[method-assign]

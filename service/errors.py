@@ -15,6 +15,7 @@ from training.program import expected
 
 MEDIA_TYPE = "application/problem+json"
 LONGEST_VALUE = 100
+RETRY_AFTER_S = 5
 _STATUS: dict[type[FC7Error], HTTPStatus] = {
     NotAnImage: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     BadImage: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -53,7 +54,7 @@ def install(app: FastAPI) -> None:
 
 async def _on_ours(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, FC7Error)  # noqa: S101
-    return answer(problem(error))
+    return answer(problem(error), {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, Busy) else None)
 
 
 async def _on_validation(_request: Request, error: Exception) -> JSONResponse:

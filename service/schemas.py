@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from indexer.store import Mode
+
 
 class FieldError(BaseModel):
     """One wrong value of a request."""
@@ -52,8 +54,8 @@ class ItemAnswer(BaseModel):
     """An indexed photograph."""
 
     id: int = Field(examples=[17])
-    path: str = Field(description="below the collection's folder", examples=["train/Granny-Smith/0a1b2c3d4e5f6071.jpg"])
-    label: str = Field(description="the folder it lies in", examples=["Granny-Smith"])
+    path: str = Field(description="below the folder that it was added from", examples=["train/Granny-Smith/0a1b2c3d4e5f6071.jpg"])
+    label: str = Field(description="the folder it lies in, or what it was uploaded with", examples=["Granny-Smith"])
     width: int = Field(description="pixels", examples=[348])
     height: int = Field(description="pixels", examples=[348])
     size: int = Field(description="bytes", examples=[18231])
@@ -67,7 +69,7 @@ class Neighbor(BaseModel):
     """A photograph near a query."""
 
     id: int = Field(examples=[17])
-    distance: float = Field(description="Euclidean, between FC7 features", examples=[12.5])
+    distance: float = Field(description="between FC7 features, or bits between codes: as `metric` says", examples=[12.5])
     label: str = Field(examples=["Granny-Smith"])
     path: str = Field(examples=["train/Granny-Smith/0a1b2c3d4e5f6071.jpg"])
     image: str = Field(examples=["/items/17/image"])
@@ -79,6 +81,8 @@ class NeighborsOfOne(BaseModel):
 
     name: str = Field(description="the file name that was sent, or the id that was given", examples=["apple.jpg"])
     neighbors: list[Neighbor] | None = Field(None, description="nearest first; equal distances in order of id")
+    buckets: int | None = Field(None, description="with mode=ball, how many codes were looked up")
+    next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
     error: Problem | None = None
 
 
@@ -87,8 +91,40 @@ class NeighborsAnswer(BaseModel):
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
     index_version: int = Field(examples=[1])
-    metric: Literal["euclidean"] = "euclidean"
+    mode: Mode = Field(description="how it was searched", examples=["exact"])
+    metric: Literal["euclidean", "hamming"]
     results: list[NeighborsOfOne]
+
+
+class DuplicatesAnswer(BaseModel):
+    """The answer of GET /items/{id}/duplicates."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[1])
+    mode: Mode = Field(description="how it was searched", examples=["exact"])
+    metric: Literal["euclidean"] = "euclidean"
+    id: int = Field(description="the item that the others are near", examples=[17])
+    max_distance: float = Field(description="how far a near-duplicate may be", examples=[8.25])
+    neighbors: list[Neighbor] = Field(description="nearest first; equal distances in order of id")
+    next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
+
+
+class AddedImage(BaseModel):
+    """The item that one photograph became, or why there is none."""
+
+    name: str = Field(description="the file name that was sent", examples=["apple.jpg"])
+    id: int | None = Field(None, examples=[17])
+    known: bool | None = Field(
+        None, description="whether the very same file was in the index already, and keeps its id and label"
+    )
+    error: Problem | None = None
+
+
+class AddAnswer(BaseModel):
+    """The answer of POST /items: one result for each photograph, in the order sent."""
+
+    index_version: int = Field(description="of the index with these in it", examples=[2])
+    results: list[AddedImage]
 
 
 class KernelAnswer(BaseModel):
@@ -128,7 +164,11 @@ class IndexInfo(BaseModel):
     items: int
     rejected: int
     width: int = Field(description="components of a feature")
+    bits: int = Field(description="of a short code; 0 where there are none")
     bytes: int = Field(description="size of all its files")
+    mode: Mode = Field(description="of a search that names none")
+    reason: str = Field(description="why it is searched so")
+    recall: dict[str, float] = Field(description="of the other modes against exact search, as measured when it was built")
 
 
 class InfoAnswer(BaseModel):

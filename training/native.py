@@ -30,8 +30,13 @@ class _Shape(ctypes.Structure):
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled native.c beside this module; None where there is none that loads: PyTorch's operations then serve."""
+    return compiled_beside(__file__)
+
+
+def compiled_beside(module: str) -> ctypes.CDLL | None:
+    """The library `_native` that an installation compiled beside a module's file; None where there is none that loads."""
     for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_native{suffix}")
+        path = Path(module).with_name(f"_native{suffix}")
         if path.is_file():
             with suppress(OSError):
                 return ctypes.CDLL(str(path))

@@ -18,10 +18,16 @@ function upload(path, file) {
   return call(path, { method: "POST", body: form });
 }
 
+// One page of neighbours: { neighbors, next, metric }. Options left empty are the service's own.
+async function neighbors(ask, options) {
+  const given = Object.entries(options).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const answer = await ask(`/neighbors?${new URLSearchParams(given)}`);
+  return { ...answer.results[0], metric: answer.metric };
+}
+
 export const info = () => call("/info");
 export const filters = () => call("/filters");
 export const item = (id) => call(`/items/${id}`);
 export const classify = async (file, views) => (await upload(`/classify?top=5&views=${views}`, file)).results[0].classes;
-export const neighborsOfFile = async (file, k) => (await upload(`/neighbors?k=${k}`, file)).results[0].neighbors;
-export const neighborsOfItem = async (id, k) =>
-  (await call(`/neighbors?id=${id}&k=${k}`, { method: "POST" })).results[0].neighbors;
+export const neighborsOfFile = (file, options) => neighbors((path) => upload(path, file), options);
+export const neighborsOfItem = (id, options) => neighbors((path) => call(path, { method: "POST" }), { ...options, id });

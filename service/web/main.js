@@ -4,8 +4,12 @@ import * as api from "/web/api.js";
 import * as view from "/web/view.js";
 
 const at = (id) => document.getElementById(id);
-const howMany = () => at("k").valueAsNumber || 12;
-const NEAREST = "Nearest first, by Euclidean distance between FC7 features.";
+const options = () => ({ k: at("k").valueAsNumber || 12, label: at("label").value, mode: at("mode").value });
+const NEAREST = {
+  euclidean: "Nearest first, by Euclidean distance between FC7 features.",
+  hamming: "Nearest first, by how many bits of their short codes differ.",
+};
+const NOTHING = { neighbors: [], next: null };
 let asked = 0;
 let lastQuestion = null;
 
@@ -16,30 +20,48 @@ async function ask(question) {
   view.showProblem("");
   view.busy(true);
   try {
-    const show = await question();
-    if (mine === asked) show();
+    const showAnswer = await question();
+    if (mine === asked) showAnswer();
   } catch (error) {
     if (mine === asked) {
       view.showProblem(error.message);
       view.showClasses([]);
-      view.showNeighbors("Neighbours", "", [], askItem);
+      show("", NOTHING);
     }
   } finally {
     if (mine === asked) view.busy(false);
   }
 }
 
+// A page of neighbours, and a button for the one after it while `following` says how to ask for that.
+function show(hint, page, following) {
+  view.showNeighbors(hint, page, askItem);
+  view.offerMore(page.next && (() => more(page.next, following)));
+}
+
+async function more(cursor, following) {
+  const mine = asked;
+  view.offerMore(null);
+  try {
+    const page = await following(cursor);
+    if (mine !== asked) return;
+    view.addNeighbors(page, askItem);
+    view.offerMore(page.next && (() => more(page.next, following)));
+  } catch (error) {
+    if (mine === asked) view.showProblem(error.message);
+  }
+}
+
 function askFile(file) {
   view.showQuery(URL.createObjectURL(file), file.name || "pasted photograph");
   ask(async () => {
-    const [classes, neighbors] = await Promise.allSettled([
-      api.classify(file, at("ten").checked ? 10 : 1),
-      api.neighborsOfFile(file, howMany()),
-    ]);
+    const chosen = options();
+    const page = (cursor) => api.neighborsOfFile(file, { ...chosen, cursor });
+    const [classes, neighbors] = await Promise.allSettled([api.classify(file, at("ten").checked ? 10 : 1), page()]);
     if (classes.status === "rejected") throw classes.reason;
     return () => {
       view.showClasses(classes.value);
-      view.showNeighbors("Neighbours", NEAREST, neighbors.value ?? [], askItem);
+      show(NEAREST[neighbors.value?.metric] ?? "", neighbors.value ?? NOTHING, page);
       if (neighbors.reason) view.showProblem(neighbors.reason.message);
     };
   });
@@ -48,10 +70,12 @@ function askFile(file) {
 function askItem(item) {
   view.showQuery(item.image, item.path);
   ask(async () => {
-    const neighbors = await api.neighborsOfItem(item.id, howMany());
+    const chosen = options();
+    const page = (cursor) => api.neighborsOfItem(item.id, { ...chosen, cursor });
+    const first = await page();
     return () => {
       view.showClasses([]);
-      view.showNeighbors("Neighbours", "Of an indexed photograph; it is its own nearest.", neighbors, askItem);
+      show(`Of an indexed photograph. ${NEAREST[first.metric]}`, first, page);
     };
   });
 }
@@ -59,15 +83,16 @@ function askItem(item) {
 async function offerExamples(count) {
   if (!count) return;
   const ids = Array.from({ length: Math.min(12, count) }, (_, i) => Math.floor((i * count) / Math.min(12, count)));
-  const items = await Promise.all(ids.map(api.item));
-  if (!asked) view.showNeighbors("Neighbours", at("hint").textContent, items, askItem);
+  const items = await Promise.allSettled(ids.map(api.item));  // some may have been removed
+  const neighbors = items.filter((item) => item.value).map((item) => item.value);
+  if (!asked) view.showNeighbors(at("hint").textContent, { neighbors }, askItem);
 }
 
 at("file").addEventListener("change", (event) => {
   if (event.target.files[0]) askFile(event.target.files[0]);
   event.target.value = "";  // choosing the same file again is a change again
 });
-for (const option of ["ten", "k"]) at(option).addEventListener("change", () => lastQuestion && ask(lastQuestion));
+for (const option of ["ten", "k", "label", "mode"]) at(option).addEventListener("change", () => lastQuestion && ask(lastQuestion));
 for (const name of ["dragover", "dragleave", "drop"]) {
   window.addEventListener(name, (event) => {
     event.preventDefault();
@@ -79,7 +104,7 @@ window.addEventListener("paste", (event) => event.clipboardData.files[0] && askF
 
 api.info().then((info) => {
   view.showAbout(info);
-  if (!info.model || !info.index) return api.neighborsOfItem(0, 1);
+  if (!info.model || !info.index) return api.neighborsOfItem(0, {});
   return offerExamples(info.index.items);
 }).catch((error) => view.showProblem(error.message));
 api.filters().then(view.showColumns).catch(() => {});

@@ -17,20 +17,34 @@ export function showClasses(classes) {
   }));
 }
 
-export function showNeighbors(title, hint, neighbors, onPick) {
+export function showNeighbors(hint, page, onPick) {
   const hadFocus = at("neighbors").contains(document.activeElement);
-  at("title").textContent = title;
   at("hint").textContent = hint;
-  at("neighbors").replaceChildren(...neighbors.map((found) => {
+  at("neighbors").replaceChildren();
+  addNeighbors(page, onPick);
+  if (hadFocus) at("neighbors").querySelector("button")?.focus();
+}
+
+export function addNeighbors({ neighbors, metric }, onPick) {
+  at("neighbors").append(...neighbors.map((found) => {
     const label = found.label || found.path;
-    const distance = found.distance === undefined ? "" : `distance ${found.distance.toFixed(1)}`;
     return element("li", {}, element("button", { type: "button", title: `${found.path}\nClick: its neighbours`, onclick: () => onPick(found) },
       element("img", { src: found.thumbnail, alt: "", loading: "lazy" }),
       element("b", { textContent: label }),
-      element("small", { textContent: distance }),
+      element("small", { textContent: distance(found.distance, metric) }),
     ));
   }));
-  if (hadFocus) at("neighbors").querySelector("button")?.focus();
+}
+
+function distance(value, metric) {
+  if (value === undefined) return "";
+  if (metric === "hamming") return value === 1 ? "1 bit" : `${value} bits`;
+  return `distance ${value.toFixed(1)}`;
+}
+
+export function offerMore(onMore) {
+  at("more").hidden = !onMore;
+  at("more").onclick = onMore;
 }
 
 export function showQuery(source, name) {
@@ -53,6 +67,11 @@ export function showAbout(info) {
   if (info.model) parts.push(`${info.model.classes.length} classes`);
   if (info.index) parts.push(`${info.index.items.toLocaleString("en")} photographs indexed`);
   if (parts.length) at("about").textContent = `Two-GPU AlexNet of 2012: ${parts.join(", ")}.`;
+  at("labels").replaceChildren(...(info.model?.classes ?? []).map((name) => element("option", { value: name })));
+  if (!info.index) return;
+  at("modes").hidden = !info.index.bits;
+  at("mode").options[0].textContent = `${info.index.mode} (as set)`;
+  at("mode").title = info.index.reason;
 }
 
 export function showColumns(figures) {

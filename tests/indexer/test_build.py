@@ -9,19 +9,22 @@ import signal
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from indexer import artifact, evaluate, extract
+from indexer import artifact, extract
 from indexer.build import BuildSettings, main
-from indexer.catalog import Catalog
+from indexer.index import open_index
+from indexer.originals import read_original
 from tests.conftest import write_photographs
 from training import checkpoint
-from training.errors import Busy, Mismatch, NotFound, NotReady
+from training.errors import BadValue, Busy, FC7Error, Mismatch, NotFound, NotReady
 from training.files import exclusively
 from training.preprocess import ImageLimits, decode
 
@@ -30,24 +33,33 @@ def build(model: Path, data: Path, index: Path, **changes: object) -> None:
     main(BuildSettings.model_validate({"model": model, "data": data, "index": index, **changes}))
 
 
+def same_files(one: Path, other: Path) -> None:
+    """Byte for byte, but for the times in the descriptions."""
+    records = [artifact.read_manifest(artifact.current(index)).files for index in (one, other)]
+    for records_of in records:
+        del records_of[artifact.AUTOENCODER]
+    assert records[0] == records[1]
+
+
 def test_every_photograph_is_in_the_index_with_its_own_feature(index: Path, model: Path, images: Path) -> None:
-    opened, loaded = artifact.open_index(index), checkpoint.load(model)
+    opened, loaded = open_index(index), checkpoint.load(model)
     paths = sorted(path.relative_to(images).as_posix() for path in (images / "train").rglob("*.jpg"))
-    assert opened.catalog.column("path") == paths
-    assert len(opened.vectors) == len(opened.catalog) == opened.manifest.kept == 24
-    for item in opened.catalog.items(range(24)):
+    items = opened.items(range(24))
+    assert [item.path for item in items] == paths
+    assert len(opened) == opened.manifest.kept == opened.manifest.next_id == 24
+    for item in items:
         data = (images / item.path).read_bytes()
         assert item.sha256 == hashlib.sha256(data).hexdigest()
         assert (item.label, item.size, item.width, item.height) == (item.path.split("/")[1], len(data), 96, 72)
         x = decode(data, ImageLimits()).pixels_CHW[None, :, 16:240, 16:240].float() - 110
         with torch.no_grad():
             feature = loaded.net.features(x)[0].numpy()
-        np.testing.assert_allclose(opened.vectors.vector(item.id), feature, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(opened.vectors([item.id])[0], feature, rtol=1e-4, atol=1e-5)
 
 
 def test_thumbnails_show_their_own_photograph(index: Path, images: Path) -> None:
-    opened = artifact.open_index(index)
-    for item in opened.catalog.items([0, 11, 23]):
+    opened = open_index(index)
+    for item in opened.items([0, 11, 23]):
         thumbnail = Image.open(io.BytesIO(opened.thumbnail(item)))
         assert thumbnail.size == (160, 160)
         square = decode((images / item.path).read_bytes(), ImageLimits()).pixels_CHW.permute(1, 2, 0).numpy()
@@ -68,7 +80,7 @@ def test_bad_files_are_reported_with_reasons_and_the_rest_is_indexed(
     Path(os.fsdecode(os.fsencode(data) + b"/latin-1-\xe9.jpg")).write_bytes(whole)
     Image.new("RGB", (1000, 600)).save(data / "huge.png")
     build(model, data, tmp_path / "index", max_image_bytes=200_000, max_image_pixels=500_000)
-    opened = artifact.open_index(tmp_path / "index")
+    opened = open_index(tmp_path / "index")
     assert (opened.manifest.kept, opened.manifest.rejected) == (6, 6)
     reasons = {row["path"]: row["reason"] for row in artifact.rejects(opened)}
     assert sorted(reasons) == ["empty.png", "huge.png", "large.jpg", r"latin-1-\udce9.jpg", "notes.txt", "red/truncated.jpg"]
@@ -86,7 +98,7 @@ def test_nothing_to_index_is_an_error_and_the_old_version_stays(tmp_path: Path, 
     (bad / "a.jpg").write_text("not an image")
     with pytest.raises(NotReady, match="none of the 1 files"):
         build(model, bad, index)
-    assert artifact.open_index(index).version == 1
+    assert open_index(index).version == 1
 
 
 def test_with_nothing_there_the_commands_that_make_it_are_named(tmp_path: Path, model: Path) -> None:
@@ -95,13 +107,13 @@ def test_with_nothing_there_the_commands_that_make_it_are_named(tmp_path: Path, 
     with pytest.raises(NotReady, match="no data set at"):
         build(model, tmp_path / "none", tmp_path / "index")
     with pytest.raises(NotReady, match=r"python -m indexer\.build"):
-        artifact.open_index(tmp_path / "index")
+        open_index(tmp_path / "index")
 
 
 def test_versions_replace_each_other_and_the_last_two_are_kept(tmp_path: Path, model: Path, images: Path) -> None:
     for version in (1, 2, 3):
         build(model, images, tmp_path)
-        assert artifact.open_index(tmp_path).version == version
+        assert open_index(tmp_path).version == version
     assert sorted(p.name for p in (tmp_path / "versions").iterdir()) == ["2", "3"]
     assert (tmp_path / "current").readlink() == Path("versions/3")
     assert not (tmp_path / "work").exists()
@@ -109,14 +121,14 @@ def test_versions_replace_each_other_and_the_last_two_are_kept(tmp_path: Path, m
 
 def test_an_opened_index_answers_on_while_newer_versions_drop_it(tmp_path: Path, model: Path, images: Path) -> None:
     build(model, images, tmp_path)
-    opened = artifact.open_index(tmp_path)
-    item, vector = opened.catalog.item(3), opened.vectors.vector(3).copy()
+    opened = open_index(tmp_path)
+    item, vector = opened.items([3])[0], opened.vectors([3])[0].copy()
     thumbnail = opened.thumbnail(item)
     for _ in range(3):
         build(model, images, tmp_path)
     assert not opened.folder.exists()
-    np.testing.assert_array_equal(opened.vectors.vector(3), vector)
-    assert opened.catalog.item(3) == item
+    np.testing.assert_array_equal(opened.vectors([3])[0], vector)
+    assert opened.items([3]) == [item]
     assert opened.thumbnail(item) == thumbnail
 
 
@@ -125,7 +137,7 @@ import os, signal, sys
 from indexer import build, extract
 
 extract.SHARD = 4
-extract_one, done = extract._extract, 0
+extract_one, done = extract.shard_of, 0
 def dying_extract(*args):
     global done
     done += 1
@@ -133,7 +145,7 @@ def dying_extract(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     return extract_one(*args)
 
-extract._extract = dying_extract
+extract.shard_of = dying_extract
 build.main(build.BuildSettings.model_validate_json(sys.argv[1]))
 """
 
@@ -159,10 +171,7 @@ def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(
     main(settings)
     assert len(written) == 3
     assert written.isdisjoint(kept)
-    for name in (artifact.FLOAT, artifact.THUMBNAILS, artifact.REJECTS):
-        assert (killed / "current" / name).read_bytes() == (whole / "current" / name).read_bytes()
-    one, other = (Catalog(folder / "current" / artifact.CATALOG) for folder in (killed, whole))
-    assert one.items(range(24)) == other.items(range(24))
+    same_files(killed, whole)
 
 
 def test_a_copy_that_followed_links_is_refused_before_anything_is_written(copied: Path, model: Path, images: Path) -> None:
@@ -170,7 +179,7 @@ def test_a_copy_that_followed_links_is_refused_before_anything_is_written(copied
     (copied / "current").unlink()
     shutil.copytree(folder, copied / "current")
     with pytest.raises(Mismatch, match="is not a link to versions"):
-        artifact.open_index(copied)
+        open_index(copied)
     with pytest.raises(Mismatch, match="is not a link to versions"):
         build(model, images, copied)
     assert [path.name for path in (copied / "versions").iterdir()] == ["1"]
@@ -186,26 +195,40 @@ def copied(index: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(index, tmp_path / "copy", symlinks=True))
 
 
-@pytest.mark.parametrize("name", [artifact.CATALOG, artifact.FLOAT, artifact.THUMBNAILS])
+SEGMENT = (
+    artifact.IDS,
+    artifact.VECTORS,
+    artifact.CODES,
+    artifact.COMPONENTS,
+    artifact.LENGTHS,
+    artifact.CATALOG,
+    artifact.THUMBNAILS,
+)
+FILES = [artifact.AUTOENCODER, artifact.PRINCIPAL, artifact.DELETED, *(f"0/{name}" for name in SEGMENT)]
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_one_flipped_byte_in_any_file_is_refused_by_name(copied: Path, name: str) -> None:
     path = copied / "current" / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(Mismatch, match=rf"{name} is not the file that manifest\.json describes"):
-        artifact.open_index(copied)
+        open_index(copied)
     path.unlink()
     with pytest.raises(Mismatch, match=rf"{name} has 0 bytes, manifest\.json says \d+"):
-        artifact.open_index(copied)
+        open_index(copied)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 7, "has format 7, this program reads format 1"),
-        ("kept", 23, "holds 24 items, manifest.json says 23"),
-        ("width", 33, "has vectors of 32 components, manifest.json says 33"),
-        ("files", {}, "does not list catalog.sqlite"),
+        ("format", 7, "has format 7, this program reads format 2"),
+        ("kept", 23, "holds 24 items of which 0 are removed, manifest.json says 23 are kept"),
+        ("segments", [23], "segment 0 of .* holds 24 items, manifest.json says 23"),
+        ("width", 33, "is for vectors of 32 components, the index has 33"),
+        ("bits", 64, r"expected uint8 of width 8"),
+        ("files", {}, "does not list deleted.npy"),
         ("kept", "many", "is not a manifest: kept"),
     ],
 )
@@ -213,20 +236,20 @@ def test_a_manifest_that_does_not_fit_is_refused(copied: Path, field: str, value
     path = copied / "current" / artifact.MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(Mismatch, match=message):
-        artifact.open_index(copied)
+        open_index(copied)
     path.unlink()
     with pytest.raises(Mismatch, match=r"has no manifest\.json"):
-        artifact.open_index(copied)
+        open_index(copied)
 
 
 def test_an_index_of_another_model_is_refused(index: Path) -> None:
     with pytest.raises(Mismatch, match="the model at hand is 0123456789ab"):
-        artifact.check_pair(artifact.open_index(index), "0123456789abcdef")
+        artifact.check_pair(open_index(index), "0123456789abcdef")
 
 
 @pytest.mark.parametrize("path", ["../outside.jpg", "/etc/passwd", "link.jpg", "../outside.tar/1.jpg", "link.tar/1.jpg"])
 def test_a_path_that_leads_out_of_the_collection_is_not_served(tmp_path: Path, index: Path, path: str) -> None:
-    opened = artifact.open_index(index)
+    opened = open_index(index)
     root = tmp_path / "collection"
     root.mkdir()
     (tmp_path / "outside.jpg").touch()
@@ -234,36 +257,90 @@ def test_a_path_that_leads_out_of_the_collection_is_not_served(tmp_path: Path, i
     with tarfile.open(tmp_path / "outside.tar", "w") as tar:
         tar.add(tmp_path / "outside.jpg", "1.jpg")
     (root / "link.tar").symlink_to(tmp_path / "outside.tar")
-    object.__setattr__(opened, "manifest", opened.manifest.model_copy(update={"collection": str(root)}))
-    item = opened.catalog.item(0)
-    object.__setattr__(item, "path", path)
-    assert opened.original(item) is None
+    item = replace(opened.items([0])[0], root=str(root), path=path)
+    assert read_original(item, ImageLimits()) is None
 
 
 @pytest.mark.parametrize("item", [24, -1, 2**63 - 1])
 def test_an_unknown_id_is_named(index: Path, item: int) -> None:
     with pytest.raises(NotFound, match=f"no item has the id {item}; the index holds 24 items"):
-        artifact.open_index(index).catalog.item(item)
+        open_index(index).items([item])
 
 
-def test_evaluation_counts_right_neighbours(index: Path, model: Path, images: Path, tmp_path: Path) -> None:
-    assert evaluate.precision(np.array([["a", "b"], ["b", "b"]]), np.array(["a", "b"])) == 0.75
-    opened, loaded = artifact.open_index(index), checkpoint.load(model)
-    report = evaluate.evaluate(loaded, opened, images, "all")
-    assert (report.queries, report.database) == (9, 24)
-    right = right5 = 0
-    for path in sorted((images / "test").rglob("*.jpg")):
-        feature = loaded.fc7(decode(path.read_bytes(), ImageLimits()).pixels_CHW[None])[0].numpy()
-        distances = [np.linalg.norm(opened.vectors.vector(i) - feature) for i in range(24)]
-        labels = [opened.catalog.item(int(i)).label for i in np.argsort(distances)[:5]]
-        right += labels[0] == path.parent.name
-        right5 += labels.count(path.parent.name)
-    assert report.fc7_nearest_top1 == pytest.approx(right / 9)
-    assert report.fc7_precision_at_5 == pytest.approx(right5 / 45)
-    assert report.raw_precision_at_5 == 1.0
-    assert "9 queries, none of them indexed, against 24 photographs" in report.table()
+KILLED_ASSEMBLY = """
+import os, signal, sys
+from indexer import artifact, build
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+artifact.publish = die
+build.main(build.BuildSettings.model_validate_json(sys.argv[1]))
+"""
 
 
-def test_evaluation_never_queries_with_what_is_indexed(index: Path, model: Path, images: Path) -> None:
-    with pytest.raises(NotReady, match="queries must be new to it"):
-        evaluate.evaluate(checkpoint.load(model), artifact.open_index(index), images, "train")
+def test_a_build_killed_before_it_publishes_leaves_the_old_version_and_ends_the_same(
+    tmp_path: Path, model: Path, images: Path
+) -> None:
+    index, whole = tmp_path / "index", tmp_path / "whole"
+    build(model, images, index, part="test")
+    build(model, images, whole, part="train", raw_pixel_codes=True)
+    settings = BuildSettings(model=model, data=images, index=index, part="train", raw_pixel_codes=True)
+    run = subprocess.run([sys.executable, "-c", KILLED_ASSEMBLY, settings.model_dump_json()], check=False, capture_output=True)
+    assert run.returncode == -signal.SIGKILL
+    assert len(open_index(index)) == 9
+    main(settings)
+    assert len(open_index(index)) == 24
+    records = [artifact.read_manifest(artifact.current(folder)).files for folder in (index, whole)]
+    assert records[0].keys() == records[1].keys()
+    for name in (artifact.IDS, artifact.VECTORS, artifact.CODES, artifact.PIXELS, artifact.PIXEL_CODES, artifact.THUMBNAILS):
+        assert records[0][f"0/{name}"] == records[1][f"0/{name}"]
+
+
+def test_ranks_share_the_work_and_make_the_same_index(tmp_path: Path, model: Path, images: Path) -> None:
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    build(model, images, whole, part="train")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "indexer.build"]
+    options = ["--model", str(model), "--data", str(images), "--index", str(shared), "--part", "train"]
+    run = subprocess.run(launch + options, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("24 photographs indexed") == 1
+    same_files(whole, shared)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"bits": 100}, BadValue, "bits must be 0 or one of 16, 28, 32, 48, 64, 128, 256, got 100"),
+        ({"bits": 0, "raw_pixel_codes": True}, BadValue, "raw_pixel_codes must be given with --bits"),
+        ({"shortlist": "IVF1024,Bogus"}, BadValue, "shortlist must be .*, got 'IVF1024,Bogus'"),
+        ({"max_bad_fraction": 0.4}, FC7Error, r"6 of 12 files are rejected so far, more than max_bad_fraction=0\.4"),
+    ],
+)
+def test_what_would_fail_late_fails_first_and_publishes_nothing(
+    tmp_path: Path, model: Path, changes: dict[str, object], error: type[Exception], message: str
+) -> None:
+    data = tmp_path / "data"
+    write_photographs(data, 2)
+    for i in range(6):
+        (data / f"{i}.txt").write_text("not an image")
+    with pytest.raises(error, match=message):
+        build(model, data, tmp_path / "index", **changes)
+    assert not (tmp_path / "index" / "current").exists()
+
+
+def test_a_disk_without_room_is_seen_before_the_first_photograph(
+    tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(extract, "read_photographs", lambda *args: pytest.fail("a photograph was read"))
+    with pytest.raises(FC7Error, match=r"the index needs up to 0\.0 GB while it is built, .* has 0\.0 GB left"):
+        build(model, images, tmp_path / "index")
+
+
+def test_the_manifest_tells_what_codes_and_both_stages_recall(index: Path) -> None:
+    manifest = open_index(index).manifest
+    assert (manifest.bits, manifest.bit_order, manifest.segments) == (128, "little", [24])
+    assert manifest.shortlist is not None
+    assert manifest.recall["two-stage"] == manifest.shortlist.recall_at_10 == 1.0
+    assert 0 <= manifest.recall["codes"] <= 1

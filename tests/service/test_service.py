@@ -5,22 +5,20 @@ import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from httpx import Response
 from PIL import Image
 
-from indexer import artifact, build
+from indexer import build
+from indexer.opening import open_store
 from service.app import create_app
 from service.settings import ServiceSettings
-from tests.conftest import COLOURS, encoded, photograph
+from tests.conftest import encoded, photograph
+from tests.service.calls import PHOTO, assert_problem, send
 from training import checkpoint
 from training.preprocess import ImageLimits, decode
-
-PHOTO = encoded(photograph(77, COLOURS["red"]))
 
 
 @pytest.fixture(scope="module")
@@ -30,22 +28,6 @@ def client(model: Path, index: Path) -> Iterator[TestClient]:
     )
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
-
-
-def send(client: TestClient, path: str, *images: bytes) -> Response:
-    response: Response = client.post(path, files=[("image", (f"{i}.jpg", data)) for i, data in enumerate(images)])
-    return response
-
-
-def assert_problem(response: Response, status: int, *words: str) -> dict[str, Any]:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = response.json()
-    assert body["status"] == status
-    for word in words:
-        assert word in body["detail"]
-    assert "Traceback" not in response.text
-    return body
 
 
 def test_classify_gives_the_models_own_probabilities_in_order(client: TestClient, model: Path) -> None:
@@ -63,27 +45,27 @@ def test_classify_gives_the_models_own_probabilities_in_order(client: TestClient
 
 
 def test_neighbours_of_an_upload_are_those_of_brute_force(client: TestClient, model: Path, index: Path) -> None:
-    opened = artifact.open_index(index)
+    opened = open_store(index)
     feature = checkpoint.load(model).fc7(decode(PHOTO, ImageLimits()).pixels_CHW[None])[0].numpy()
-    distances = np.array([np.linalg.norm(opened.vectors.vector(i).astype(np.float64) - feature) for i in range(24)])
+    distances = np.array([np.linalg.norm(opened.vectors([i])[0].astype(np.float64) - feature) for i in range(24)])
     found = send(client, "/neighbors?k=7", PHOTO).json()["results"][0]["neighbors"]
     assert [n["id"] for n in found] == np.argsort(distances, kind="stable")[:7].tolist()
     np.testing.assert_allclose([n["distance"] for n in found], np.sort(distances)[:7], rtol=1e-4)
 
 
 def test_an_indexed_photograph_sent_back_finds_itself_first(client: TestClient, index: Path, images: Path) -> None:
-    opened = artifact.open_index(index)
-    for item in opened.catalog.items(range(0, 24, 5)):
+    opened = open_store(index)
+    for item in opened.items(range(0, 24, 5)):
         data = (images / item.path).read_bytes()
         first = send(client, "/neighbors?k=1", data).json()["results"][0]["neighbors"][0]
         assert first["id"] == item.id
-        assert first["distance"] <= 1e-5 * np.linalg.norm(opened.vectors.vector(item.id))
+        assert first["distance"] <= 1e-5 * np.linalg.norm(opened.vectors([item.id]))
 
 
 def test_features_of_a_query_equal_those_of_the_index_build(client: TestClient, index: Path, images: Path) -> None:
     """A query is preprocessed by the same code: its distances to all items are those of the stored vector."""
-    opened = artifact.open_index(index)
-    item = opened.catalog.item(9)
+    opened = open_store(index)
+    [item] = opened.items([9])
     uploaded = send(client, "/neighbors?k=24", (images / item.path).read_bytes()).json()["results"][0]["neighbors"]
     stored = client.post("/neighbors?k=24&id=9").json()["results"][0]["neighbors"]
     assert [n["id"] for n in uploaded] == [n["id"] for n in stored]

@@ -15,13 +15,13 @@ from torch import nn
 from torchvision.models import AlexNet_Weights, alexnet
 from torchvision.transforms.v2 import functional as transforms
 
-from indexer import artifact
 from indexer.build import BuildSettings
 from indexer.build import main as build
+from indexer.store import Query
 from service.engine import Engine
+from service.settings import ServiceSettings
 from training import checkpoint, owt, pretrained
 from training.errors import BadValue, FC7Error, Mismatch, NotReady
-from training.preprocess import ImageLimits
 from training.pretrained import PretrainedSettings, main
 
 
@@ -80,13 +80,13 @@ def test_the_record_says_which_file_it_was(saved: Path, tmp_path: Path) -> None:
 def test_a_pretrained_model_is_indexed_and_answers(saved: Path, tmp_path: Path, images: Path) -> None:
     model = convert(saved, tmp_path / "model")
     build(BuildSettings(model=tmp_path / "model", data=images, index=tmp_path / "index", part="train"))
-    assert artifact.open_index(tmp_path / "index").manifest.kept == 24
-    engine = Engine(tmp_path / "model", tmp_path / "index", ImageLimits())
+    engine = Engine(ServiceSettings(model=tmp_path / "model", index=tmp_path / "index"))
+    assert len(engine.store) == 24
 
     async def ask() -> None:
-        photo = await engine.decode((images / "train/red/000.jpg").read_bytes())
-        [neighbours] = await engine.neighbours([photo], 2)
-        assert neighbours[0][0].path == "train/red/000.jpg"
+        photo = (await engine.decode((images / "train/red/000.jpg").read_bytes())).photograph
+        [page] = await engine.search(engine.store, await engine.features([photo]), Query(k=2))
+        assert page.neighbours[0][0].path == "train/red/000.jpg"
         assert [name for name, _ in (await engine.classify([photo], 1, 5))[0]] != model.classes
 
     asyncio.run(ask())
@@ -281,7 +281,7 @@ def test_layers_that_lpips_has_not_keep_a_model_from_being_used(tmp_path: Path, 
     assert model.net.fc8.weight.shape == (2, 4096)
     with pytest.raises(NotReady, match=r"fc6, fc7 and fc8 of .* are not trained"):
         checkpoint.load(tmp_path / "model")
-    assert "are not trained" in str(Engine(tmp_path / "model", tmp_path / "index", ImageLimits())._model)
+    assert "are not trained" in str(Engine(ServiceSettings(model=tmp_path / "model", index=tmp_path / "index"))._model)
 
 
 def test_a_pickle_of_another_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

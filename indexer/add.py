@@ -1,0 +1,67 @@
+"""Adds photographs to an index: `python -m indexer.add --data DIR`."""
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from indexer import artifact
+from indexer.extract import SHARD, Shard, shard_of
+from indexer.opening import open_store
+from training import checkpoint
+from training.data import Part, list_examples, read_photographs
+from training.files import exclusively
+from training.preprocess import ImageLimits
+from training.program import Settings, keep_freed_memory, progress, run_program
+
+
+class AddSettings(Settings):
+    """Add the photographs of a folder to an index; those that it holds already, by their bytes, stay as they are.
+
+    The work is in proportion to what is added. Codes are made by the index's own autoencoder. Interrupted, nothing is added.
+    """
+
+    model_config = SettingsConfigDict(cli_prog_name="python -m indexer.add")
+
+    model: Path = Field(Path("var/model"), description="model folder, the one that the index was made with")
+    data: Path = Field(description="folder of photographs to add; subfolders are labels")
+    index: Path = Field(Path("var/index"), description="index folder")
+    part: Part = Field("all", description="part of the data set to add")
+
+
+def main(settings: AddSettings) -> None:
+    """Adds, publishes and reports."""
+    keep_freed_memory()
+    started = time.monotonic()
+    examples = list_examples(settings.data, settings.part)
+    with exclusively(settings.index):
+        store = open_store(settings.index, contents=False)
+        before = len(store)
+        model = checkpoint.load(settings.model)
+        artifact.check_pair(store, model.fingerprint)
+        limits = ImageLimits.model_validate(store.manifest.limits)
+        rejects: list[dict[str, str]] = []
+
+        def shards() -> Iterator[Shard]:
+            reads = iter(progress(read_photographs(settings.data, examples, limits), len(examples), "FC7 features"))
+            for start in range(0, len(examples), SHARD):
+                shard = shard_of(model, islice(reads, min(SHARD, len(examples) - start)), store.manifest.pixel_bits > 0)
+                rejects.extend(shard.rejects)
+                yield shard
+
+        after, ids = store.add(shards(), settings.data)
+    for reject in rejects[:20]:
+        print(f"rejected {reject['path']}: {reject['reason']}")
+    added = len(after) - before
+    seconds = time.monotonic() - started
+    print(
+        f"{added} photographs added, {len(ids) - added} there already, {len(rejects)} rejected, in {seconds:.1f} s: "
+        f"version {after.version} holds {len(after)}"
+    )
+
+
+if __name__ == "__main__":
+    run_program(AddSettings, main)

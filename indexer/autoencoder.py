@@ -1,0 +1,258 @@
+"""FC7 -> a short binary code -> FC7, so that neighbours can be looked for by Hamming distance; the same on raw pixels.
+
+A row is scaled to length 1, taken to its principal components, and through a layer of rectified units beside a linear path to B
+sums, whose signs are the code. Every weight and every value between layers lies on a grid coarse enough that all sums of products
+are exact: a code depends on its row alone, not on what it was encoded together with, nor on the machine or the order of sums.
+
+Legend: N rows, D width of a feature, P principal components, U hidden units, B bits, W bytes of a code.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from indexer import binarise
+from training.errors import BadValue, Mismatch, NotReady
+from training.files import write_tensors
+from training.program import progress
+
+BITS: Final = (16, 28, 32, 48, 64, 128, 256)
+FORMAT: Final = 1
+_DESCRIPTION: Final = "autoencoder"
+_ROWS: Final = 20_000  # trained on at most
+_BLOCK: Final = 1024  # rows held in float64 at once
+
+# Products of two multiples of 2^-12 are multiples of 2^-24, and their sums stay below 1 in magnitude: float32 holds them exactly.
+# Likewise multiples of 2^-20 and 2^-16 with sums below 2^17 in float64.
+_UNIT: Final = 2.0**12
+_VALUE: Final = 2.0**20
+_WEIGHT: Final = 2.0**16
+_MOST_D: Final = 8192  # columns whose squares of 20 bits add up exactly in float64
+_SHORT: Final = 1 - (np.ceil(np.sqrt(_MOST_D) / 2) + 1) / _UNIT  # rounding lengthens by at most half a step times sqrt(D)
+
+Features = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+
+class CodeReport(BaseModel):
+    """How codes were trained, and what they are like on the rows trained on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = FORMAT
+    bits: int
+    width: int  # components of a feature
+    components: int  # principal components kept
+    hidden: int  # rectified units
+    rows: int  # trained on
+    rows_given: int
+    seed: int
+    seconds: float
+    ones_least: float  # share of rows that have the bit, of the bit that fewest have; 0.5 is balance
+    ones_most: float
+    correlation_mean: float  # between two different bits, absolute; 0 is decorrelated
+    correlation_most: float
+    error: float  # squared error of what codes decode to, as a share of the variance of the rows at length 1
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """Features to codes and back. The length of a row makes no difference to its code; a row of zeros has one too."""
+
+    basis_DP: Features  # on the grid of 2^-12
+    mean_P: Doubles
+    linear_PB: Doubles  # these four on the grid of 2^-16
+    hidden_PU: Doubles
+    bias_U: Doubles
+    output_UB: Doubles
+    bias_B: Doubles
+    decoder_BD: Features  # at the mean length of the rows trained on
+    mean_D: Features
+    report: CodeReport
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        return self.report.bits
+
+    @property
+    def width(self) -> int:
+        """Components of a feature."""
+        return self.report.width
+
+    def encode(self, features_ND: Features) -> NDArray[np.uint8]:
+        """Codes of float32 (N, D) features: uint8 (N, W); bit i is bit i % 8 of byte i // 8, bits past the last are 0.
+
+        Raises BadValue where features are not finite, or not D wide.
+        """
+        width = self.bits + -self.bits % 16  # 28 are kept in 32
+        codes_NW = np.zeros((len(features_ND), width // 8), np.uint8)
+        for start, block_ND in _blocks(features_ND):
+            components_NP = self._components(_checked(block_ND, self.width))
+            hidden_NU = _on_grid(np.maximum(components_NP @ self.hidden_PU + self.bias_U, 0), _VALUE)
+            above_NB = components_NP @ self.linear_PB + hidden_NU @ self.output_UB + self.bias_B > 0
+            packed = np.packbits(above_NB, axis=1, bitorder="little")
+            codes_NW[start : start + len(packed), : packed.shape[1]] = packed
+        return codes_NW
+
+    def decode(self, codes_NW: NDArray[np.uint8]) -> Features:
+        """What codes stand for: uint8 (N, W) -> float32 (N, D), at the mean length of the rows trained on."""
+        bits_NB = np.unpackbits(codes_NW, axis=1, count=self.bits, bitorder="little")
+        features_ND: Features = (bits_NB.astype(np.float32) * 2 - 1) @ self.decoder_BD + self.mean_D
+        return features_ND
+
+    def _components(self, block_ND: Features) -> Doubles:
+        return _on_grid(_project(block_ND, self.basis_DP) - self.mean_P, _VALUE)
+
+
+def train(features_ND: Features, bits: int, seed: int = 0) -> Autoencoder:
+    """Trains on float32 (N, D) features, or on a sample of 20 000 where there are more; a memory map is read in blocks.
+
+    The same features and seed give the same autoencoder on the same machine. Raises BadValue for bits that are not one of BITS,
+    and for features that are not finite or not a table.
+    """
+    if bits not in BITS:
+        raise BadValue("bits", bits, f"one of {', '.join(map(str, BITS))}")
+    if features_ND.ndim != 2 or not features_ND.size or features_ND.shape[1] > _MOST_D:
+        raise BadValue("features", features_ND.shape, f"a table of at least one row and of 1 to {_MOST_D} columns")
+    started = time.monotonic()
+    width = features_ND.shape[1]
+    rows = np.sort(np.random.default_rng(seed).permutation(len(features_ND))[:_ROWS])
+    mean_D, basis_DP, length = _principal(features_ND, rows)
+    basis_DP = _unit_grid(basis_DP)
+    z_NP = np.concatenate([_project(features_ND[chunk], basis_DP) for chunk in _chunks(rows)])
+    mean_P = _on_grid(z_NP.mean(0), _VALUE)
+    learned = binarise.learn(torch.from_numpy(z_NP - mean_P).float(), bits, seed)
+    report = CodeReport(
+        bits=bits,
+        width=width,
+        components=basis_DP.shape[1],
+        hidden=learned.hidden_PU.shape[1],
+        rows=len(rows),
+        rows_given=len(features_ND),
+        seed=seed,
+        seconds=round(time.monotonic() - started, 1),
+        **learned.figures,
+    )
+    return Autoencoder(
+        basis_DP=basis_DP,
+        mean_P=mean_P,
+        linear_PB=_on_grid(learned.linear_PB.double().numpy(), _WEIGHT),
+        hidden_PU=_on_grid(learned.hidden_PU.double().numpy(), _WEIGHT),
+        bias_U=_on_grid(learned.bias_U.double().numpy(), _WEIGHT),
+        output_UB=_on_grid(learned.output_UB.double().numpy(), _WEIGHT),
+        bias_B=_on_grid(learned.bias_B.double().numpy(), _WEIGHT),
+        decoder_BD=(learned.decoder_BP.numpy() @ basis_DP.T * (length / _SHORT)).astype(np.float32),
+        mean_D=((mean_D + basis_DP @ learned.shift_P.numpy()) * (length / _SHORT)).astype(np.float32),
+        report=report,
+    )
+
+
+def save(autoencoder: Autoencoder, path: Path) -> None:
+    """Writes a safetensors file, whose metadata hold the report."""
+    arrays = {name: torch.from_numpy(getattr(autoencoder, name)) for name in _shapes(autoencoder.report)}
+    write_tensors(path, arrays, {_DESCRIPTION: autoencoder.report.model_dump_json()})
+
+
+def load(path: Path) -> Autoencoder:
+    """Reads what `save` wrote. Raises NotReady where there is no file, Mismatch where it is damaged or something else."""
+    if not path.is_file():
+        raise NotReady(f"no autoencoder at {path}; `python -m indexer.build --bits 128` makes one")
+    try:
+        with safe_open(path, "numpy") as file:
+            report = CodeReport.model_validate_json((file.metadata() or {}).get(_DESCRIPTION, ""))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValidationError, OSError) as error:
+        raise Mismatch(f"{path} is not an autoencoder, or a damaged one: {error}") from error
+    if report.format != FORMAT:
+        raise Mismatch(f"{path} has format {report.format}, this program reads format {FORMAT}")
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if shapes != _shapes(report):
+        raise Mismatch(f"{path} holds {shapes}, its description says {_shapes(report)}")
+    return Autoencoder(**arrays, report=report)
+
+
+def _shapes(report: CodeReport) -> dict[str, tuple[int, ...]]:
+    d, p, u, b = report.width, report.components, report.hidden, report.bits
+    return {
+        "basis_DP": (d, p),
+        "mean_P": (p,),
+        "linear_PB": (p, b),
+        "hidden_PU": (p, u),
+        "bias_U": (u,),
+        "output_UB": (u, b),
+        "bias_B": (b,),
+        "decoder_BD": (b, d),
+        "mean_D": (d,),
+    }
+
+
+def _blocks(features_ND: Features) -> Iterator[tuple[int, Features]]:
+    for start in range(0, len(features_ND), _BLOCK):
+        yield start, features_ND[start : start + _BLOCK]
+
+
+def _chunks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
+
+
+def _checked(block_ND: Features, width: int) -> Features:
+    if block_ND.ndim != 2 or block_ND.shape[1] != width:
+        raise BadValue("features", block_ND.shape, f"a table of {width} columns")
+    if not np.isfinite(block_ND).all():
+        raise BadValue("features", "NaN or infinity", "finite")
+    return block_ND
+
+
+def _on_grid(values: Doubles, steps: float) -> Doubles:
+    """The nearest multiples of 1 / steps."""
+    rounded: Doubles = np.rint(values * steps) / steps
+    return rounded
+
+
+def _unit_grid(values: NDArray[np.floating]) -> Features:
+    """Vectors of unit length, by _SHORT shorter, on a grid on which the product of two is exact."""
+    grid: Features = (np.rint(values * (_SHORT * _UNIT)) / _UNIT).astype(np.float32)
+    return grid
+
+
+def _project(block_ND: Features, basis_DP: Features) -> Doubles:
+    """Principal components of rows taken at length 1, before their mean is taken off."""
+    components_NP: Doubles = (_scaled(block_ND)[0] @ basis_DP).astype(np.float64) / _SHORT**2
+    return components_NP
+
+
+def _scaled(block_ND: Features) -> tuple[Features, Doubles]:
+    """Rows at length _SHORT on the grid, and the lengths that they had. A row of zeros stays."""
+    x_ND = np.asarray(block_ND, np.float64)
+    largest_N = np.abs(x_ND).max(1, keepdims=True)
+    largest_N[largest_N == 0] = 1
+    x_ND = np.rint(x_ND / largest_N * _VALUE)
+    length_N = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND))[:, None]
+    return _unit_grid(x_ND / np.maximum(length_N, 1)), length_N[:, 0] * largest_N[:, 0] / _VALUE
+
+
+def _principal(features_ND: Features, rows: NDArray[np.int64]) -> tuple[Features, Features, float]:
+    """Mean (D,) and principal directions (D, P) of the rows at length _SHORT, and the mean of their true lengths."""
+    width = features_ND.shape[1]
+    sum_D = torch.zeros(width, dtype=torch.float64)
+    squares_DD = torch.zeros(width, width, dtype=torch.float64)
+    length = 0.0
+    chunks = _chunks(rows)
+    for chunk in progress(chunks, len(chunks), "principal components", "blocks"):
+        scaled_ND, length_N = _scaled(_checked(features_ND[chunk], width))
+        x_ND = torch.from_numpy(scaled_ND)
+        sum_D += x_ND.sum(0, dtype=torch.float64)
+        squares_DD += x_ND.T @ x_ND
+        length += float(length_N.sum())
+    mean_D = sum_D / len(rows)
+    covariance_DD = squares_DD / len(rows) - torch.outer(mean_D, mean_D)
+    return mean_D.float().numpy(), binarise.leading(covariance_DD).numpy(), length / len(rows)

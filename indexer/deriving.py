@@ -1,0 +1,112 @@
+"""The short-lists of an index: made for its first segment, as long as their measured recall asks; opened for all.
+
+Legend: N rows, Q queries, K neighbours, R rows of a short-list.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer import artifact, faisslist, scan, shortlist
+from indexer.artifact import ShortlistRecord
+from indexer.faisslist import ByFaiss
+from indexer.segment import Segment
+from indexer.shortlist import ByCodes, ByPrincipal, Principal, Shortlist
+from indexer.versions import Version
+from training.errors import BadSettings
+
+CODES: Final = "codes"
+PRINCIPAL: Final = "principal"
+TARGET: Final = 0.995  # recall@10 of both stages that the length of a short-list is chosen for
+_QUERIES: Final = 200
+_K: Final = 10
+_LADDER: Final = (50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 4800, 6400, 9600, 12800)
+
+
+def check(kind: str, width: int, bits: int) -> None:
+    """Raises BadValue or BadSettings for a short-list that cannot be made of vectors of this width and codes of these bits."""
+    if kind == CODES and not bits:
+        raise BadSettings("shortlist codes needs codes; give --bits too")
+    if kind not in (CODES, PRINCIPAL):
+        faisslist.check(kind, width, bits)
+
+
+def derive(partial: Path, kind: str, bits: int, seed: int) -> tuple[ShortlistRecord, dict[str, float]]:
+    """Makes the short-list of the first segment of a version that is being written, and measures codes and both stages.
+
+    The queries are rows of the segment, held out: none is its own neighbour. The list is as long as a recall@10 of TARGET needs.
+    """
+    folder = partial / "0"
+    vectors_ND = np.load(folder / artifact.VECTORS, mmap_mode="r")
+    codes_NW = np.load(folder / artifact.CODES, mmap_mode="r") if bits else None
+    if kind == PRINCIPAL:
+        principal = shortlist.train_principal(vectors_ND, seed)
+        principal.save(partial / artifact.PRINCIPAL)
+        encode_principal(folder, principal)
+    elif kind != CODES:
+        rows = codes_NW if faisslist.is_binary(kind) and codes_NW is not None else vectors_ND
+        faisslist.build(kind, rows, partial / artifact.FAISS, bits, seed)
+    made = _first(kind, partial, codes_NW, vectors_ND)
+    own = np.sort(np.random.default_rng(seed + 1).permutation(len(vectors_ND))[:_QUERIES])
+    queries_QD = np.array(vectors_ND[own])
+    codes_QW = None if codes_NW is None else codes_NW[own]
+    nearest = scan.exact(vectors_ND, queries_QD, _K + 1)[1]
+    recalls: dict[int, float] = {}
+    for length in _LADDER:
+        recalls[length] = _recall(made.candidates(queries_QD, codes_QW, length, None), nearest, own)
+        if recalls[length] >= TARGET or length >= len(vectors_ND):
+            break
+    length = min((length for length, recall in recalls.items() if recall >= max(recalls.values())), key=int)
+    measured = {"two-stage": recalls[length]}
+    if codes_NW is not None and codes_QW is not None:
+        measured["codes"] = _recall(scan.hamming(codes_NW, codes_QW, _K + 1)[1], nearest, own)
+    return ShortlistRecord(kind=kind, length=length, recall_at_10=recalls[length]), measured
+
+
+def encode_principal(folder: Path, principal: Principal) -> None:
+    """Writes the principal components of a segment's vectors."""
+    shortlist.write_principal(folder, principal, artifact.VECTORS, (artifact.COMPONENTS, artifact.LENGTHS))
+
+
+def open_shortlists(version: Version) -> list[Shortlist | None]:
+    """What proposes the rows of each segment, None where all are compared."""
+    record = version.manifest.shortlist
+    if record is None:
+        return [None] * len(version.segments)
+    made: list[Shortlist | None] = []
+    for number, segment in enumerate(version.segments):
+        if record.kind == PRINCIPAL and version.principal and segment.components_NP is not None:
+            assert segment.lengths_N2 is not None  # noqa: S101
+            made.append(ByPrincipal(version.principal, segment.components_NP, segment.lengths_N2))
+        elif record.kind != CODES and number == 0:
+            made.append(ByFaiss(version.folder / artifact.FAISS, record.kind, len(segment)))
+        else:
+            made.append(_by_codes(segment))
+    return made
+
+
+def _by_codes(segment: Segment) -> Shortlist | None:
+    return None if segment.codes_NW is None else ByCodes(segment.codes_NW)
+
+
+def _first(kind: str, partial: Path, codes_NW: NDArray[np.uint8] | None, vectors_ND: NDArray[np.float32]) -> Shortlist:
+    folder = partial / "0"
+    if kind == PRINCIPAL:
+        arrays = (np.load(folder / name, mmap_mode="r") for name in (artifact.COMPONENTS, artifact.LENGTHS))
+        return ByPrincipal(shortlist.load_principal(partial / artifact.PRINCIPAL, vectors_ND.shape[1]), *arrays)
+    if kind == CODES:
+        assert codes_NW is not None  # noqa: S101  checked before anything was built
+        return ByCodes(codes_NW)
+    return ByFaiss(partial / artifact.FAISS, kind, len(vectors_ND))
+
+
+def _recall(found_QR: NDArray[np.int64], nearest_QK: NDArray[np.int64], own_Q: NDArray[np.int64]) -> float:
+    """The mean share of a query's neighbours, itself apart, that are among the rows found."""
+    shares = []
+    for found, nearest, own in zip(found_QR, nearest_QK, own_Q, strict=True):
+        wanted = nearest[(nearest != own) & (nearest >= 0)][:_K]
+        if len(wanted):
+            shares.append(np.isin(wanted, found).mean())
+    return float(np.mean(shares)) if shares else 1.0

@@ -1,0 +1,127 @@
+"""Short-lists by FAISS: any string of index_factory over the vectors, or of index_binary_factory over the codes.
+
+Legend: N rows, Q queries, D width of a vector, W bytes of a code, R rows proposed.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import faiss
+import numpy as np
+
+from indexer.rows import blocks
+from indexer.shortlist import Codes, Mask, Rows, Vectors
+from training.errors import BadSettings, BadValue, FC7Error, Mismatch
+from training.program import progress
+
+_SAMPLE: Final = 50_000  # rows that an index is trained on at most
+_PROBES: Final = 32  # inverted lists looked at, of those there are
+_FLIPS: Final = 2  # bits of a hash that may differ
+_LEAST_EF: Final = 64  # of HNSW's candidates
+_SPARE: Final = 4  # times the rows wanted, where the index takes no mask
+
+
+def is_binary(factory: str) -> bool:
+    """Whether a string is one of index_binary_factory's, which all begin with B."""
+    return factory.startswith("B")
+
+
+def check(factory: str, width: int, bits: int) -> None:
+    """Raises BadValue, with FAISS's reason, for a string that makes no index of such vectors or codes."""
+    if is_binary(factory) and not bits:
+        raise BadSettings(f"shortlist {factory!r} is over codes; give --bits too")
+    _make(factory, width, bits)
+
+
+def build(factory: str, rows: Vectors | Codes, path: Path, bits: int, seed: int) -> None:
+    """Trains an index on a sample of rows, adds them block by block, and writes it. Raises FC7Error with FAISS's reason."""
+    index = _make(factory, rows.shape[1], bits)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:_SAMPLE])
+    try:
+        index.train(np.ascontiguousarray(rows[chosen]))
+        parts = list(blocks(len(rows)))
+        for block in progress(parts, len(parts), f"short-list {factory}", "blocks"):
+            index.add(np.ascontiguousarray(rows[block]))
+        (faiss.write_index_binary if is_binary(factory) else faiss.write_index)(index, str(path))
+    except RuntimeError as error:
+        raise FC7Error(f"the short-list {factory!r} cannot be made of {len(rows)} rows: {_reason(error)}") from error
+
+
+class ByFaiss:
+    """Proposes what a FAISS index finds."""
+
+    def __init__(self, path: Path, factory: str, rows: int) -> None:
+        """Opens it memory-mapped where its type can be, on a GPU where there is one. Raises Mismatch."""
+        self.by_code = is_binary(factory)
+        try:
+            self._index = _read_binary(path) if self.by_code else _on_gpu(_read(path))
+        except RuntimeError as error:
+            raise Mismatch(f"{path} is not a FAISS index: {_reason(error)}") from error
+        if self._index.ntotal != rows:
+            raise Mismatch(f"{path} holds {self._index.ntotal} rows, the segment {rows}")
+        self._tune()
+
+    def candidates(self, queries_QD: Vectors, codes_QW: Codes | None, r: int, allowed_N: Mask | None) -> Rows:
+        """See Shortlist."""
+        queries = codes_QW if self.by_code else queries_QD
+        total = int(self._index.ntotal)
+        if allowed_N is None:
+            return self._search(queries, min(r, total))
+        fetch = min(r * _SPARE, total)
+        while True:
+            rows = self._search(queries, fetch)
+            there = (rows >= 0) & (allowed_N[rows] != 0)
+            if fetch == total or (there.sum(1) >= r).all():
+                return np.where(there, rows, -1)
+            fetch = min(fetch * _SPARE, total)
+
+    def _search(self, queries: Vectors | Codes | None, r: int) -> Rows:
+        rows: Rows = self._index.search(np.ascontiguousarray(queries), r)[1]
+        return rows
+
+    def _tune(self) -> None:
+        """Looks at enough of the index that the length of the list, not its structure, decides what is found."""
+        index: Any = self._index if self.by_code else faiss.downcast_index(self._index)
+        index = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+        if hasattr(index, "nflip"):
+            index.nflip = _FLIPS
+        if hasattr(index, "nprobe"):
+            index.nprobe = min(_PROBES, index.nlist)
+        if hasattr(index, "hnsw"):
+            index.hnsw.efSearch = max(_LEAST_EF, index.hnsw.efSearch)
+
+
+def _make(factory: str, width: int, bits: int) -> Any:
+    try:
+        if is_binary(factory):
+            return faiss.index_binary_factory(8 * -(-bits // 8), factory)
+        return faiss.index_factory(width, factory)
+    except RuntimeError as error:
+        expected = "codes, principal, or a string of FAISS's index_factory or index_binary_factory"
+        raise BadValue("shortlist", factory, f"{expected} ({_reason(error)})") from error
+
+
+def _read(path: Path) -> Any:
+    with suppress(RuntimeError):  # not every type can be mapped
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    return faiss.read_index(str(path))
+
+
+def _read_binary(path: Path) -> Any:
+    with suppress(RuntimeError):
+        return faiss.read_index_binary(str(path), faiss.IO_FLAG_MMAP_IFC)
+    return faiss.read_index_binary(str(path))
+
+
+def _on_gpu(index: Any) -> Any:
+    if not faiss.get_num_gpus():
+        return index
+    with suppress(RuntimeError):  # HNSW and others stay where they are
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    return index
+
+
+def _reason(error: RuntimeError) -> str:
+    """FAISS's message without the place in its source."""
+    return str(error).splitlines()[-1].split("Error: ")[-1][:200]

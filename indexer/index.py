@@ -1,0 +1,164 @@
+"""An index on disk as a store: a version, searched over all its segments. See indexer/store.py for what the methods promise.
+
+Legend: N rows, Q queries, D feature width, W bytes of a code.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer import writing
+from indexer.artifact import Manifest
+from indexer.catalog import Item
+from indexer.deriving import open_shortlists
+from indexer.extract import Shard
+from indexer.originals import read_original
+from indexer.search import Searcher
+from indexer.store import Hits, Query, Vectors
+from indexer.versions import Version, open_version
+from training.errors import NotFound
+from training.preprocess import ImageLimits
+
+
+class Index:
+    """One version of an index on disk."""
+
+    def __init__(self, version: Version) -> None:
+        self._opened = version
+        self._segments, self._deleted = version.segments, version.deleted
+        shortlists = open_shortlists(version)
+        length = version.manifest.shortlist.length if version.manifest.shortlist else 0
+        self._searcher = Searcher(version.segments, shortlists, length, version.manifest.bits, version.deleted)
+
+    @property
+    def opened(self) -> Version:
+        """The version on disk."""
+        return self._opened
+
+    @property
+    def folder(self) -> Path:
+        """The version's folder."""
+        return self._opened.folder
+
+    @property
+    def manifest(self) -> Manifest:
+        """What made it, and what is in it."""
+        return self._opened.manifest
+
+    @property
+    def version(self) -> int:
+        """Rises with every change."""
+        return self._opened.number
+
+    @property
+    def model(self) -> str:
+        """The fingerprint of the model that made the vectors."""
+        return self.manifest.model
+
+    @property
+    def width(self) -> int:
+        """Components of a vector."""
+        return self.manifest.width
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code; 0 where there are none."""
+        return self.manifest.bits
+
+    def __len__(self) -> int:
+        return self.manifest.kept
+
+    def search(self, queries_QD: Vectors, query: Query) -> Hits:
+        """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this index has not."""
+        autoencoder = self._opened.autoencoder if self._searcher.needs_codes(query.mode) else None
+        codes_QW = autoencoder.encode(queries_QD) if autoencoder else None
+        return self._searcher.search(queries_QD, codes_QW, query)
+
+    def ids(self) -> NDArray[np.int64]:
+        """The ids of all items, ascending."""
+        ids = np.concatenate([np.empty(0, np.int64), *(segment.ids_N for segment in self._segments)])
+        return ids[~np.isin(ids, self._deleted)]
+
+    def vectors(self, ids: Sequence[int]) -> Vectors:
+        """The stored vectors, float32 (n, D). Raises NotFound for the first id that is not there."""
+        return self._gather(ids, [segment.vectors_ND for segment in self._segments])
+
+    def codes(self, ids: Sequence[int]) -> NDArray[np.uint8]:
+        """The stored codes, uint8 (n, W). Raises NotFound like `vectors`."""
+        return self._gather(ids, [segment.codes_NW for segment in self._segments])
+
+    def items(self, ids: Sequence[int]) -> list[Item]:
+        """What the catalogue knows of them. Raises NotFound like `vectors`."""
+        found: dict[int, Item] = {}
+        for segment in self._segments:
+            if len(found) < len(ids):
+                found |= segment.catalog.items(ids)
+        for item in ids:
+            if item not in found or self._is_deleted(item):
+                raise self._not_found(item)
+        return [found[item] for item in ids]
+
+    def thumbnail(self, item: Item) -> bytes:
+        """The item's thumbnail, a JPEG file's bytes. Raises NotFound."""
+        return self._segments[self._find(item.id)[0]].thumbnail(item)
+
+    def original(self, item: Item) -> Path | bytes | None:
+        """The item's own file, or its bytes where it lies in a tar file; None where it is gone or leads out of its folder."""
+        return read_original(item, ImageLimits.model_validate(self.manifest.limits))
+
+    def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
+        """Which of these files are among the items: SHA-256 -> the item's id."""
+        return writing.holding(self._opened, list(sha256s))
+
+    def add(self, shards: Iterable[Shard], root: Path) -> tuple[Self, list[int]]:
+        """The index with these items too, published, and the ids they got."""
+        ids, changed = writing.add(self._opened, shards, root)
+        return (self.renewed() if changed else self), ids
+
+    def remove(self, ids: Sequence[int]) -> Self:
+        """The index without these items, published. Raises NotFound, and then removes none."""
+        for item in ids:
+            self._find(item)
+        writing.remove(self._opened, ids)
+        return self.renewed()
+
+    def renewed(self) -> Self:
+        """The current version; what this one has of it is not read again. Raises Mismatch where the rest does not verify."""
+        return type(self)(open_version(self._opened.index, self._opened))
+
+    def close(self) -> None:
+        """Closes the catalogues; the arrays go with the last reference to them."""
+        self._opened.close()
+
+    def _gather(self, ids: Sequence[int], arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any]:
+        rows = []
+        for item in ids:
+            segment, row = self._find(item)
+            array = arrays[segment]
+            if array is None:
+                raise NotFound(f"the index {self.folder} has no codes; `python -m indexer.build --bits 128` makes them")
+            rows.append(array[row])
+        return np.stack(rows)
+
+    def _find(self, item: int) -> tuple[int, int]:
+        """Segment and row of an item."""
+        for number, segment in enumerate(self._segments):
+            row = int(np.searchsorted(segment.ids_N, item))
+            if row < len(segment) and segment.ids_N[row] == item and not self._is_deleted(item):
+                return number, row
+        raise self._not_found(item)
+
+    def _is_deleted(self, item: int) -> bool:
+        row = int(np.searchsorted(self._deleted, item))
+        return row < len(self._deleted) and bool(self._deleted[row] == item)
+
+    def _not_found(self, item: int) -> NotFound:
+        return NotFound(f"no item has the id {item}; the index holds {len(self)} items with ids below {self.manifest.next_id}")
+
+
+def open_index(index: Path, contents: bool = True) -> Index:
+    """Opens the current version of an index folder; see versions.open_version."""
+    return Index(open_version(index, contents=contents))

@@ -1,0 +1,347 @@
+"""A collection in Milvus as a store. See indexer/store.py for what the methods promise.
+
+Milvus finds in float32; what it finds is fetched and compared again in float64, so that answers are those of an index on disk.
+All stores of one collection see it as it is now, in whichever process: an item is there from the moment that Milvus has taken it.
+One process at a time may change a collection (training.files.exclusively on the index folder).
+
+Legend: N items, Q queries, D feature width, W bytes of a code.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer import collection, place, scan
+from indexer.autoencoder import Autoencoder
+from indexer.catalog import Item
+from indexer.collection import ITEM, Collection, State
+from indexer.extract import Shard
+from indexer.originals import read_original
+from indexer.place import Place
+from indexer.ranking import Ids, Keys, cut, euclidean, hamming, most_squared, stack
+from indexer.segment import code_bytes
+from indexer.store import Hits, Query, Vectors
+from training.errors import BadValue, Mismatch, NotFound
+from training.preprocess import ImageLimits
+
+_SPARE: Final = 16  # hits asked for beyond k, so that one search mostly shows which k are nearest
+_GROWTH: Final = 4
+_SHORTLIST: Final = 200  # for 10 neighbours, where nobody has measured
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+Codes = NDArray[np.uint8]
+
+
+class MilvusStore:
+    """One collection in Milvus, as it was when opened or changed by this store; what is in it is always as it is now."""
+
+    def __init__(
+        self, where: Place, name: str, autoencoder: Autoencoder | None, limits: ImageLimits, shortlist: int = _SHORTLIST
+    ) -> None:
+        """Connects. `autoencoder` makes the codes; None for no codes. `shortlist` is how many items two-stage search compares for
+        10 neighbours. Raises NotReady where Milvus does not answer or is not installed, Busy for a file open elsewhere."""
+        self._where, self._name, self._autoencoder, self._limits, self._shortlist = where, name, autoencoder, limits, shortlist
+        self._connection = place.connect(where, self)
+        self._collection = Collection(self._connection, name)
+        self._state: State
+
+    @classmethod
+    def open(
+        cls,
+        uri: str,
+        name: str,
+        autoencoder: Autoencoder | None,
+        model: str,
+        limits: ImageLimits,
+        shortlist: int = _SHORTLIST,
+    ) -> Self:
+        """The store of a collection that is there; see place.parse for `uri`.
+
+        Raises Mismatch where another model or autoencoder made it, and NotReady or Busy like __init__.
+        """
+        return cls(place.parse(uri), name, autoencoder, limits, shortlist)._opened(model)
+
+    @classmethod
+    def create(
+        cls,
+        uri: str,
+        name: str,
+        width: int,
+        autoencoder: Autoencoder | None,
+        model: str,
+        limits: ImageLimits,
+        shortlist: int = _SHORTLIST,
+    ) -> Self:
+        """The store of a new, empty collection, or of the one that is there, with what it holds, where all of these made it.
+
+        Raises Mismatch where another model or autoencoder did, and NotReady or Busy like __init__.
+        """
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,240}", name):
+            raise BadValue("collection", name, "letters, digits and _, the first no digit")
+        return cls(place.parse(uri), name, autoencoder, limits, shortlist)._opened(model, width)
+
+    @property
+    def version(self) -> int:
+        """Rises with every change."""
+        return self._state.version
+
+    @property
+    def model(self) -> str:
+        """The fingerprint of the model that made the vectors."""
+        return self._state.model
+
+    @property
+    def width(self) -> int:
+        """Components of a vector."""
+        return self._state.width
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code; 0 where there are none."""
+        return self._autoencoder.bits if self._autoencoder else 0
+
+    @property
+    def next_id(self) -> int:
+        """The first id that was never given."""
+        return self._state.next_id
+
+    @property
+    def address(self) -> str:
+        """Where the collection is, without a token: what a manifest records, and `open` takes."""
+        return self._where.address
+
+    def __len__(self) -> int:
+        return self._collection.count()
+
+    def search(self, queries_QD: Vectors, query: Query) -> Hits:
+        """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this store has not."""
+        if self._autoencoder is None and query.mode in ("code", "ball"):
+            raise BadValue(
+                "mode", query.mode, "exact or two-stage: this index has no codes; `indexer.build --bits 128` makes them"
+            )
+        expression = "" if query.label is None else collection.of_label(query.label)
+        if query.mode == "exact" or self._autoencoder is None:
+            return euclidean(stack([self._exact(query_D, query, expression) for query_D in queries_QD]))
+        codes_QW = self._autoencoder.encode(queries_QD)
+        if query.mode == "two-stage":
+            found = [self._two_stage(*both, query, expression) for both in zip(queries_QD, codes_QW, strict=True)]
+            return euclidean(stack(found))
+        hits = stack([first_of(self._by_code(code_W, query, expression), query) for code_W in codes_QW])
+        # Milvus compares every code: there are no buckets to look up
+        return hamming(hits, np.full(len(codes_QW), len(self)) if query.mode == "ball" else None)
+
+    def ids(self) -> NDArray[np.int64]:
+        """The ids of all items, ascending."""
+        return self._collection.ids()
+
+    def vectors(self, ids: Sequence[int]) -> Vectors:
+        """The stored vectors, float32 (n, D). Raises NotFound for the first id that is not there."""
+        rows = self._rows(ids, ["vector"])
+        return np.array([row["vector"] for row in rows], np.float32).reshape(len(ids), self.width)
+
+    def codes(self, ids: Sequence[int]) -> Codes:
+        """The stored codes, uint8 (n, W). Raises NotFound like `vectors`."""
+        if self._autoencoder is None:
+            raise NotFound(f"{self._collection} has no codes; `python -m indexer.build --bits 128` makes them")
+        rows = self._rows(ids, ["code"])
+        return np.frombuffer(b"".join(row["code"][0] for row in rows), np.uint8).reshape(len(ids), -1)
+
+    def items(self, ids: Sequence[int]) -> list[Item]:
+        """What the catalogue knows of them. Raises NotFound like `vectors`."""
+        return [collection.item_of(row) for row in self._rows(ids, ITEM)]
+
+    def thumbnail(self, item: Item) -> bytes:
+        """The item's thumbnail, a JPEG file's bytes. Raises NotFound."""
+        return base64.b64decode(self._rows([item.id], ["thumbnail"])[0]["thumbnail"])
+
+    def original(self, item: Item) -> Path | bytes | None:
+        """The item's own file, or its bytes where it lies in a tar file; None where it is gone or leads out of its folder."""
+        return read_original(item, self._limits)
+
+    def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
+        """Which of these files are among the items: SHA-256 -> the item's id, the smallest where several are."""
+        known: dict[str, int] = {}
+        for sha256, item in self._collection.having([sha256 for sha256 in sha256s if _SHA256.fullmatch(sha256)]):
+            known[sha256] = min(item, known.get(sha256, item))
+        return known
+
+    def add(self, shards: Iterable[Shard], root: Path) -> tuple[Self, list[int]]:
+        """The store with these items too, and the ids they got, row for row; files that it holds already keep their id.
+
+        An addition that is killed leaves what Milvus had taken of it, 200 items at a time; the same again adds the rest.
+        """
+        store, ids = self, []
+        known: dict[str, int] = {}
+        for shard in shards:
+            hashes = [fields["sha256"] for fields in shard.items]
+            known |= self.holding(sha256 for sha256 in hashes if sha256 not in known)
+            first = {sha256: row for row, sha256 in reversed(list(enumerate(hashes)))}
+            keep = [row for row, sha256 in enumerate(hashes) if sha256 not in known and first[sha256] == row]
+            store, given = store._append(shard, root, keep)
+            known |= {hashes[row]: item for row, item in zip(keep, given, strict=True)}
+            ids += [known[sha256] for sha256 in hashes]
+        return store, ids
+
+    def fill(self, shards: Iterable[Shard], root: Path) -> Self:
+        """The store with an item for every row, in order, also for equal files. Raises Mismatch where it is not empty."""
+        if len(self):
+            raise Mismatch(f"{self._collection} holds {len(self)} items already; drop it, or name another")
+        store = self
+        for shard in shards:
+            store, _ = store._append(shard, root, range(len(shard.items)))
+        return store
+
+    def remove(self, ids: Sequence[int]) -> Self:
+        """The store without these items; their ids are never given again. Raises NotFound, and then removes none."""
+        self._rows(ids, ["id"])
+        self._collection.delete(ids)
+        return self._changed()
+
+    def renewed(self) -> Self:
+        """The collection as it is now, on the same connection. Raises Mismatch where it has become another."""
+        return self._with(self._collection.state())
+
+    def drop(self) -> None:
+        """Deletes the collection with all its items."""
+        self._collection.drop()
+
+    def close(self) -> None:
+        """Lets go of the connection; others of this process that use it keep it. Again is harmless."""
+        place.disconnect(self._connection, self)
+
+    def _exact(self, query_D: Vectors, query: Query, expression: str) -> tuple[Keys, Ids]:
+        """The hits of one query among the items that satisfy the expression."""
+        length = float(np.linalg.norm(query_D.astype(np.float64)))
+        # of a float32 sum of squared differences, whatever its order; twice the usual bound for eight partial sums
+        share = 2.0**-23 * (self.width / 8 + 8)
+
+        def slack(squared: float) -> float:
+            return share * (2 * length + float(np.sqrt(squared))) ** 2
+
+        most = most_squared(query)
+        low = None if query.after is None else max(0.0, query.after[0] - slack(query.after[0]))
+        high = None if most is None else most + slack(most)
+        found: tuple[Keys, Ids] = cut([], query)
+        for _, ids, reach in self._collection.ascending("vector", query_D, query.k + _SPARE, (low, high), expression):
+            rows = self._collection.rows(ids.tolist(), ["vector"])
+            here = np.array([item for item in ids.tolist() if item in rows], np.int64)  # others may have been removed meanwhile
+            vectors_ND = np.array([rows[item]["vector"] for item in here.tolist()], np.float32).reshape(-1, self.width)
+            squared = scan.distances(vectors_ND, query_D, np.arange(len(here)))
+            near = squared <= (np.inf if most is None else most)
+            found = cut([found, (squared[near], here[near])], query)
+            if len(found[1]) == query.k and found[0][-1] < reach - slack(reach):
+                break
+        return found
+
+    def _by_code(self, code_W: Codes, query: Query, expression: str) -> Iterator[tuple[Keys, Ids]]:
+        """The items in order of their codes' distance, then id, some at a time."""
+        limits = [float(most) for most in (query.max_distance, query.radius) if most is not None]
+        most = int(min([*limits, self._state.code_bits]))
+        ranges = [(0, most, 0)]
+        if query.after is not None:
+            key = int(query.after[0])
+            ranges = [(key, min(key, most), query.after[1] + 1), (key + 1, most, 0)]
+        for low, high, first_id in ranges:
+            within = (low or None, high)
+            for keys, ids, _ in self._collection.ascending("code", code_W, 2 * query.k + _SPARE, within, expression, first_id):
+                yield keys, ids
+
+    def _two_stage(self, query_D: Vectors, code_W: Codes, query: Query, expression: str) -> tuple[Keys, Ids]:
+        """The hits of one query among those with the nearest codes, more and more until they give what was asked for."""
+        length, before = max(self._shortlist, self._shortlist * query.k // 10), -1
+        while length < collection.LIMIT:
+            nearest = Query(k=length, mode="code")
+            ids = first_of(self._by_code(code_W, nearest, expression), nearest)[1]
+            if len(ids) < length:
+                break
+            found = self._exact(query_D, query, collection.among(ids.tolist()))
+            stuck = query.max_distance is not None and len(found[1]) == before
+            if len(found[1]) == query.k or stuck:
+                return found
+            length, before = length * _GROWTH, len(found[1])
+        return self._exact(query_D, query, expression)
+
+    def _rows(self, ids: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+        rows = self._collection.rows(ids, names)
+        for item in ids:
+            if item not in rows:
+                now = self._collection.state()
+                raise NotFound(f"no item has the id {item}; the index holds {len(self)} items with ids below {now.next_id}")
+        return [rows[item] for item in ids]
+
+    def _append(self, shard: Shard, root: Path, keep: Sequence[int]) -> tuple[Self, list[int]]:
+        """Adds rows of a shard. The ids are taken before the items come, so that none is given twice whatever happens between."""
+        if not keep:
+            return self, []
+        if shard.features_ND.shape[1] != self.width:
+            raise Mismatch(f"the features have {shard.features_ND.shape[1]} components, {self._collection} has {self.width}")
+        state = self._collection.state()
+        ids = list(range(state.next_id, state.next_id + len(keep)))
+        self._collection.write_state(replace(state, version=state.version + 1, next_id=state.next_id + len(keep)))
+        ends = np.cumsum([fields["thumbnail_size"] for fields in shard.items]).tolist()
+        items = [
+            Item(id=i, root=str(root.resolve()), thumbnail_start=0, **shard.items[row]) for i, row in zip(ids, keep, strict=True)
+        ]
+        jpegs = [shard.thumbnails[ends[row] - shard.items[row]["thumbnail_size"] : ends[row]] for row in keep]
+        features_ND = shard.features_ND[list(keep)]
+        codes_NW = self._autoencoder.encode(features_ND) if self._autoencoder else None
+        self._collection.insert(items, features_ND, codes_NW, jpegs)
+        return self._changed(), ids
+
+    def _changed(self) -> Self:
+        state = self._collection.state()
+        state = replace(state, version=state.version + 1)
+        self._collection.write_state(state)
+        return self._with(state)
+
+    def _with(self, state: State) -> Self:
+        store = type(self)(self._where, self._name, self._autoencoder, self._limits, self._shortlist)
+        store._state = state
+        store._check(self.model, self.width)
+        return store
+
+    def _opened(self, model: str, width: int | None = None) -> Self:
+        """This store with its state, of a collection that is made where it is not there and a width is given."""
+        try:
+            if width and not self._collection.exists():
+                bits = 8 * code_bytes(self.bits)
+                self._collection.create(State(model, _fingerprint(self._autoencoder), width, bits, next_id=0, version=1))
+            self._state = self._collection.state()
+            self._check(model, width or self._state.width)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _check(self, model: str, width: int) -> None:
+        state, encoder = self._state, _fingerprint(self._autoencoder)
+        pairs = {"model": (model, state.model), "autoencoder": (encoder, state.encoder), "width": (str(width), str(state.width))}
+        for what, (ours, theirs) in pairs.items():
+            if ours != theirs:
+                raise Mismatch(
+                    f"{self._collection} was made with the {what} {theirs[:12] or 'none'}, the index at hand has "
+                    f"{ours[:12] or 'none'}; give what it was made with, or name another collection"
+                )
+
+
+def first_of(blocks: Iterable[tuple[Keys, Ids]], query: Query) -> tuple[Keys, Ids]:
+    """The first k of hits that come in order; no more blocks are asked for than it takes."""
+    found = cut([], query)
+    for block in blocks:
+        found = cut([found, block], query)
+        if len(found[1]) == query.k:
+            break
+    return found
+
+
+def _fingerprint(autoencoder: Autoencoder | None) -> str:
+    if autoencoder is None:
+        return ""
+    arrays = [getattr(autoencoder, part.name) for part in fields(autoencoder)]
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays if isinstance(array, np.ndarray))).hexdigest()

@@ -1,0 +1,399 @@
+/* The scans of a search, on every core: Euclidean distances of float32 rows in float64, Hamming distances of codes, and the k
+   first of each in order of (distance, row); called by indexer/scan.py.
+
+   Nothing of Python is needed to build this; OpenMP and several instruction sets in one binary are used where the compiler has
+   them. Sums are taken in one order whatever the threads, so that equal rows have equal distances. */
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && defined(__x86_64__) && defined(__GLIBC__)
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define VECTOR_POPCOUNT 1
+#include <immintrin.h>
+#else
+#define FOR_EACH_PROCESSOR
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { STRIPE = 512, BLOCK = 512 };
+
+typedef float Floats __attribute__((vector_size(64)));
+typedef float EightFloats __attribute__((vector_size(32)));
+typedef float FourFloats __attribute__((vector_size(16)));
+typedef double Doubles __attribute__((vector_size(64)));
+
+typedef struct {
+    double key;
+    int64_t row;
+} Hit;
+
+/* What a row must be to count, and how many are wanted. */
+typedef struct {
+    int64_t k;
+    const uint8_t *allowed; /* NULL: every row */
+    double after_key;       /* only what comes after (after_key, after_row) */
+    int64_t after_row;
+    double most; /* only keys up to this */
+} Wanted;
+
+static int comes_before(Hit a, Hit b) {
+    return a.key < b.key || (a.key == b.key && a.row < b.row);
+}
+
+static int counts(const Wanted *wanted, Hit hit) {
+    int later = hit.key > wanted->after_key || (hit.key == wanted->after_key && hit.row > wanted->after_row);
+    return later && hit.key <= wanted->most && (!wanted->allowed || wanted->allowed[hit.row]);
+}
+
+static int by_order(const void *a, const void *b) {
+    return comes_before(*(const Hit *)a, *(const Hit *)b) ? -1 : 1;
+}
+
+/* A heap of at most k hits with the last in the order on top. */
+static void push(Hit *heap, int64_t *size, int64_t k, Hit hit) {
+    int64_t i;
+    if (*size < k) {
+        for (i = (*size)++; i && comes_before(heap[(i - 1) / 2], hit); i = (i - 1) / 2)
+            heap[i] = heap[(i - 1) / 2];
+    } else {
+        int64_t child;
+        for (i = 0; (child = 2 * i + 1) < k; i = child) {
+            if (child + 1 < k && comes_before(heap[child], heap[child + 1]))
+                child++;
+            if (!comes_before(hit, heap[child]))
+                break;
+            heap[i] = heap[child];
+        }
+    }
+    heap[i] = hit;
+}
+
+/* The squared distance in float64, from differences. `next`, NULL for none, is the row to have ready afterwards. */
+FOR_EACH_PROCESSOR
+static double squared_distance(const float *row, const float *query, int64_t width, const float *next) {
+    Doubles lanes[4] = {{0}};
+    int64_t d = 0;
+    for (; d + 32 <= width; d += 32) {
+        if (next) {
+            __builtin_prefetch(next + d);
+            __builtin_prefetch(next + d + 16);
+        }
+        for (int l = 0; l < 4; l++) {
+            EightFloats x, q;
+            memcpy(&x, row + d + 8 * l, sizeof x);
+            memcpy(&q, query + d + 8 * l, sizeof q);
+            Doubles difference = __builtin_convertvector(x, Doubles) - __builtin_convertvector(q, Doubles);
+            lanes[l] += difference * difference;
+        }
+    }
+    Doubles all = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+    double sum = 0;
+    for (int l = 0; l < 8; l++)
+        sum += all[l];
+    for (; d < width; d++) {
+        double difference = (double)row[d] - query[d];
+        sum += difference * difference;
+    }
+    return sum;
+}
+
+INLINE float total(const Floats *lanes) {
+    EightFloats eight[2];
+    memcpy(eight, lanes, sizeof *lanes);
+    eight[0] += eight[1];
+    FourFloats four[2];
+    memcpy(four, eight, sizeof four);
+    four[0] += four[1];
+    return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
+}
+
+/* Whether a row is farther from the query than `limit`, by float32; if not, it may be either. Nothing cancels in a sum of squares:
+   it is off by no more than a share of itself that the number of terms in a lane bounds, and `limit` has that added to it. */
+FOR_EACH_PROCESSOR
+static int is_beyond(const float *row, const float *query, int64_t width, float limit) {
+    Floats lanes[4] = {{0}};
+    float sum = 0;
+    int64_t d = 0;
+    while (d + 64 <= width) { /* a look at the sum whenever the work has doubled: a wrong guess costs the reading ahead */
+        int64_t stripe = d < STRIPE ? STRIPE : d, end = width - d < stripe ? d + (width - d) / 64 * 64 : d + stripe;
+        for (; d < end; d += 64)
+            for (int l = 0; l < 4; l++) {
+                Floats x, q;
+                memcpy(&x, row + d + 16 * l, sizeof x);
+                memcpy(&q, query + d + 16 * l, sizeof q);
+                x -= q;
+                lanes[l] += x * x;
+            }
+        Floats all = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+        sum = total(&all);
+        if (sum > limit)
+            return sum < INFINITY;
+    }
+    for (; d < width; d++)
+        sum += (row[d] - query[d]) * (row[d] - query[d]);
+    return sum > limit && sum < INFINITY;
+}
+
+/* A limit for is_beyond that nothing up to `squared` exceeds. */
+static float with_slack(double squared, int64_t width) {
+    double terms = (double)(width / 64 + width % 64 + 24);
+    return (float)(squared * (1 + terms * FLT_EPSILON) + FLT_MIN * (double)width);
+}
+
+/* The squared distances of given rows. */
+int fc7_distances(const float *vectors, int64_t width, const float *query, const int64_t *rows, int64_t count, int64_t threads,
+                  double *squared) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (count > 16)
+    for (int64_t i = 0; i < count; i++) {
+        const float *next = i + 1 < count ? vectors + rows[i + 1] * width : NULL;
+        squared[i] = squared_distance(vectors + rows[i] * width, query, width, next);
+    }
+    return 0;
+}
+
+/* The first k of `count` rows. `hits` has room for threads * k. Returns how many there are, or -1 where memory is short. */
+int64_t fc7_exact(const float *vectors, int64_t count, int64_t width, const float *query, const Wanted *wanted, int64_t threads,
+                  Hit *hits) {
+    int64_t *sizes = calloc((size_t)threads, sizeof *sizes), total = 0;
+    if (!sizes)
+        return -1;
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        Hit *heap = hits + t * wanted->k;
+        int64_t size = 0, end = count * (t + 1) / threads;
+        float limit = with_slack(wanted->most, width);
+        for (int64_t row = count * t / threads; row < end; row++) {
+            const float *x = vectors + row * width;
+            if ((wanted->allowed && !wanted->allowed[row]) || is_beyond(x, query, width, limit))
+                continue;
+            Hit hit = {squared_distance(x, query, width, NULL), row};
+            if (!counts(wanted, hit) || (size == wanted->k && !comes_before(hit, heap[0])))
+                continue;
+            push(heap, &size, wanted->k, hit);
+            if (size == wanted->k)
+                limit = with_slack(heap[0].key, width);
+        }
+        sizes[t] = size;
+    }
+    for (int t = 0; t < threads; t++) {
+        memmove(hits + total, hits + t * wanted->k, (size_t)sizes[t] * sizeof *hits);
+        total += sizes[t];
+    }
+    qsort(hits, (size_t)total, sizeof *hits, by_order);
+    free(sizes);
+    return total < wanted->k ? total : wanted->k;
+}
+
+/* Hamming distances of a block of codes. */
+#ifdef __x86_64__
+__attribute__((target("popcnt")))
+#endif
+static void plain_block(const uint8_t *codes, int64_t n, int64_t width, const uint8_t *query, uint16_t *distances) {
+    for (int64_t i = 0; i < n; i++) {
+        const uint8_t *code = codes + i * width;
+        int sum = 0;
+        int64_t byte = 0;
+        for (; byte + 8 <= width; byte += 8) {
+            uint64_t a, b;
+            memcpy(&a, code + byte, 8);
+            memcpy(&b, query + byte, 8);
+            sum += __builtin_popcountll(a ^ b);
+        }
+        for (; byte < width; byte++)
+            sum += __builtin_popcount((unsigned)(code[byte] ^ query[byte]));
+        distances[i] = (uint16_t)sum;
+    }
+}
+
+#ifdef VECTOR_POPCOUNT
+#define WITH_POPCOUNT __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vpopcntdq,popcnt")))
+
+/* Codes of 4, 8, 16 and 32 bytes; `n` is a multiple of 16. */
+WITH_POPCOUNT static void vector_block(const uint8_t *codes, int64_t n, int64_t width, const uint8_t *query, uint16_t *distances) {
+    uint8_t repeated[64];
+    for (int64_t i = 0; i < 64; i++)
+        repeated[i] = query[i % width];
+    const __m512i q = _mm512_loadu_si512(repeated);
+    const __m512i pairs = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    if (width == 4) {
+        for (int64_t i = 0; i < n; i += 16) {
+            __m512i d = _mm512_popcnt_epi32(_mm512_xor_si512(_mm512_loadu_si512(codes + i * 4), q));
+            _mm256_storeu_si256((__m256i *)(distances + i), _mm512_cvtepi32_epi16(d));
+        }
+        return;
+    }
+    for (int64_t i = 0; i < n; i += 8) {
+        __m512i d[4];
+        const uint8_t *from = codes + i * width;
+        for (int v = 0; v < width / 8; v++)
+            d[v] = _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(from + 64 * v), q));
+        if (width == 32) { /* four words a code: neighbours are added twice */
+            __m512i a = _mm512_add_epi64(_mm512_unpacklo_epi64(d[0], d[1]), _mm512_unpackhi_epi64(d[0], d[1]));
+            __m512i b = _mm512_add_epi64(_mm512_unpacklo_epi64(d[2], d[3]), _mm512_unpackhi_epi64(d[2], d[3]));
+            a = _mm512_permutexvar_epi64(pairs, a);
+            b = _mm512_permutexvar_epi64(pairs, b);
+            d[0] = _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+            d[0] = _mm512_permutexvar_epi64(pairs, d[0]);
+        } else if (width == 16) {
+            d[0] = _mm512_add_epi64(_mm512_unpacklo_epi64(d[0], d[1]), _mm512_unpackhi_epi64(d[0], d[1]));
+            d[0] = _mm512_permutexvar_epi64(pairs, d[0]);
+        }
+        _mm_storeu_si128((__m128i *)(distances + i), _mm512_cvtepi64_epi16(d[0]));
+    }
+}
+
+static void block(const uint8_t *codes, int64_t n, int64_t width, const uint8_t *query, uint16_t *distances) {
+    int64_t whole = 0;
+    if ((width == 4 || width == 8 || width == 16 || width == 32) && __builtin_cpu_supports("avx512vpopcntdq") &&
+        __builtin_cpu_supports("avx512bw")) {
+        whole = n / 16 * 16;
+        vector_block(codes, whole, width, query, distances);
+    }
+    plain_block(codes + whole * width, n - whole, width, query, distances + whole);
+}
+#else
+#define block plain_block
+#endif
+
+/* Whether any of 32 distances is below the limit. */
+FOR_EACH_PROCESSOR
+static int any_below(const uint16_t *distances, int64_t n, uint16_t limit) {
+    uint16_t any = 0;
+    for (int64_t i = 0; i < n; i++)
+        any |= distances[i] < limit;
+    return any;
+}
+
+/* The first k of a run of codes: counts of each distance tell how small one must be to be among them. Later rows lose ties, so
+   that at most k rows of every distance are ever kept. Returns how many hits were written, not in order. */
+static int64_t scan_codes(const uint8_t *codes, int64_t start, int64_t end, int64_t width, const uint8_t *query, const Wanted *wanted,
+                          int64_t *histogram, Hit *hits) {
+    uint16_t distances[BLOCK];
+    int64_t kept = 0, below = 0; /* below: hits that are nearer than the limit */
+    int limit = (int)fmin(wanted->most, (double)(8 * width)) + 1;
+    memset(histogram, 0, (size_t)(8 * width + 1) * sizeof *histogram);
+    for (int64_t first = start; first < end; first += BLOCK) {
+        int64_t n = end - first < BLOCK ? end - first : BLOCK;
+        block(codes + first * width, n, width, query, distances);
+        for (int64_t group = 0; group < n; group += 32) {
+            int64_t last = group + 32 < n ? group + 32 : n;
+            if (!any_below(distances + group, last - group, (uint16_t)limit))
+                continue;
+            for (int64_t i = group; i < last; i++) {
+                Hit hit = {distances[i], first + i};
+                if (distances[i] >= limit || !counts(wanted, hit))
+                    continue;
+                hits[kept++] = hit;
+                histogram[distances[i]]++;
+                below++;
+                while (limit && below >= wanted->k) /* what is as far as the limit's last distance comes too late */
+                    below -= histogram[--limit];
+            }
+        }
+    }
+    return kept;
+}
+
+/* The first k of `count` codes for each of several queries: hits (queries, k), filled up with rows of -1.
+   Returns 0, or 1 where memory is short. */
+int fc7_hamming(const uint8_t *codes, int64_t count, int64_t width, const uint8_t *queries, int64_t number, const Wanted *wanted,
+                int64_t threads, Hit *out) {
+    int parts = number == 1 ? threads : 1, failed = 0;
+    int64_t room = count / parts + 1, most = wanted->k * (8 * width + 1);
+    room = (room < most ? room : most) + 1;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (parts == 1)
+    for (int64_t q = 0; q < number; q++) {
+        Hit *hits = malloc((size_t)(room * parts) * sizeof *hits);
+        int64_t *histograms = malloc((size_t)(parts * (8 * width + 1)) * sizeof *histograms), *sizes = calloc((size_t)parts, 8);
+        int64_t total = 0;
+        if (!hits || !histograms || !sizes) {
+            failed = 1;
+        } else {
+#pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
+            for (int t = 0; t < parts; t++)
+                sizes[t] = scan_codes(codes, count * t / parts, count * (t + 1) / parts, width, queries + q * width, wanted,
+                                      histograms + t * (8 * width + 1), hits + t * room);
+            for (int t = 0; t < parts; t++) {
+                memmove(hits + total, hits + t * room, (size_t)sizes[t] * sizeof *hits);
+                total += sizes[t];
+            }
+            qsort(hits, (size_t)total, sizeof *hits, by_order);
+            for (int64_t i = 0; i < wanted->k; i++)
+                out[q * wanted->k + i] = i < total ? hits[i] : (Hit){-1, -1};
+        }
+        free(hits);
+        free(histograms);
+        free(sizes);
+    }
+    return failed;
+}
+
+/* Inner products of a block of rows of bytes (offset by 128) with a query of signed bytes; `width` is a multiple of 64. */
+FOR_EACH_PROCESSOR
+static void plain_products(const uint8_t *rows, int64_t n, int64_t width, const int8_t *query, int32_t *products) {
+    for (int64_t i = 0; i < n; i++) {
+        int32_t sum = 0;
+        for (int64_t d = 0; d < width; d++)
+            sum += (int32_t)rows[i * width + d] * query[d];
+        products[i] = sum;
+    }
+}
+
+#ifdef VECTOR_POPCOUNT
+__attribute__((target("avx512f,avx512bw,avx512vnni"))) static void vector_products(const uint8_t *rows, int64_t n, int64_t width,
+                                                                                   const int8_t *query, int32_t *products) {
+    for (int64_t i = 0; i < n; i++) {
+        __m512i sums = _mm512_setzero_si512();
+        for (int64_t d = 0; d < width; d += 64)
+            sums = _mm512_dpbusd_epi32(sums, _mm512_loadu_si512(rows + i * width + d), _mm512_loadu_si512(query + d));
+        products[i] = _mm512_reduce_add_epi32(sums);
+    }
+}
+
+static void products_of(const uint8_t *rows, int64_t n, int64_t width, const int8_t *query, int32_t *products) {
+    if (__builtin_cpu_supports("avx512vnni"))
+        vector_products(rows, n, width, query, products);
+    else
+        plain_products(rows, n, width, query, products);
+}
+#else
+#define products_of plain_products
+#endif
+
+/* The k rows of least estimated distance: square_n - scale * (products - shift) - weight * rest_n, where `lengths` has (square, rest)
+   of each row. `hits` has room for threads * k. Returns how many there are, not in order, or -1 where memory is short. */
+int64_t fc7_principal(const uint8_t *rows, int64_t count, int64_t width, const float *lengths, const int8_t *query, double scale,
+                      double shift, double weight, const Wanted *wanted, int64_t threads, Hit *hits) {
+    int64_t *sizes = calloc((size_t)threads, sizeof *sizes), total = 0;
+    if (!sizes)
+        return -1;
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        Hit *heap = hits + t * wanted->k;
+        int64_t size = 0, end = count * (t + 1) / threads;
+        for (int64_t first = count * t / threads; first < end; first += BLOCK) {
+            int32_t products[BLOCK];
+            int64_t n = end - first < BLOCK ? end - first : BLOCK;
+            products_of(rows + first * width, n, width, query, products);
+            for (int64_t i = 0; i < n; i++) {
+                const float *length = lengths + 2 * (first + i);
+                Hit hit = {length[0] - scale * (products[i] - shift) - weight * length[1], first + i};
+                if ((size < wanted->k || hit.key < heap[0].key) && (!wanted->allowed || wanted->allowed[hit.row]))
+                    push(heap, &size, wanted->k, hit);
+            }
+        }
+        sizes[t] = size;
+    }
+    for (int t = 0; t < threads; t++) {
+        memmove(hits + total, hits + t * wanted->k, (size_t)sizes[t] * sizeof *hits);
+        total += sizes[t];
+    }
+    qsort(hits, (size_t)total, sizeof *hits, by_order);
+    free(sizes);
+    return total < wanted->k ? total : wanted->k;
+}

@@ -1,0 +1,108 @@
+"""native.c from Python: the scans of a search, on the CPU, where the installation compiled it.
+
+Legend: N rows, Q queries, D width of a vector, P principal components, W bytes of a code, K wanted, R rows given.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.native import compiled_beside
+
+HIT: Final = np.dtype([("key", np.float64), ("row", np.int64)])
+_FIRST: Final = (-1.0, -1)
+
+
+class _Wanted(ctypes.Structure):
+    _fields_ = [
+        ("k", ctypes.c_int64),
+        ("allowed", ctypes.c_void_p),
+        ("after_key", ctypes.c_double),
+        ("after_row", ctypes.c_int64),
+        ("most", ctypes.c_double),
+    ]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a row must be to count, and how many are wanted."""
+
+    k: int
+    allowed_N: NDArray[np.uint8] | None  # rows with 0 are not there
+    after: tuple[float, int] | None  # only what comes after this (distance, row) in the order
+    most: float | None  # only distances up to this
+
+    def struct(self) -> Any:
+        """For C; holds on to nothing."""
+        mask = None if self.allowed_N is None else self.allowed_N.ctypes.data
+        return _Wanted(self.k, mask, *(self.after or _FIRST), np.inf if self.most is None else self.most)
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled native.c beside this module; None where there is none that loads: NumPy then serves."""
+    loaded = compiled_beside(__file__)
+    if loaded is not None:
+        loaded.fc7_exact.restype = loaded.fc7_principal.restype = ctypes.c_int64
+    return loaded
+
+
+def distances(vectors_ND: NDArray[np.float32], query_D: NDArray[np.float32], rows_R: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Squared Euclidean distances of some rows, float64 (R,)."""
+    squared_R = np.empty(len(rows_R), np.float64)
+    _call("fc7_distances", vectors_ND, vectors_ND.shape[1], query_D, rows_R, len(rows_R), torch.get_num_threads(), squared_R)
+    return squared_R
+
+
+def exact(vectors_ND: NDArray[np.float32], query_D: NDArray[np.float32], wanted: Wanted) -> NDArray[Any]:
+    """The first rows for one query, at most k: HIT records with squared distances."""
+    threads = torch.get_num_threads()
+    hits = np.empty(max(1, threads * wanted.k), HIT)
+    found = _call("fc7_exact", vectors_ND, *vectors_ND.shape, query_D, wanted, threads, hits)
+    return hits[:found]
+
+
+def hamming(codes_NW: NDArray[np.uint8], queries_QW: NDArray[np.uint8], wanted: Wanted) -> NDArray[Any]:
+    """The first rows for each query, HIT records (Q, K), filled up with (-1, -1)."""
+    hits = np.empty((len(queries_QW), wanted.k), HIT)
+    _call("fc7_hamming", codes_NW, *codes_NW.shape, queries_QW, len(queries_QW), wanted, torch.get_num_threads(), hits)
+    return hits
+
+
+def principal(
+    rows_NP: NDArray[np.uint8],
+    lengths_N2: NDArray[np.float32],
+    query_P: NDArray[np.int8],
+    scale: float,
+    weight: float,
+    wanted: Wanted,
+) -> NDArray[np.int64]:
+    """The k rows of least square - scale * (row - 128) . query - weight * rest, (square, rest) being a row's lengths."""
+    threads = torch.get_num_threads()
+    hits = np.empty(max(1, threads * wanted.k), HIT)
+    shift = 128.0 * int(query_P.sum(dtype=np.int64))
+    found = _call("fc7_principal", rows_NP, *rows_NP.shape, lengths_N2, query_P, scale, shift, weight, wanted, threads, hits)
+    return hits["row"][:found].copy()
+
+
+def _call(name: str, *arguments: NDArray[Any] | Wanted | float) -> int:
+    passed: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, Wanted):
+            passed.append(ctypes.byref(argument.struct()))
+        elif isinstance(argument, int):
+            passed.append(ctypes.c_int64(argument))
+        elif isinstance(argument, float):
+            passed.append(ctypes.c_double(argument))
+        else:
+            assert argument.flags.c_contiguous  # noqa: S101
+            passed.append(ctypes.c_void_p(argument.ctypes.data))
+    result = int(getattr(library(), name)(*passed))
+    if result < 0 or (result and name in ("fc7_distances", "fc7_hamming")):
+        raise MemoryError(f"{name} found no memory for its scratch")
+    return result

@@ -1,0 +1,21 @@
+"""An index folder -> the store that its manifest names."""
+
+from pathlib import Path
+
+from indexer import artifact
+from indexer.index import Index, open_index
+from indexer.remote import MilvusIndex, open_remote
+
+
+def open_store(index: Path, contents: bool = True) -> Index | MilvusIndex:
+    """Opens the current version of an index, verified; its items lie on disk or in Milvus.
+
+    Without `contents` only sizes are compared, for programs that change an index at a cost in proportion to the change.
+    Raises NotReady or Mismatch, naming what disagrees.
+    """
+    folder = artifact.current(index)
+    manifest = artifact.read_manifest(folder)
+    if manifest.milvus is None:
+        return open_index(index, contents)
+    artifact.verify_files(folder, manifest, contents)
+    return open_remote(folder, manifest, manifest.milvus)

@@ -1,0 +1,27 @@
+"""The files that the items of an index were made from."""
+
+from pathlib import Path
+
+from indexer.catalog import Item
+from training import shards
+from training.data import read_bytes
+from training.errors import FC7Error
+from training.preprocess import ImageLimits
+
+
+def read_original(item: Item, limits: ImageLimits) -> Path | bytes | None:
+    """The item's own file, or its bytes where it lies in a tar file.
+
+    None where it is gone or its path would lead out of its root.
+    """
+    root = Path(item.root).resolve()
+    place = shards.split(root, item.path)
+    file = (place[0] if place else root / item.path).resolve()
+    if not file.is_relative_to(root) or not file.is_file():
+        return None
+    if place is None:
+        return file
+    try:
+        return read_bytes(root, item.path, limits)
+    except (OSError, FC7Error):
+        return None

@@ -1,0 +1,58 @@
+"""Hits of a search put in order: nearest first, equals by id.
+
+Legend: Q queries, K neighbours.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.store import Hits, Query
+
+Keys = NDArray[np.float64]  # what hits are ordered by: squared Euclidean or Hamming distances
+Ids = NDArray[np.int64]
+_NO_KEYS: Final[Keys] = np.empty(0)
+_NO_IDS: Final[Ids] = np.empty(0, np.int64)
+
+
+def most_squared(query: Query) -> float | None:
+    """The largest squared distance that is reported, in float32, as one of at most `max_distance`."""
+    if query.max_distance is None:
+        return None
+    nearest = np.float32(query.max_distance)
+    middle = (float(nearest) + float(np.nextafter(nearest, np.float32(np.inf)))) / 2
+    return middle * middle
+
+
+def cut(parts: Sequence[tuple[Keys, Ids]], query: Query) -> tuple[Keys, Ids]:
+    """The first k of the hits of all parts, after the place where the page begins."""
+    keys, ids = (np.concatenate(arrays) for arrays in zip((_NO_KEYS, _NO_IDS), *parts, strict=True))
+    order = np.lexsort((ids, keys))
+    keys, ids = keys[order], ids[order]
+    if query.after is not None:
+        key, item = query.after
+        later = (keys > key) | ((keys == key) & (ids > item))
+        keys, ids = keys[later], ids[later]
+    return keys[: query.k], ids[: query.k]
+
+
+def stack(lists: Sequence[tuple[Keys, Ids]]) -> tuple[Keys, Ids]:
+    """The hits of each query -> (Q, K), filled up with (inf, -1)."""
+    width = max((len(ids) for _, ids in lists), default=0)
+    keys_QK = np.full((len(lists), width), np.inf)
+    ids_QK = np.full((len(lists), width), -1, np.int64)
+    for i, (keys, ids) in enumerate(lists):
+        keys_QK[i, : len(keys)], ids_QK[i, : len(ids)] = keys, ids
+    return keys_QK, ids_QK
+
+
+def euclidean(hits: tuple[Keys, Ids]) -> Hits:
+    """Hits whose keys are squared Euclidean distances."""
+    return Hits(np.sqrt(hits[0]).astype(np.float32), hits[1], hits[0])
+
+
+def hamming(hits: tuple[Keys, Ids], buckets: NDArray[np.int64] | None = None) -> Hits:
+    """Hits whose keys are Hamming distances."""
+    return Hits(hits[0].astype(np.float32), hits[1], hits[0], buckets)

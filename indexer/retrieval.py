@@ -1,0 +1,170 @@
+"""The protocol of an evaluation, on arrays: every way to find neighbours is asked the same and measured by the same figures.
+
+An item is relevant to a query when it has the query's label. Legend: N database, Q queries, D feature width, W bytes of a code,
+K neighbours, O orders of ties (expected, best, worst).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from indexer import metrics
+from indexer.metrics import ORDERS, Database, Floats, Ints, Order, Rankings
+from training.program import progress
+
+PRECISIONS: Final = (1, 10, 100, 1000)  # precision@N
+CUTS: Final = (1000, 5000)  # mAP@N
+NEIGHBOURS: Final = (10, 100)  # recall@k
+LISTED: Final = max(NEIGHBOURS)
+_POINTS: Final = 40
+_TIMED: Final = 200
+_TOGETHER: Final = 256
+
+Tally = dict[tuple[str, int], Floats]  # (figure, depth) -> (Q, O); the depth 0 is the whole ranking
+
+
+class Figure(BaseModel):
+    """A mean over the queries: expected over random orders of equal distances, and with the best and the worst of them."""
+
+    expected: float
+    best: float
+    worst: float
+
+
+class Way(BaseModel):
+    """How well one way of finding neighbours does. Keys of dictionaries are depths; depths beyond what is known are left out."""
+
+    name: str
+    bits: int = 0  # of its codes; 0 where it compares no codes
+    bytes_per_item: int
+    mean_average_precision: dict[int, Figure]  # 0: over the whole ranking
+    precision: dict[int, Figure]
+    recall: dict[int, Figure]  # of the k exact nearest neighbours, among the first k
+    ten_in_hundred: Figure | None  # share of the 10 exact nearest neighbours that is among the first 100
+    curve: dict[int, tuple[Figure, Figure]]  # recall and precision
+
+
+class Latency(BaseModel):
+    """How fast a mode of search answers."""
+
+    mode: str
+    k: int
+    bytes_per_item: int  # of what every search reads
+    queries: int  # asked one at a time
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    queries_per_second: float  # asked up to 256 at once
+
+
+@dataclass(frozen=True)
+class Task:
+    """Who asks, and what there is to be found: labels as numbers."""
+
+    labels_N: Ints
+    labels_Q: Ints
+
+    def vectors(self, name: str, vectors_ND: NDArray[np.float32], queries_QD: NDArray[np.float32], size: int) -> tuple[Way, Ints]:
+        """Ranks by exact Euclidean distance; also gives the rows of the 100 nearest, int64 (Q, K). `size` is bytes an item."""
+        tallies, nearest = [], []
+        ranked = metrics.rank_vectors(vectors_ND, self.labels_N, queries_QD, self.labels_Q, LISTED)
+        for rankings, rows_QK in progress(ranked, -(-len(queries_QD) // metrics.BLOCK), name, "blocks"):
+            tallies.append(self._tally(rankings))
+            nearest.append(rows_QK)
+        joined = {key: np.concatenate([tally[key] for tally in tallies]) for key in tallies[0]}
+        return _way(joined, name=name, bytes_per_item=size), np.concatenate(nearest)
+
+    def codes(self, name: str, bits: int, codes_NW: NDArray[np.uint8], queries_QW: NDArray[np.uint8], nearest_QK: Ints) -> Way:
+        """Ranks by Hamming distance, against the rows of the exact nearest neighbours."""
+        wanted = [nearest_QK[:, :k] for k in NEIGHBOURS]
+        rankings, true = metrics.rank_codes(Database.of(codes_NW, self.labels_N), queries_QW, self.labels_Q, wanted)
+        return _way(self._tally(rankings) | _recalls(true, nearest_QK), name=name, bits=bits, bytes_per_item=codes_NW.shape[1])
+
+    def lists(self, name: str, bits: int, rows_QK: Ints, nearest_QK: Ints, size: int) -> Way:
+        """Measures lists of the 100 first rows, -1 where there is none. `size` is bytes an item."""
+        there_QK = rows_QK >= 0
+        relevant = metrics.rank_lists((self.labels_N[rows_QK] == self.labels_Q[:, None]) & there_QK)
+        true = [metrics.rank_lists((rows_QK[:, :, None] == nearest_QK[:, None, :k]).any(2) & there_QK) for k in NEIGHBOURS]
+        depths = [depth for depth in PRECISIONS if depth <= rows_QK.shape[1]]
+        tally = {("precision", depth): _over_orders(metrics.found, relevant, depth) / depth for depth in depths}
+        return _way(tally | _recalls(true, nearest_QK), name=name, bits=bits, bytes_per_item=size)
+
+    def _tally(self, rankings: Rankings) -> Tally:
+        items = len(self.labels_N)
+        tally = {("map", depth): _over_orders(metrics.average_precision, rankings, depth or items) for depth in (0, *CUTS)}
+        tally |= {("precision", n): _over_orders(metrics.found, rankings, n) / n for n in PRECISIONS if n <= items}
+        relevant_Q1 = rankings.relevant()[:, None]
+        for depth in np.unique(np.geomspace(1, items, _POINTS).round().astype(int)).tolist():
+            found_QO = _over_orders(metrics.found, rankings, depth)
+            tally["curve recall", depth], tally["curve precision", depth] = found_QO / relevant_Q1, found_QO / depth
+        return tally
+
+
+def latency(
+    search: Callable[[NDArray[np.float32], int], object], queries_QD: NDArray[np.float32], mode: str, size: int
+) -> Latency:
+    """Times `search`(queries, k) for the 10 nearest: up to 200 queries one at a time, then up to 256 at once."""
+    k, rows = NEIGHBOURS[0], np.linspace(0, len(queries_QD) - 1, min(_TIMED, len(queries_QD))).astype(int)
+    together_QD = queries_QD[:_TOGETHER]
+    for warm_up_QD in (queries_QD[:1], together_QD):
+        search(warm_up_QD, k)
+    seconds = [_seconds(search, queries_QD[row : row + 1], k) for row in rows]
+    p50_ms, p95_ms, p99_ms = (round(1000 * float(value), 4) for value in np.percentile(seconds, [50, 95, 99]))
+    rate = len(together_QD) / _seconds(search, together_QD, k)
+    return Latency(
+        mode=mode,
+        k=k,
+        bytes_per_item=size,
+        queries=len(rows),
+        p50_ms=p50_ms,
+        p95_ms=p95_ms,
+        p99_ms=p99_ms,
+        queries_per_second=round(rate, 1),
+    )
+
+
+def _seconds(search: Callable[[NDArray[np.float32], int], object], queries_QD: NDArray[np.float32], k: int) -> float:
+    started = time.perf_counter()
+    search(queries_QD, k)
+    return time.perf_counter() - started
+
+
+def _recalls(true: Sequence[Rankings], nearest_QK: Ints) -> Tally:
+    known = nearest_QK.shape[1]
+    tally = {
+        ("recall", k): _over_orders(metrics.found, ranked, k) / k
+        for k, ranked in zip(NEIGHBOURS, true, strict=True)
+        if k <= known
+    }
+    few = NEIGHBOURS[0]
+    if few <= known:
+        tally["ten in hundred", 0] = _over_orders(metrics.found, true[0], LISTED) / few
+    return tally
+
+
+def _over_orders(measure: Callable[[Rankings, int, Order], Floats], rankings: Rankings, depth: int) -> Floats:
+    if not rankings.has_ties():
+        return np.repeat(measure(rankings, depth, "expected")[:, None], len(ORDERS), 1)
+    return np.stack([measure(rankings, depth, order) for order in ORDERS], 1)
+
+
+def _way(tally: Tally, **facts: Any) -> Way:
+    means = {key: Figure(**dict(zip(ORDERS, values_QO.mean(0).tolist(), strict=True))) for key, values_QO in tally.items()}
+
+    def of(name: str) -> dict[int, Figure]:
+        return {depth: figure for (figure_name, depth), figure in means.items() if figure_name == name}
+
+    precisions = of("curve precision")
+    return Way(
+        mean_average_precision=of("map"),
+        precision=of("precision"),
+        recall=of("recall"),
+        ten_in_hundred=means.get(("ten in hundred", 0)),
+        curve={depth: (recall, precisions[depth]) for depth, recall in of("curve recall").items()},
+        **facts,
+    )

@@ -1,0 +1,56 @@
+"""Arrays of rows on disk, as NumPy's own .npy files: written a block at a time, opened as memory maps."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import DTypeLike, NDArray
+
+from training.errors import Mismatch
+
+_HEADER: Final = 128  # bytes; room for any shape
+BLOCK: Final = 4096  # rows looked at together, so that memory does not grow with a file
+
+
+class RowWriter:
+    """Writes a (rows, width) array without knowing beforehand how many rows there will be."""
+
+    def __init__(self, path: Path, dtype: DTypeLike, width: int | None) -> None:
+        self._dtype, self._width, self.rows = np.dtype(dtype), width, 0
+        self._file = path.open("wb")
+        self._file.write(bytes(_HEADER))
+
+    def write(self, block: NDArray[Any]) -> None:
+        """Appends rows: (n, width), or (n,) where the width is None."""
+        expected = block.shape[:1] if self._width is None else (len(block), self._width)
+        if block.shape != expected:
+            raise ValueError(f"rows must have the shape {expected}, got {block.shape}")
+        self._file.write(np.ascontiguousarray(block, self._dtype).data)
+        self.rows += len(block)
+
+    def close(self) -> None:
+        """Completes the file."""
+        shape = (self.rows,) if self._width is None else (self.rows, self._width)
+        text = repr({"descr": npy.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}).encode("latin-1")
+        length = _HEADER - len(npy.magic(1, 0)) - 2
+        self._file.seek(0)
+        self._file.write(npy.magic(1, 0) + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n")
+        self._file.close()
+
+
+def open_rows(path: Path, dtype: DTypeLike, width: int | None) -> NDArray[Any]:
+    """A memory map of a file of rows; read-only. Raises Mismatch where it is not what was expected."""
+    try:
+        rows: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise Mismatch(f"{path} is not an array of rows: {error}") from error
+    if rows.dtype != np.dtype(dtype) or rows.shape[1:] != (() if width is None else (width,)):
+        raise Mismatch(f"{path} holds {rows.dtype} rows of shape {rows.shape[1:]}, expected {np.dtype(dtype)} of width {width}")
+    return rows
+
+
+def blocks(rows: int) -> Iterator[slice]:
+    """Slices that cover `rows`, a block each."""
+    return (slice(start, min(start + BLOCK, rows)) for start in range(0, rows, BLOCK))

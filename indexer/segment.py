@@ -1,0 +1,152 @@
+"""A part of an index that never changes: rows of vectors and codes, and the catalogue and thumbnails beside them.
+
+Rows are in order of id. Legend: N rows, D feature width, W bytes of a code, P raw pixels (32 x 32 RGB).
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer import artifact
+from indexer.autoencoder import Autoencoder
+from indexer.catalog import Catalog, CatalogWriter, Item
+from indexer.extract import RAW_SIZE
+from indexer.rows import RowWriter, blocks, open_rows
+from training.errors import Mismatch
+
+PIXELS: Final = 3 * RAW_SIZE**2
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """An opened segment; its arrays are memory maps."""
+
+    ids_N: NDArray[np.int64]  # ascending
+    vectors_ND: NDArray[np.float32]
+    codes_NW: NDArray[np.uint8] | None
+    components_NP: NDArray[np.uint8] | None  # of the short-list "principal"
+    lengths_N2: NDArray[np.float32] | None
+    pixels_NP: NDArray[np.uint8] | None
+    pixel_codes_NW: NDArray[np.uint8] | None
+    catalog: Catalog
+    thumbnails: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.ids_N)
+
+    def thumbnail(self, item: Item) -> bytes:
+        """The item's thumbnail, a JPEG file's bytes."""
+        return self.thumbnails[item.thumbnail_start : item.thumbnail_start + item.thumbnail_size].tobytes()
+
+    def rows_of(self, ids: NDArray[np.int64]) -> Rows:
+        """The rows of those of these ids that are here."""
+        rows = np.searchsorted(self.ids_N, ids)
+        inside = rows < len(self)
+        rows = rows[inside]
+        found: Rows = rows[self.ids_N[rows] == ids[inside]]
+        return found
+
+
+def code_bytes(bits: int) -> int:
+    """Bytes of a stored code; 0 for no code."""
+    return -(-bits // 8)
+
+
+class SegmentWriter:
+    """Writes the files of a segment, some items at a time; `finish` completes them."""
+
+    def __init__(self, folder: Path, width: int, with_pixels: bool) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._ids = RowWriter(folder / artifact.IDS, np.int64, None)
+        self._vectors = RowWriter(folder / artifact.VECTORS, np.float32, width)
+        self._pixels = RowWriter(folder / artifact.PIXELS, np.uint8, PIXELS) if with_pixels else None
+        self._catalog = CatalogWriter(folder / artifact.CATALOG)
+        self._thumbnails: BinaryIO = (folder / artifact.THUMBNAILS).open("wb")
+
+    @property
+    def rows(self) -> int:
+        """Items written so far."""
+        return self._ids.rows
+
+    def add(
+        self, items: Sequence[Item], vectors_ND: NDArray[np.float32], pixels_NP: NDArray[np.uint8] | None, thumbnails: bytes
+    ) -> None:
+        """Appends items whose ids rise; their thumbnails lie one after the other in `thumbnails`, wherever they lay before."""
+        start, placed = self._thumbnails.tell(), []
+        for item in items:
+            placed.append(replace(item, thumbnail_start=start))
+            start += item.thumbnail_size
+        self._ids.write(np.array([item.id for item in items], np.int64))
+        self._vectors.write(vectors_ND)
+        if self._pixels is not None and pixels_NP is not None:
+            self._pixels.write(pixels_NP)
+        self._catalog.add(placed)
+        self._thumbnails.write(thumbnails)
+
+    def copy(self, segment: Segment, deleted: NDArray[np.int64]) -> None:
+        """Appends the rows of a segment, but for those that have been removed."""
+        for block in blocks(len(segment)):
+            rows = np.arange(block.start, block.stop)
+            rows = rows[~np.isin(segment.ids_N[block], deleted)]
+            found = segment.catalog.items(segment.ids_N[rows].tolist())
+            items = [found[item] for item in segment.ids_N[rows].tolist()]
+            pixels = None if segment.pixels_NP is None else segment.pixels_NP[rows]
+            self.add(items, segment.vectors_ND[rows], pixels, b"".join(map(segment.thumbnail, items)))
+
+    def finish(self) -> int:
+        """Completes the files; returns how many rows they have."""
+        for writer in (self._ids, self._vectors, self._pixels):
+            if writer is not None:
+                writer.close()
+        self._catalog.close()
+        self._thumbnails.close()
+        return self.rows
+
+
+def write_codes(folder: Path, autoencoder: Autoencoder, of: str, to: str) -> None:
+    """Encodes the rows of one file of a segment into another."""
+    rows = np.load(folder / of, mmap_mode="r")
+    writer = RowWriter(folder / to, np.uint8, code_bytes(autoencoder.bits))
+    for block in blocks(len(rows)):
+        writer.write(autoencoder.encode(rows[block].astype(np.float32)))
+    writer.close()
+
+
+def open_segment(folder: Path, width: int, code_bytes: int, components: int, pixel_code_bytes: int) -> Segment:
+    """Opens a segment whose files have been verified; 0 bytes: there are none. Raises Mismatch where they disagree."""
+    try:
+        catalog = Catalog(folder / artifact.CATALOG)
+        items = len(catalog)
+    except sqlite3.Error as error:
+        raise Mismatch(f"{folder / artifact.CATALOG} is not a catalogue: {error}") from error
+    thumbnails = folder / artifact.THUMBNAILS
+    segment = Segment(
+        open_rows(folder / artifact.IDS, np.int64, None),
+        open_rows(folder / artifact.VECTORS, np.float32, width),
+        open_rows(folder / artifact.CODES, np.uint8, code_bytes) if code_bytes else None,
+        open_rows(folder / artifact.COMPONENTS, np.uint8, components) if components else None,
+        open_rows(folder / artifact.LENGTHS, np.float32, 2) if components else None,
+        open_rows(folder / artifact.PIXELS, np.uint8, PIXELS) if (folder / artifact.PIXELS).exists() else None,
+        open_rows(folder / artifact.PIXEL_CODES, np.uint8, pixel_code_bytes) if pixel_code_bytes else None,
+        catalog,
+        np.memmap(thumbnails, np.uint8, "r") if thumbnails.stat().st_size else np.empty(0, np.uint8),
+    )
+    for name, rows in (
+        (artifact.IDS, segment.ids_N),
+        (artifact.VECTORS, segment.vectors_ND),
+        (artifact.CODES, segment.codes_NW),
+        (artifact.COMPONENTS, segment.components_NP),
+        (artifact.LENGTHS, segment.lengths_N2),
+        (artifact.PIXELS, segment.pixels_NP),
+        (artifact.PIXEL_CODES, segment.pixel_codes_NW),
+    ):
+        if rows is not None and len(rows) != items:
+            raise Mismatch(f"{name} of {folder} has {len(rows)} rows, {artifact.CATALOG} holds {items} items")
+    return segment

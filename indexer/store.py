@@ -1,0 +1,123 @@
+"""What every index is to those who ask it, wherever its items lie: on disk (indexer/index.py) or in Milvus (indexer/milvus.py).
+
+Legend: N items, Q queries, D feature width (4096), K neighbours, W bytes of a code.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Protocol, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.catalog import Item
+from indexer.extract import Shard
+from training.errors import BadValue
+
+Mode = Literal["exact", "code", "two-stage", "ball"]
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for, beside the vectors themselves. Raises BadValue for what cannot be answered.
+
+    exact: every vector is compared, by Euclidean distance. code: every code, by Hamming distance. two-stage: a short-list, then
+    the exact Euclidean distances of what is on it. ball: every item whose code is within `radius` bits of the query's.
+    """
+
+    k: int  # neighbours to return at most
+    mode: Mode = "exact"
+    label: str | None = None  # only items of this label
+    max_distance: float | None = None  # in the mode's own distance; hits farther away are left out
+    radius: int | None = None  # bits; of the mode "ball" alone
+    after: tuple[float, int] | None = None  # a hit's `key` and id: only what comes after it in the order, for the next page
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise BadValue("mode", self.mode, f"one of {', '.join(MODES)}")
+        if self.k < 1:
+            raise BadValue("k", self.k, "at least 1")
+        if self.max_distance is not None and not self.max_distance >= 0:
+            raise BadValue("max_distance", self.max_distance, "at least 0")
+        if (self.mode == "ball") != (self.radius is not None):
+            raise BadValue("radius", self.radius, "given with mode=ball, and with it alone")
+        if self.radius is not None and self.radius < 0:
+            raise BadValue("radius", self.radius, "at least 0")
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The neighbours of Q queries, nearest first; equal distances in order of id. Rows with fewer than K end in ids of -1."""
+
+    distances_QK: NDArray[np.float32]  # Euclidean, or Hamming in the modes "code" and "ball"; inf where the id is -1
+    ids_QK: NDArray[np.int64]
+    keys_QK: NDArray[np.float64]  # what they are ordered by: the squared Euclidean, or the Hamming distance; for Query.after
+    buckets_Q: NDArray[np.int64] | None = None  # mode "ball": how many codes were looked up
+
+    def of(self, query: int) -> list[tuple[int, float, float]]:
+        """The hits of one query as (id, distance, key)."""
+        ids, distances, keys = self.ids_QK[query], self.distances_QK[query], self.keys_QK[query]
+        here = ids >= 0
+        return list(zip(ids[here].tolist(), distances[here].tolist(), keys[here].tolist(), strict=True))
+
+
+class Store(Protocol):
+    """A collection that can be searched, and that grows and shrinks. One store is one state: `add` and `remove` give the next."""
+
+    @property
+    def version(self) -> int:
+        """Rises with every change."""
+
+    @property
+    def model(self) -> str:
+        """The fingerprint of the model that made the vectors."""
+
+    @property
+    def width(self) -> int:
+        """Components of a vector."""
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code; 0 where there are none, and then only the mode "exact" can be asked for."""
+
+    def __len__(self) -> int:
+        """Items that can be found."""
+
+    def search(self, queries_QD: Vectors, query: Query) -> Hits:
+        """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this store has not."""
+
+    def ids(self) -> NDArray[np.int64]:
+        """The ids of all items, ascending."""
+
+    def vectors(self, ids: Sequence[int]) -> Vectors:
+        """The stored vectors, float32 (n, D). Raises NotFound for the first id that is not there."""
+
+    def codes(self, ids: Sequence[int]) -> NDArray[np.uint8]:
+        """The stored codes, uint8 (n, W). Raises NotFound like `vectors`."""
+
+    def items(self, ids: Sequence[int]) -> list[Item]:
+        """What the catalogue knows of them. Raises NotFound like `vectors`."""
+
+    def thumbnail(self, item: Item) -> bytes:
+        """The item's thumbnail, a JPEG file's bytes."""
+
+    def original(self, item: Item) -> Path | bytes | None:
+        """The item's own file, or its bytes where it lies in a tar file; None where it is gone."""
+
+    def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
+        """Which of these files are among the items: SHA-256 -> the item's id."""
+
+    def add(self, shards: Iterable[Shard], root: Path) -> tuple[Self, list[int]]:
+        """The store with these items too, and the ids they got, row for row; files that it holds already keep their id.
+
+        `root` is the folder that the items' paths are below. When this returns, the change has outlived any power cut.
+        """
+
+    def remove(self, ids: Sequence[int]) -> Self:
+        """The store without these items; their ids are never given again. Raises NotFound, and then removes none."""
+
+    def close(self) -> None:
+        """Lets go of files and connections."""

@@ -1,0 +1,95 @@
+"""A version of an index, opened: verified against its manifest, its arrays mapped into memory.
+
+Legend: N rows.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer import artifact, autoencoder
+from indexer.artifact import Manifest
+from indexer.autoencoder import Autoencoder
+from indexer.catalog import Catalog
+from indexer.rows import open_rows
+from indexer.segment import Segment, code_bytes, open_segment
+from indexer.shortlist import Principal, load_principal
+from training.errors import Mismatch
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """A verified version. Its files are held open: it may be deleted while it is in use."""
+
+    index: Path  # the folder whose `current` it was
+    folder: Path
+    manifest: Manifest
+    segments: list[Segment]
+    deleted: NDArray[np.int64]  # ids, ascending
+    autoencoder: Autoencoder | None
+    principal: Principal | None
+    pixel_autoencoder: Autoencoder | None
+
+    @property
+    def number(self) -> int:
+        """Rises with every change of the index."""
+        return int(self.folder.name)
+
+    def close(self) -> None:
+        """Closes the catalogues; the maps go with the last reference to them."""
+        for segment in self.segments:
+            segment.catalog.close()
+
+
+def open_version(index: Path, known: Version | None = None, contents: bool = True) -> Version:
+    """Opens the current version after verifying it. Raises NotReady or Mismatch, naming what disagrees.
+
+    Files that `known`, an earlier version, has too are not read again. Without `contents` only sizes are compared, which is for
+    those who change an index and must not cost more than their change.
+    """
+    folder = artifact.current(index)
+    manifest = artifact.read_manifest(folder)
+    if manifest.milvus:
+        raise Mismatch(f"the items of {folder} are in Milvus at {manifest.milvus.uri}, which keeps itself compact")
+    old = known.manifest.files if known else {}
+    changed = {name: record for name, record in manifest.files.items() if old.get(name) != record}
+    artifact.verify_files(folder, manifest if not known else manifest.model_copy(update={"files": changed}), contents)
+    principal = load_principal(folder / artifact.PRINCIPAL, manifest.width) if artifact.PRINCIPAL in manifest.files else None
+    components = principal.basis_DP.shape[1] if principal else 0
+    widths = (manifest.width, code_bytes(manifest.bits), components, code_bytes(manifest.pixel_bits))
+    segments = []
+    for number, rows in enumerate(manifest.segments):
+        if known and number < len(known.segments) and not any(name.startswith(f"{number}/") for name in changed):
+            catalog = Catalog(folder / str(number) / artifact.CATALOG)
+            segments.append(replace(known.segments[number], catalog=catalog))
+        else:
+            segments.append(open_segment(folder / str(number), *widths))
+        if len(segments[-1]) != rows:
+            raise Mismatch(f"segment {number} of {folder} holds {len(segments[-1])} items, {artifact.MANIFEST} says {rows}")
+    deleted = np.array(open_rows(folder / artifact.DELETED, np.int64, None))
+    if sum(manifest.segments) - len(deleted) != manifest.kept:
+        raise Mismatch(
+            f"{folder} holds {sum(manifest.segments)} items of which {len(deleted)} are removed, "
+            f"{artifact.MANIFEST} says {manifest.kept} are kept"
+        )
+    return Version(
+        index,
+        folder,
+        manifest,
+        segments,
+        deleted,
+        _autoencoder(folder / artifact.AUTOENCODER, manifest.bits),
+        principal,
+        _autoencoder(folder / artifact.PIXEL_AUTOENCODER, manifest.pixel_bits),
+    )
+
+
+def _autoencoder(path: Path, bits: int) -> Autoencoder | None:
+    if not bits:
+        return None
+    loaded = autoencoder.load(path)
+    if loaded.bits != bits:
+        raise Mismatch(f"{path} makes codes of {loaded.bits} bits, {artifact.MANIFEST} says {bits}")
+    return loaded

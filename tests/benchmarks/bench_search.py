@@ -1,0 +1,324 @@
+"""Searches beside FAISS's flat indexes, in turns: `make bench-search`. For a quiet machine.
+
+exact      one query against float32 rows of the harder mixture (tests/benchmarks/mixture.py): IndexFlatL2, whose single query
+           uses one thread; a matrix product with both; indexer.scan.
+hamming    one query against random codes of 128 bits, exact, ties in order: IndexBinaryFlat; indexer.scan.
+two-stage  one query against an index made as `indexer.build` makes it, autoencoder and all: IndexFlatL2, then each short-list, as
+           long as the build chose it; recall@10 is against exact search, of queries that are not in the index. Both mixtures, and
+           arrays of real features: --features TRAIN.npy TEST.npy, as often as wanted.
+grow       adding 1 % of the rows to an index of the rest, beside building one of all.
+million    an index of 1 000 000 rows built and searched by a process that may not allocate more than 6 GiB; 20 GB of disk.
+           Resident beyond that are pages of mapped files, which the system takes back when it needs them.
+
+The peer's index and ours see the same queries. A turn is a call that does not count and `--queries` that do; medians are of all.
+
+Tried, and not kept: distances in float64 throughout (bound by arithmetic: 135 ms of a core for 100 000 rows, 63 with float32
+first); reading ahead by prefetch instructions in the exact scan (up to 20 % slower); a look at the sum after every 256 or 512
+components instead of at each doubling (up to 50 % slower where few rows can be left early).
+"""
+
+import argparse
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import faiss  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+
+from indexer import artifact, deriving, native, scan  # noqa: E402
+from indexer.assembling import Plan, assemble  # noqa: E402
+from indexer.index import Index, open_index  # noqa: E402
+from indexer.segment import code_bytes  # noqa: E402
+from indexer.store import Query  # noqa: E402
+from tests.benchmarks.mixture import Mixture  # noqa: E402
+from tests.indexer.synthetic import shard  # noqa: E402
+from training.program import keep_freed_memory  # noqa: E402
+
+WIDTH: Final = 4096
+BITS: Final = 128
+K: Final = 10
+SHARD: Final = 1000
+EASY, HARD = 50, 5  # items a cluster
+MEMORY: Final = 6 * 2**30
+FACTS: Final[dict[str, Any]] = {"model": "m" * 64, "collection": "/c", "limits": {"max_image_bytes": 1, "max_image_pixels": 1}}
+Vectors = NDArray[np.float32]
+Search = Callable[[int], Any]  # by the number of the query
+
+
+def in_turns(ways: dict[str, Search], arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of every call of each way."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(arguments.rounds):
+        for name, search in ways.items():
+            search(turn)
+            for query in range(arguments.queries):
+                started = time.perf_counter()
+                search(turn * arguments.queries + query)
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def report(seconds: dict[str, list[float]], notes: dict[str, str] | None = None) -> None:
+    """A line a way; the first is what the others are compared with."""
+    first = statistics.median(next(iter(seconds.values())))
+    for name, values in seconds.items():
+        median, p95 = statistics.median(values), float(np.quantile(values, 0.95))
+        note = (notes or {}).get(name, "")
+        print(f"  {name:22}{1e3 * median:9.3f} ms p50  {1e3 * p95:9.3f} p95  {first / median:7.1f}x  {note}", flush=True)
+
+
+def flat(vectors_ND: Vectors) -> tuple[Any, Vectors]:
+    """FAISS's flat index and its own array, so that there is but one copy."""
+    index = faiss.IndexFlatL2(vectors_ND.shape[1])
+    index.add(np.ascontiguousarray(vectors_ND))
+    return index, faiss.rev_swig_ptr(index.get_xb(), vectors_ND.size).reshape(vectors_ND.shape)
+
+
+def bench_exact(arguments: argparse.Namespace) -> None:
+    mixture = Mixture(arguments.rows, HARD)
+    index, vectors_ND = flat(mixture.array())
+    queries_QD = mixture.queries(100)
+    squares_N = np.einsum("nd,nd->n", vectors_ND, vectors_ND)
+
+    def product(q: int) -> NDArray[np.int64]:
+        about_N = squares_N - 2 * (vectors_ND @ queries_QD[q % 100])
+        nearest = np.argpartition(about_N, K)[:K]
+        rows: NDArray[np.int64] = nearest[np.argsort(about_N[nearest])]
+        return rows
+
+    for q in range(20):
+        np.testing.assert_array_equal(
+            scan.exact(vectors_ND, queries_QD[q : q + 1], K)[1], index.search(queries_QD[q : q + 1], K)[1]
+        )
+    print(f"\nexact: the {K} nearest of {arguments.rows} x {WIDTH} float32")
+    ways: dict[str, Search] = {
+        "IndexFlatL2": lambda q: index.search(queries_QD[q % 100 : q % 100 + 1], K),
+        "matrix product": product,
+        "ours": lambda q: scan.exact(vectors_ND, queries_QD[q % 100 : q % 100 + 1], K),
+    }
+    report(in_turns(ways, arguments))
+
+
+def bench_hamming(arguments: argparse.Namespace) -> None:
+    rng = np.random.default_rng(0)
+    for rows in arguments.codes:
+        index: Any = faiss.IndexBinaryFlat(BITS)
+        index.add(rng.integers(0, 256, (rows, BITS // 8), np.uint8))
+        codes_NW = faiss.rev_swig_ptr(index.xb.data(), rows * BITS // 8).reshape(rows, BITS // 8)
+        queries_QW = rng.integers(0, 256, (100, BITS // 8), np.uint8)
+        for q in range(20):
+            ours, theirs = scan.hamming(codes_NW, queries_QW[q : q + 1], K), index.search(queries_QW[q : q + 1], K)
+            np.testing.assert_array_equal(ours[0], theirs[0])
+        print(f"\nhamming: the {K} nearest of {rows} codes of {BITS} bits, {BITS // 8} bytes an item")
+        ways: dict[str, Search] = {
+            "IndexBinaryFlat": lambda q, index=index, asked=queries_QW: index.search(asked[q % 100 : q % 100 + 1], K),  # type: ignore[misc]
+            "ours": lambda q, codes=codes_NW, asked=queries_QW: scan.hamming(codes, asked[q % 100 : q % 100 + 1], K),  # type: ignore[misc]
+        }
+        report(in_turns(ways, arguments))
+
+
+def shards(blocks: Iterable[Vectors]) -> Iterator[Any]:
+    """Blocks of features as a build's extraction hands them over."""
+    first = 0
+    for block_ND in blocks:
+        for start in range(0, len(block_ND), SHARD):
+            rows_ND = block_ND[start : start + SHARD]
+            yield shard(rows_ND, first)
+            first += len(rows_ND)
+
+
+def build(folder: Path, blocks: Iterable[Vectors], kind: str) -> Index:
+    assemble(folder, shards(blocks), Path("/c"), WIDTH, Plan(bits=BITS, shortlist=kind), **FACTS)
+    return open_index(folder)
+
+
+def with_shortlist(index: Index, kind: str, folder: Path) -> Index:
+    """The same index with another short-list; its autoencoder is not trained again."""
+    partial = artifact.new_version(folder)
+    own = (artifact.PRINCIPAL, artifact.FAISS, f"0/{artifact.COMPONENTS}", f"0/{artifact.LENGTHS}")
+    known = {name: record for name, record in index.manifest.files.items() if name not in own}
+    artifact.take_over(index.folder, partial, known)
+    record, recall = deriving.derive(partial, kind, BITS, 0)
+    facts = index.manifest.model_dump(exclude={"format", "created", "files", "shortlist", "recall"})
+    artifact.publish(folder, partial, known, shortlist=record, recall=recall, **facts)
+    return open_index(folder, contents=False)
+
+
+def bytes_an_item(index: Index, kind: str) -> float:
+    """What a short-list keeps beside the vectors."""
+    files = index.manifest.files
+    if kind == "codes":
+        return code_bytes(BITS)
+    names = [f"0/{artifact.COMPONENTS}", f"0/{artifact.LENGTHS}"] if kind == "principal" else [artifact.FAISS]
+    return sum(files[name].bytes for name in names) / len(index)
+
+
+def bench_two_stage(arguments: argparse.Namespace) -> None:
+    for items in (EASY, HARD):
+        mixture = Mixture(arguments.rows, items)
+        compare_shortlists(f"mixture, {items} items a cluster", mixture.array(), mixture.queries(200), arguments)
+    for train, test in arguments.features or []:
+        queries_ND = np.load(test, mmap_mode="r")
+        chosen = np.sort(np.random.default_rng(0).permutation(len(queries_ND))[:200])
+        compare_shortlists(Path(train).stem, np.load(train, mmap_mode="r"), np.array(queries_ND[chosen]), arguments)
+
+
+def compare_shortlists(name: str, vectors_ND: Vectors, queries_QD: Vectors, arguments: argparse.Namespace) -> None:
+    rows, number = len(vectors_ND), len(queries_QD)
+    flat_index, vectors_ND = flat(vectors_ND)
+    exact_QK = scan.exact(vectors_ND, queries_QD, K)[1]
+    print(f"\ntwo-stage: {name}, {rows} x {WIDTH}, {number} queries")
+    seconds: dict[str, list[float]] = {}
+    notes: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        index = build(Path(folder), [vectors_ND], arguments.shortlists[0])
+        for kind in arguments.shortlists:
+            index = index if kind == arguments.shortlists[0] else with_shortlist(index, kind, Path(folder))
+            record = index.manifest.shortlist
+            assert record
+            query = Query(k=K, mode="two-stage")
+
+            def search(q: int, index: Index = index, query: Query = query) -> Any:
+                return index.search(queries_QD[q % number : q % number + 1], query)
+
+            found = [search(q).ids_QK[0] for q in range(number)]
+            recall = np.mean([np.isin(exact, ids).mean() for exact, ids in zip(exact_QK, found, strict=True)])
+            notes[kind] = (
+                f"recall@10 {recall:.4f}, {record.length} compared (chosen at {record.recall_at_10:.4f}), "
+                f"{bytes_an_item(index, kind):.0f} bytes an item"
+            )
+            ways: dict[str, Search] = {"IndexFlatL2": lambda q: flat_index.search(queries_QD[q % number : q % number + 1], K)}
+            turns = in_turns(ways | {kind: search}, arguments)
+            seconds["IndexFlatL2"] = seconds.get("IndexFlatL2", []) + turns["IndexFlatL2"]
+            seconds[kind] = turns[kind]
+    report(seconds, notes)
+
+
+def bench_grow(arguments: argparse.Namespace) -> None:
+    vectors_ND = Mixture(arguments.rows + arguments.rows // 100, HARD).array()
+    seconds: dict[str, list[float]] = {"building all": [], "adding 1 %": []}
+    for _ in range(arguments.rounds):
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            started = time.perf_counter()
+            build(Path(folder) / "all", [vectors_ND], arguments.shortlists[0]).close()
+            seconds["building all"].append(time.perf_counter() - started)
+            index = build(Path(folder) / "most", [vectors_ND[: arguments.rows]], arguments.shortlists[0])
+            started = time.perf_counter()
+            index.add([shard(vectors_ND[arguments.rows :], arguments.rows)], Path("/c"))
+            seconds["adding 1 %"].append(time.perf_counter() - started)
+    print(f"\ngrow: {len(vectors_ND)} rows, features given")
+    report(seconds)
+
+
+def bench_million(arguments: argparse.Namespace) -> None:
+    print(f"\nmillion: {arguments.million} x {WIDTH}, 50 items a cluster; at most {MEMORY / 2**30:.0f} GiB allocated", flush=True)
+    command = [
+        sys.executable,
+        __file__,
+        "--work",
+        str(arguments.million),
+        *(["--folder", str(arguments.folder)] * bool(arguments.folder)),
+    ]
+    if subprocess.run(command).returncode:
+        sys.exit("bench_search: the million rows failed")
+
+
+def work_million(rows: int, folder: Path | None) -> None:
+    """The process of `million`."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    keep_freed_memory()
+    peak = {"RssAnon": 0, "VmHWM": 0}
+
+    def watch() -> None:
+        while True:
+            peak.update({name: max(peak[name], value) for name, value in memory().items()})
+            time.sleep(0.05)
+
+    threading.Thread(target=watch, daemon=True).start()
+    mixture = Mixture(rows, EASY)
+    queries_QD = mixture.queries(20)
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        started = time.perf_counter()
+        index = build(Path(place), mixture.blocks(), "principal")
+        print(f"  built and opened in {time.perf_counter() - started:.0f} s, {peak['RssAnon'] / 2**30:.2f} GiB", flush=True)
+        exact = [index.search(query_D[None], Query(k=K)) for query_D in queries_QD[:3]]
+        print(f"  exact search           {peak['RssAnon'] / 2**30:.2f} GiB", flush=True)
+        two_stage = Query(k=K, mode="two-stage")
+        index.search(queries_QD[:1], two_stage)
+        seconds, found = [], []
+        for query_D in queries_QD:
+            started = time.perf_counter()
+            found.append(index.search(query_D[None], two_stage))
+            seconds.append(time.perf_counter() - started)
+        recall = np.mean([np.isin(a.ids_QK, b.ids_QK).mean() for a, b in zip(exact, found, strict=False)])
+        median = 1e3 * statistics.median(seconds)
+        print(f"  two-stage              {median:.2f} ms p50, recall@10 {recall:.3f} of {len(exact)} queries")
+    print(f"  peak: {peak['RssAnon'] / 2**30:.2f} GiB allocated, {peak['VmHWM'] / 2**30:.2f} GiB with pages of mapped files")
+
+
+def memory() -> dict[str, int]:
+    """Resident bytes: allocated now, and the peak with mapped files."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {name: int(lines[name].split()[0]) * 1024 for name in ("RssAnon", "VmHWM")}
+
+
+PARTS: Final[dict[str, Callable[[argparse.Namespace], None]]] = {
+    "exact": bench_exact,
+    "hamming": bench_hamming,
+    "two-stage": bench_two_stage,
+    "grow": bench_grow,
+    "million": bench_million,
+}
+
+
+def machine() -> str:
+    """Processor, threads, instructions that matter, and versions."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    lines = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in lines.items()}
+    flags = facts.get("flags", "").split()
+    has = [flag for flag in ("avx2", "avx512f", "avx512_vpopcntdq", "avx512_vnni") if flag in flags]
+    return (
+        f"{facts.get('model name', platform.processor())}, {torch.get_num_threads()} threads, {' '.join(has)}\n"
+        f"Python {platform.python_version()}, NumPy {np.__version__}, FAISS {faiss.__version__}, "
+        f"native.c {'compiled' if native.library() else 'not compiled'}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[part for part in PARTS if part != "million"])
+    parser.add_argument("--rows", type=int, default=100_000, help="vectors of the mixtures")
+    parser.add_argument("--codes", type=int, nargs="+", default=[1_000_000, 10_000_000], help="numbers of codes")
+    parser.add_argument("--million", type=int, default=1_000_000, help="rows of the part `million`")
+    parser.add_argument("--shortlists", nargs="+", default=["principal", "codes", "PCA128,HNSW32"])
+    parser.add_argument("--features", nargs=2, action="append", metavar=("TRAIN.npy", "TEST.npy"), help="real features")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--queries", type=int, default=20, help="a turn")
+    parser.add_argument("--folder", type=Path, help="where indexes are made; a temporary one where not given")
+    parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        work_million(arguments.work, arguments.folder)
+        return
+    commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
+    print(f"{machine()}\ncommit {commit.stdout.strip()}; python {' '.join(sys.argv)}", flush=True)
+    for part in arguments.parts:
+        PARTS[part](arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Made-up shards of features for tests: no photographs, no network."""
+
+import hashlib
+
+import numpy as np
+
+from indexer.extract import Shard
+
+WIDTH = 32
+LABELS = ("apple", "pear", 'it\'s "quoted" %_')
+
+
+def features(rows: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:
+    """Sparse, not negative, with equal rows among them: float32 (rows, width)."""
+    rng = np.random.default_rng(seed)
+    x_ND = np.maximum(rng.normal(size=(rows, width)), 0).astype(np.float32) * 5
+    x_ND[rows // 2 : rows // 2 + rows // 8] = x_ND[: rows // 8]
+    return x_ND
+
+
+def shard(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> Shard:
+    """A shard of items named after their number, from `first` on."""
+    items, thumbnails = [], []
+    for number in range(first, first + len(features_ND)):
+        thumbnails.append(b"thumbnail %d" % number)
+        items.append(
+            {
+                "path": f"{number:05d}.jpg",
+                "label": LABELS[number % len(LABELS)],
+                "size": 1000 + number,
+                "width": 96,
+                "height": 72,
+                "format": "JPEG",
+                "sha256": hashlib.sha256(b"%d" % number).hexdigest(),
+                "thumbnail_size": len(thumbnails[-1]),
+            }
+        )
+    raw = np.random.default_rng(first).integers(0, 256, (len(features_ND), 3072), np.uint8) if pixels else None
+    return Shard(features_ND, raw, items, b"".join(thumbnails), [])

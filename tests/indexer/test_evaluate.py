@@ -1,0 +1,220 @@
+"""The evaluation of an index: its figures against brute force in NumPy, its splits, and what it writes."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from indexer import artifact, autoencoder, build, evaluate
+from indexer.evaluate import EvaluateSettings, main
+from indexer.opening import open_store
+from indexer.report import Report
+from indexer.retrieval import Task, Way
+from training import checkpoint
+from training.errors import BadValue, Mismatch, NotReady
+from training.preprocess import ImageLimits, decode
+from training.program import parse
+
+
+@pytest.fixture(scope="module")
+def settings(index: Path, model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluateSettings:
+    out = tmp_path_factory.mktemp("evaluation")
+    return EvaluateSettings(model=model, data=images, index=index, part="all", bits=(16, 128), out=out)
+
+
+@pytest.fixture(scope="module")
+def report(settings: EvaluateSettings) -> Report:
+    return evaluate.evaluate(checkpoint.load(settings.model), open_store(settings.index), settings)
+
+
+def features_of(model: Path, images: Path) -> tuple[np.ndarray, list[str]]:
+    """FC7 of the test photographs, in order of path, and their labels."""
+    loaded, paths = checkpoint.load(model), sorted((images / "test").rglob("*.jpg"))
+    pixels = [decode(path.read_bytes(), ImageLimits()).pixels_CHW[None] for path in paths]
+    return np.concatenate([loaded.fc7(one).numpy() for one in pixels]), [path.parent.name for path in paths]
+
+
+def way(report: Report, name: str, bits: int = 0) -> Way:
+    (found,) = [one for one in report.ways if (one.name, one.bits) == (name, bits)]
+    return found
+
+
+def test_neighbours_of_the_right_label_are_counted(report: Report, index: Path, model: Path, images: Path) -> None:
+    assert evaluate.precision(np.array([["a", "b"], ["b", "b"]]), np.array(["a", "b"])) == 0.75
+    store = open_store(index)
+    vectors, held = store.vectors(range(24)), [item.label for item in store.items(range(24))]
+    assert (report.queries, report.database) == (9, 24)
+    right, precisions = 0, []
+    for feature, label in zip(*features_of(model, images), strict=True):
+        ranked = [held[i] == label for i in np.argsort(((vectors - feature) ** 2).sum(1))]
+        right += ranked[0]
+        precisions.append(sum(ranked[:5]) / 5)
+    assert report.fc7_nearest_top1 == pytest.approx(right / 9)
+    assert report.fc7_precision_at_5 == pytest.approx(np.mean(precisions))
+    assert report.raw_precision_at_5 == 1.0
+    assert "9 queries, none of them indexed, against 24 photographs" in report.table()
+
+
+def test_exact_and_code_rankings_equal_brute_force(report: Report, index: Path, model: Path, images: Path) -> None:
+    store = open_store(index)
+    vectors, held = store.vectors(range(24)), [item.label for item in store.items(range(24))]
+    encoder = autoencoder.load(store.folder / artifact.AUTOENCODER)
+    exact, expected, recall = [], [], []
+    for feature, label in zip(*features_of(model, images), strict=True):
+        squared = ((vectors.astype(np.float64) - feature) ** 2).sum(1)
+        code = encoder.encode(feature[None])[0]
+        hamming = np.array([bin(int.from_bytes((one ^ code).tobytes())).count("1") for one in store.codes(range(24))])
+        relevant = np.array([one == label for one in held])
+        exact.append(average_precision(relevant[np.argsort(squared)]))
+        shuffles = [np.random.default_rng(seed).permutation(24) for seed in range(300)]
+        orders = [shuffle[np.argsort(hamming[shuffle], kind="stable")] for shuffle in shuffles]
+        expected.append(np.mean([average_precision(relevant[order]) for order in orders]))
+        recall.append(np.mean([len({*order[:10]} & {*np.argsort(squared)[:10]}) / 10 for order in orders]))
+    assert way(report, "FC7, exact").mean_average_precision[0].expected == pytest.approx(np.mean(exact))
+    codes = way(report, "autoencoder", 128)
+    assert codes.mean_average_precision[0].expected == pytest.approx(np.mean(expected), abs=0.005)
+    assert codes.recall[10].expected == pytest.approx(np.mean(recall), abs=0.01)
+    assert codes.bytes_per_item == 16
+
+
+def average_precision(relevant_N: np.ndarray) -> float:
+    return float((np.cumsum(relevant_N) / np.arange(1, len(relevant_N) + 1))[relevant_N].mean())
+
+
+def test_two_stages_find_what_exact_search_finds(report: Report) -> None:
+    (both,) = [one for one in report.ways if one.name == "FC7, two-stage"]
+    assert both.recall[10].expected == 1.0
+    assert both.precision[10] == way(report, "FC7, exact").precision[10]
+
+
+def test_every_length_is_compared_with_every_baseline(report: Report) -> None:
+    names = {(one.name, one.bits) for one in report.ways if one.name != "FC7, two-stage"}
+    of_codes = {("autoencoder", 16), ("autoencoder", 128), ("LSH", 16), ("LSH", 128), ("ITQ", 16), ("PCA-sign", 16)}
+    assert names == of_codes | {("FC7, exact", 0), ("raw pixels, exact", 0)}
+    for one in report.ways:
+        for figure in one.mean_average_precision.values():
+            assert 0 <= figure.worst <= figure.expected <= figure.best <= 1
+
+
+def test_latencies_are_given_for_every_mode(report: Report) -> None:
+    assert [one.mode for one in report.latencies] == ["exact", "code", "two-stage"]
+    for one in report.latencies:
+        assert 0 < one.p50_ms <= one.p95_ms <= one.p99_ms
+        assert one.queries_per_second > 0
+
+
+def test_raw_pixels_have_codes_where_the_index_has_them_and_where_asked(
+    settings: EvaluateSettings, model: Path, images: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    build.main(build.BuildSettings(model=model, data=images, index=index, part="train", bits=16, raw_pixel_codes=True))
+    report = evaluated(settings, index=index, out=tmp_path, bits=(16, 28), raw_pixel_codes=True)
+    raw = [one for one in report.ways if one.name == "raw pixels, autoencoder"]
+    assert [one.bits for one in raw] == [16, 28]
+    assert all(one.precision[1].expected > 0.5 for one in raw)  # the photographs' classes are their colours
+    assert [one.mode for one in report.latencies] == ["exact", "code", "two-stage", "ball, radius 2"]
+
+
+def test_json_markdown_and_picture_are_written(report: Report, settings: EvaluateSettings) -> None:
+    assert settings.out
+    assert Report.model_validate_json((settings.out / "evaluation.json").read_text()) == report
+    text = (settings.out / "evaluation.md").read_text()
+    figure = way(report, "LSH", 16).mean_average_precision[0]
+    assert f"| LSH | 16 | 2 | {figure.expected:.4f} ({figure.worst:.3f} to {figure.best:.3f}) |" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in tables} == {14, 7}
+    with Image.open(settings.out / "evaluation.png") as picture:
+        assert picture.format == "PNG"
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+
+
+def test_splits_name_photographs_by_content_and_repeat_the_evaluation(
+    report: Report, settings: EvaluateSettings, images: Path, tmp_path: Path
+) -> None:
+    assert settings.out
+    for name, part in (("queries", "test"), ("database", "train")):
+        data = (settings.out / f"split-{name}.txt").read_bytes()
+        hashes = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in (images / part).rglob("*.jpg"))
+        assert data.decode().split() == hashes
+        assert report.splits[name].sha256 == hashlib.sha256(data).hexdigest()
+        assert report.splits[name].photographs == len(hashes)
+    splits = tuple(settings.out / f"split-{name}.txt" for name in ("queries", "database"))
+    again = evaluated(settings, splits=splits, out=tmp_path, part="train")
+    assert again.splits == report.splits
+    assert way(again, "FC7, exact") == way(report, "FC7, exact")
+    some = tmp_path / "some.txt"
+    some.write_text("\n".join(splits[0].read_text().split()[:4]))
+    assert evaluated(settings, splits=(some,), out=tmp_path).queries == 4
+
+
+def evaluated(settings: EvaluateSettings, **changes: object) -> Report:
+    changed = settings.model_copy(update={"bits": (), **changes})
+    return evaluate.evaluate(checkpoint.load(changed.model), open_store(changed.index), changed)
+
+
+@pytest.mark.parametrize(
+    ("queries", "database", "error", "message"),
+    [
+        ("0" * 64, None, NotReady, "1 of the split's 1 photographs are not below"),
+        ("not a hash", None, Mismatch, "is not a file of SHA-256, one a line: it has 'not'"),
+        ("", None, Mismatch, "is empty"),
+        (None, None, NotReady, "no split at"),
+        ("0" * 64, "1" * 64, Mismatch, "lists 1 photographs, of which the index holds 0, and 24 others"),
+    ],
+)
+def test_splits_that_do_not_fit_are_refused(
+    settings: EvaluateSettings, tmp_path: Path, queries: str | None, database: str | None, error: type[Exception], message: str
+) -> None:
+    files = []
+    for name, text in (("a", queries), ("b", database)):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        if name == "a" or text is not None:
+            files.append(tmp_path / name)
+    with pytest.raises(error, match=message):
+        evaluated(settings, splits=tuple(files), out=tmp_path)
+
+
+def test_what_is_indexed_is_never_a_query(report: Report, settings: EvaluateSettings, tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="queries must be new to it"):
+        evaluated(settings, part="train", out=tmp_path)
+    assert settings.out
+    mixed, lists = tmp_path / "mixed.txt", [settings.out / f"split-{name}.txt" for name in ("queries", "database")]
+    mixed.write_text("".join(path.read_text()[:65] for path in lists))
+    with pytest.raises(Mismatch, match=r"1 of the 2 photographs of .*mixed\.txt cannot be queries: the index holds them"):
+        evaluated(settings, splits=(mixed,), out=tmp_path)
+
+
+def test_lengths_come_in_one_list_and_a_wrong_one_is_named(
+    settings: EvaluateSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert parse(EvaluateSettings, ["--bits", "16, 28,256"]).bits == (16, 28, 256)
+    assert parse(EvaluateSettings, ["--bits", "16", "--bits", "64"]).bits == (16, 64)
+    assert parse(EvaluateSettings, ["--splits", "a.txt,b.txt"]).splits == (Path("a.txt"), Path("b.txt"))
+    monkeypatch.setenv("FC7_BITS", "128")
+    assert parse(EvaluateSettings, []).bits == (128,)
+    assert {one.bits for one in evaluated(settings, bits=(0,), out=tmp_path).ways} == {0}
+    with pytest.raises(BadValue, match="bits must be of 16, 28, 32, 48, 64, 128, 256, got 17"):
+        evaluated(settings, bits=(17,))
+
+
+def test_the_command_prints_the_table_and_writes_beside_the_index(
+    settings: EvaluateSettings, index: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    main(settings.model_copy(update={"bits": (16,), "out": tmp_path / "new"}))
+    printed = capsys.readouterr().out
+    assert printed.startswith("9 queries, none of them indexed, against 24 photographs (x: times the raw pixels)\n")
+    itq = next(line for line in printed.splitlines() if line.startswith("ITQ"))
+    assert itq.split()[1] == "16"
+    assert printed.endswith(f"all figures: {tmp_path}/new/evaluation.md\n")
+    assert json.loads((tmp_path / "new/evaluation.json").read_text())["queries"] == 9
+
+
+def test_places_past_the_end_of_a_list_are_not_right() -> None:
+    task = Task(np.array([0, 0, 1]), np.array([1]))
+    measured = task.lists("two-stage", 16, np.pad([[2, -1]], ((0, 0), (0, 8)), constant_values=-1), np.array([[2, 0, 1]]), 2)
+    assert measured.precision[1].expected == 1
+    assert measured.precision[10].expected == pytest.approx(0.1)

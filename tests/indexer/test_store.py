@@ -1,0 +1,265 @@
+"""What every store promises, on disk and in Milvus alike: the same items, and every answer against brute force."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indexer import autoencoder
+from indexer.assembling import Plan, assemble
+from indexer.autoencoder import Autoencoder
+from indexer.index import open_index
+from indexer.milvus import MilvusStore
+from indexer.store import Hits, Query, Store
+from tests.indexer.synthetic import LABELS, WIDTH, features, shard
+from training.errors import BadValue, NotFound
+from training.preprocess import ImageLimits
+
+ROOT = Path("/c")
+MODEL = "m" * 64
+REMOVED = (0, 17, 90, 185, 255)
+Make = Callable[[np.ndarray, int], Store]
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A store that has grown and shrunk, the vector of every id that was ever given, and what makes its codes."""
+
+    store: Store
+    x_ND: np.ndarray
+    autoencoder: Autoencoder
+
+    def oracle(self, query_D: np.ndarray, ask: Query) -> list[tuple[int, float]]:
+        """(id, distance) of everything that is left, by brute force."""
+        euclidean = np.sqrt(((self.x_ND.astype(np.float64) - query_D.astype(np.float64)) ** 2).sum(1))
+        bits = [np.unpackbits(self.autoencoder.encode(rows), axis=1) for rows in (self.x_ND, query_D[None])]
+        distances = euclidean if ask.mode in ("exact", "two-stage") else (bits[0] ^ bits[1]).sum(1)
+        found = []
+        for item, distance in enumerate(distances.tolist()):
+            wanted = ask.label is None or LABELS[item % len(LABELS)] == ask.label
+            near = distance <= min(most for most in (ask.max_distance, ask.radius, np.inf) if most is not None)
+            if item not in REMOVED and wanted and near:
+                found.append((item, distance))
+        return sorted(found, key=lambda hit: (hit[1], hit[0]))
+
+
+@pytest.fixture(scope="module")
+def trained() -> Iterator[Autoencoder]:
+    """The autoencoder of every store here: training is not what these tests are about."""
+    once = autoencoder.train(features(180), 16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autoencoder, "train", lambda features_ND, bits, seed: once)
+        yield once
+
+
+@pytest.fixture(scope="module", params=["disk", "milvus"])
+def make(trained: Autoencoder, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+    """Makes stores of one kind."""
+    folder = tmp_path_factory.mktemp(request.param)
+    numbers = count()
+    made: list[Store] = []
+    limits = ImageLimits()
+
+    def on_disk(x_ND: np.ndarray, bits: int) -> Store:
+        index = folder / str(next(numbers))
+        index.mkdir()
+        facts = {"model": MODEL, "collection": str(ROOT), "limits": limits.model_dump()}
+        assemble(index, [shard(x_ND[:100]), shard(x_ND[100:], 100)], ROOT, WIDTH, Plan(bits=bits), **facts)
+        return open_index(index)
+
+    def in_milvus(x_ND: np.ndarray, bits: int) -> Store:
+        encoder = trained if bits else None
+        store = MilvusStore.create(str(folder / "items.db"), f"fc7_{next(numbers)}", WIDTH, encoder, MODEL, limits)
+        made.append(store)
+        return store.fill([shard(x_ND[:100]), shard(x_ND[100:], 100)], ROOT)
+
+    def one(x_ND: np.ndarray, bits: int) -> Store:
+        made.append({"disk": on_disk, "milvus": in_milvus}[request.param](x_ND, bits))
+        return made[-1]
+
+    yield one
+    for store in made:
+        store.close()
+
+
+@pytest.fixture(scope="module")
+def grown(make: Make, trained: Autoencoder) -> Iterator[Grown]:
+    """A store that no test may change."""
+    x_ND = features(260)
+    store = make(x_ND[:180], 16)
+    for start, stop in ((180, 230), (230, 250), (250, 260)):
+        store, ids = store.add([shard(x_ND[start:stop], start)], ROOT)
+        assert ids == list(range(start, stop))
+    store = store.remove(REMOVED)
+    yield Grown(store, x_ND, trained)
+    store.close()
+
+
+def check(hits: Hits, row: int, expected: list[tuple[int, float]]) -> None:
+    got = hits.of(row)
+    assert [item for item, _, _ in got] == [item for item, _ in expected]
+    np.testing.assert_allclose([distance for _, distance, _ in got], [distance for _, distance in expected], rtol=1e-6)
+
+
+ASKED = [
+    Query(k=1),
+    Query(k=7),
+    Query(k=300),
+    Query(k=20, label=LABELS[2]),
+    Query(k=20, label="no such label"),
+    Query(k=20, max_distance=9.0),
+    Query(k=20, max_distance=0.0),
+    Query(k=5, mode="two-stage", label=LABELS[1]),
+    Query(k=300, mode="two-stage"),
+    Query(k=300, mode="two-stage", max_distance=9.0),
+    Query(k=7, mode="code"),
+    Query(k=300, mode="code", label=LABELS[0]),
+    Query(k=40, mode="code", max_distance=4),
+    Query(k=300, mode="ball", radius=0),
+    Query(k=300, mode="ball", radius=3, label=LABELS[2]),
+    Query(k=300, mode="ball", radius=5, max_distance=2),
+    Query(k=6, mode="ball", radius=16),
+]
+
+
+@pytest.mark.parametrize("ask", ASKED, ids=str)
+def test_every_mode_equals_brute_force_and_equals_come_by_id(grown: Grown, ask: Query) -> None:
+    queries_QD = np.concatenate([grown.x_ND[[1, 0, 130, 186]], features(4, seed=9)])
+    hits = grown.store.search(queries_QD, ask)
+    for row, query_D in enumerate(queries_QD):
+        check(hits, row, grown.oracle(query_D, ask)[: ask.k])
+    assert hits.distances_QK.dtype == np.float32
+    assert hits.ids_QK.dtype == np.int64
+    assert (hits.buckets_Q is not None) == (ask.mode == "ball")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Query(k=7),
+        Query(k=60, label=LABELS[0]),
+        Query(k=7, max_distance=9.0),
+        Query(k=7, mode="code"),
+        Query(k=7, mode="ball", radius=6),
+        Query(k=40, mode="two-stage"),
+    ],
+    ids=str,
+)
+def test_pages_give_everything_once_and_in_order(grown: Grown, ask: Query) -> None:
+    query_1D = grown.x_ND[3][None]
+    got: list[tuple[int, float, float]] = []
+    page = [(0, 0.0, 0.0)]
+    while page:
+        after = (got[-1][2], got[-1][0]) if got else None
+        page = grown.store.search(query_1D, replace(ask, after=after)).of(0)
+        got += page
+    assert [item for item, _, _ in got] == [item for item, _ in grown.oracle(query_1D[0], ask)]
+
+
+def test_after_the_last_hit_comes_nothing(grown: Grown) -> None:
+    for ask in (Query(k=3, after=(1e6, 0)), Query(k=3, mode="code", after=(16, 259)), Query(k=3, mode="code", after=(17, 0))):
+        for most in (None, 1.0):
+            assert grown.store.search(grown.x_ND[:1], replace(ask, max_distance=most)).of(0) == []
+
+
+def test_an_item_and_its_copy_are_at_zero_from_it(grown: Grown) -> None:
+    assert grown.store.search(grown.x_ND[135][None], Query(k=2)).of(0) == [(5, 0.0, 0.0), (135, 0.0, 0.0)]
+
+
+def test_a_distance_that_was_answered_is_within_itself(grown: Grown) -> None:
+    query_1D = features(1, seed=4)
+    for item, distance, _ in grown.store.search(query_1D, Query(k=20)).of(0):
+        within = grown.store.search(query_1D, Query(k=300, max_distance=distance)).of(0)
+        assert item in [found for found, _, _ in within]
+
+
+def test_queries_are_answered_alone_as_together(grown: Grown) -> None:
+    queries_QD = features(9, seed=2)
+    for mode in ("exact", "code", "two-stage"):
+        ask = Query(k=12, mode=mode)
+        together = grown.store.search(queries_QD, ask)
+        for row, query_D in enumerate(queries_QD):
+            assert grown.store.search(query_D[None], ask).of(0) == together.of(row)
+
+
+def test_a_store_tells_what_is_in_it(grown: Grown) -> None:
+    store, left = grown.store, [item for item in range(260) if item not in REMOVED]
+    np.testing.assert_array_equal(store.ids(), left)
+    assert (len(store), store.model, store.width, store.bits) == (255, MODEL, WIDTH, 16)
+    some = [259, 3, 3, 40]
+    np.testing.assert_array_equal(store.vectors(some), grown.x_ND[some])
+    np.testing.assert_array_equal(store.codes(some), grown.autoencoder.encode(grown.x_ND[some]))
+    for item in store.items(left):
+        assert store.thumbnail(item) == b"thumbnail %d" % item.id
+        assert (item.path, item.root, item.label) == (f"{item.id:05d}.jpg", "/c", LABELS[item.id % len(LABELS)])
+        assert (item.size, item.width, item.height, item.format) == (1000 + item.id, 96, 72, "JPEG")
+    assert [item.id for item in store.items(some)] == some
+    assert store.original(store.items([3])[0]) is None
+
+
+def test_a_file_is_found_by_its_hash(grown: Grown) -> None:
+    hashes = {number: hashlib.sha256(b"%d" % number).hexdigest() for number in (3, 17, 259)}
+    assert grown.store.holding(hashes.values()) == {hashes[3]: 3, hashes[259]: 259}
+    assert grown.store.holding([]) == {}
+    assert grown.store.holding(['" or id >= 0 or "', "0" * 64]) == {}
+
+
+def test_a_removed_item_is_found_in_no_way(grown: Grown) -> None:
+    asks = [Query(k=300), Query(k=300, mode="code"), Query(k=300, mode="two-stage"), Query(k=300, mode="ball", radius=16)]
+    for ask in asks:
+        assert not np.isin(REMOVED, grown.store.search(grown.x_ND[list(REMOVED)], ask).ids_QK).any()
+    for item in REMOVED[1:3]:
+        for asked in (grown.store.items, grown.store.vectors, grown.store.codes):
+            with pytest.raises(NotFound, match=f"no item has the id {item}; the index holds 255 items with ids below 260"):
+                asked([3, item])
+    with pytest.raises(NotFound, match="no item has the id 17"):
+        grown.store.remove([1, 17])
+    assert 1 in grown.store.ids()
+
+
+def test_it_grows_and_shrinks_and_gives_no_id_twice(make: Make) -> None:
+    x_ND = features(120, seed=3)
+    store = make(x_ND, 16)
+    before = store.version
+    store = store.remove([0, 119])
+    assert store.version > before
+    before = store.version
+    store, ids = store.add([shard(x_ND[:3], 0), shard(x_ND[1:3], 1), shard(features(0), 0)], ROOT)
+    assert ids == [120, 1, 2, 1, 2]
+    assert (len(store), store.version > before) == (119, True)
+    same, ids = store.add([shard(x_ND[:3], 0)], ROOT)
+    assert same.version == store.version
+    assert ids == [120, 1, 2]
+    assert same.search(x_ND[0][None], Query(k=1)).of(0)[0][:2] in [(120, 0.0), (60, 0.0)]
+    labelled = shard(features(2, seed=8), 900)
+    awkward = "\"' or 1 == 1 \\ \n {x} %_ é日本"
+    labelled.items[0]["label"] = awkward
+    store, ids = same.add([labelled], ROOT)
+    assert [item for item, _, _ in store.search(x_ND[:1], Query(k=9, label=awkward)).of(0)] == [121]
+    assert store.items([121])[0].label == awkward
+    store = store.remove(store.ids().tolist())
+    assert (len(store), store.ids().tolist(), store.search(x_ND[:1], Query(k=3)).of(0)) == (0, [], [])
+    for mode in ("code", "two-stage"):
+        assert store.search(x_ND[:1], Query(k=3, mode=mode)).of(0) == []
+    store, ids = store.add([shard(x_ND[:1], 0)], ROOT)
+    assert ids == [123]
+    store.close()
+
+
+def test_without_codes_only_distances_can_be_asked_for(make: Make) -> None:
+    x_ND = features(120, seed=5)
+    store = make(x_ND, 0)
+    assert store.bits == 0
+    exact = store.search(x_ND[:2], Query(k=5))
+    np.testing.assert_array_equal(store.search(x_ND[:2], Query(k=5, mode="two-stage")).keys_QK, exact.keys_QK)
+    for fields in ({"mode": "code"}, {"mode": "ball", "radius": 1}):
+        asked: dict[str, Any] = fields
+        with pytest.raises(BadValue, match="mode must be exact or two-stage: this index has no codes"):
+            store.search(x_ND[:1], Query(k=5, **asked))
+    with pytest.raises(NotFound, match="has no codes"):
+        store.codes([1])
