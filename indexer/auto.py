@@ -17,7 +17,7 @@ def choose(items: int, width: int, shortlist: str, memory_bytes: int) -> tuple[L
     if not shortlist:
         return "exact", f"{vectors}, and there is no short-list to search by"
     if size > memory_bytes:
-        return "two-stage", f"{vectors}, more than {_shown(memory_bytes)} of memory allowed; a short-list ({shortlist}) takes less"
+        return "two-stage", f"{vectors}, more than {_shown(memory_bytes)} of memory; the short-list ({shortlist}) takes less"
     if size > SMALL_BYTES:
         return "two-stage", f"{vectors}: comparing every one would take longer than a short-list ({shortlist})"
     return "exact", f"{vectors}: comparing every one is fast enough"
