@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from indexer import binarise
+from indexer import binarise, native
 from training.errors import BadValue, Mismatch, NotReady
 from training.files import write_tensors
 from training.program import progress
@@ -97,8 +97,9 @@ class Autoencoder:
         codes_NW = np.zeros((len(features_ND), width // 8), np.uint8)
         for start, block_ND in _blocks(features_ND):
             components_NP = self._components(_checked(block_ND, self.width))
-            hidden_NU = _on_grid(np.maximum(components_NP @ self.hidden_PU + self.bias_U, 0), _VALUE)
-            above_NB = components_NP @ self.linear_PB + hidden_NU @ self.output_UB + self.bias_B > 0
+            hidden_NU = _on_grid(np.maximum(native.product(components_NP, self.hidden_PU) + self.bias_U, 0), _VALUE)
+            sums_NB = native.product(components_NP, self.linear_PB) + native.product(hidden_NU, self.output_UB)
+            above_NB = sums_NB + self.bias_B > 0
             packed = np.packbits(above_NB, axis=1, bitorder="little")
             codes_NW[start : start + len(packed), : packed.shape[1]] = packed
         return codes_NW
@@ -226,7 +227,7 @@ def _unit_grid(values: NDArray[np.floating]) -> Features:
 
 def _project(block_ND: Features, basis_DP: Features) -> Doubles:
     """Principal components of rows taken at length 1, before their mean is taken off."""
-    components_NP: Doubles = (_scaled(block_ND)[0] @ basis_DP).astype(np.float64) / _SHORT**2
+    components_NP: Doubles = native.product(_scaled(block_ND)[0], basis_DP).astype(np.float64) / _SHORT**2
     return components_NP
 
 

@@ -98,7 +98,7 @@ class Principal:
 
     def _project(self, vectors_ND: Vectors) -> tuple[Vectors, Vectors]:
         centred_ND = vectors_ND - self.mean_D
-        components_NP = centred_ND @ self.basis_DP
+        components_NP: Vectors = native.product(centred_ND, self.basis_DP)
         square_N = np.einsum("nd,nd->n", centred_ND, centred_ND)
         rest_N = np.sqrt(np.maximum(square_N - np.einsum("np,np->n", components_NP, components_NP), 0))
         return np.clip(np.rint(components_NP / self.step), -127, 127), np.stack([square_N, rest_N], 1)
