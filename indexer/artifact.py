@@ -5,8 +5,8 @@
 <index>/versions/<n>/<m>/   a segment: ids.npy  vectors.npy  codes.npy  components.npy  lengths.npy  catalog.sqlite
                             thumbnails.bin  pixels.npy  pixel-codes.npy
 <index>/current             -> versions/<n>
-<index>/work/               what a build that was interrupted has done
-<index>/uploads/            files that came over HTTP
+<index>/work                what a build that was interrupted has done
+<index>/uploads             files that came over HTTP
 
 A segment never changes. The next version takes over what is the same by hard links, so that a change costs what it changes.
 """

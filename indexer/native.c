@@ -54,6 +54,18 @@ static int by_order(const void *a, const void *b) {
     return comes_before(*(const Hit *)a, *(const Hit *)b) ? -1 : 1;
 }
 
+/* Puts the hits of every thread, each with room for k, in order; returns how many of the first k there are. Frees `sizes`. */
+static int64_t gathered(Hit *hits, int64_t *sizes, int64_t threads, int64_t k) {
+    int64_t total = 0;
+    for (int64_t t = 0; t < threads; t++) {
+        memmove(hits + total, hits + t * k, (size_t)sizes[t] * sizeof *hits);
+        total += sizes[t];
+    }
+    qsort(hits, (size_t)total, sizeof *hits, by_order);
+    free(sizes);
+    return total < k ? total : k;
+}
+
 /* A heap of at most k hits with the last in the order on top. */
 static void push(Hit *heap, int64_t *size, int64_t k, Hit hit) {
     int64_t i;
@@ -159,7 +171,7 @@ int fc7_distances(const float *vectors, int64_t width, const float *query, const
 /* The first k of `count` rows. `hits` has room for threads * k. Returns how many there are, or -1 where memory is short. */
 int64_t fc7_exact(const float *vectors, int64_t count, int64_t width, const float *query, const Wanted *wanted, int64_t threads,
                   Hit *hits) {
-    int64_t *sizes = calloc((size_t)threads, sizeof *sizes), total = 0;
+    int64_t *sizes = calloc((size_t)threads, sizeof *sizes);
     if (!sizes)
         return -1;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
@@ -180,13 +192,7 @@ int64_t fc7_exact(const float *vectors, int64_t count, int64_t width, const floa
         }
         sizes[t] = size;
     }
-    for (int t = 0; t < threads; t++) {
-        memmove(hits + total, hits + t * wanted->k, (size_t)sizes[t] * sizeof *hits);
-        total += sizes[t];
-    }
-    qsort(hits, (size_t)total, sizeof *hits, by_order);
-    free(sizes);
-    return total < wanted->k ? total : wanted->k;
+    return gathered(hits, sizes, threads, wanted->k);
 }
 
 /* Hamming distances of a block of codes. */
@@ -369,7 +375,7 @@ static void products_of(const uint8_t *rows, int64_t n, int64_t width, const int
    of each row. `hits` has room for threads * k. Returns how many there are, not in order, or -1 where memory is short. */
 int64_t fc7_principal(const uint8_t *rows, int64_t count, int64_t width, const float *lengths, const int8_t *query, double scale,
                       double shift, double weight, const Wanted *wanted, int64_t threads, Hit *hits) {
-    int64_t *sizes = calloc((size_t)threads, sizeof *sizes), total = 0;
+    int64_t *sizes = calloc((size_t)threads, sizeof *sizes);
     if (!sizes)
         return -1;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
@@ -389,11 +395,5 @@ int64_t fc7_principal(const uint8_t *rows, int64_t count, int64_t width, const f
         }
         sizes[t] = size;
     }
-    for (int t = 0; t < threads; t++) {
-        memmove(hits + total, hits + t * wanted->k, (size_t)sizes[t] * sizeof *hits);
-        total += sizes[t];
-    }
-    qsort(hits, (size_t)total, sizeof *hits, by_order);
-    free(sizes);
-    return total < wanted->k ? total : wanted->k;
+    return gathered(hits, sizes, threads, wanted->k);
 }
