@@ -16,8 +16,9 @@ from indexer.catalog import Item
 from indexer.deriving import open_shortlists
 from indexer.extract import Shard
 from indexer.originals import read_original
+from indexer.ranking import key_of
 from indexer.search import Searcher
-from indexer.store import Hits, Query, Vectors
+from indexer.store import Hits, Mode, Query, Vectors
 from indexer.versions import Version, open_version
 from training.errors import NotFound
 from training.preprocess import ImageLimits
@@ -76,6 +77,10 @@ class Index:
         autoencoder = self._opened.autoencoder if self._searcher.needs_codes(query.mode) else None
         codes_QW = autoencoder.encode(queries_QD) if autoencoder else None
         return self._searcher.search(queries_QD, codes_QW, query)
+
+    def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
+        """What `search` orders this item by; see Hits. Raises NotFound."""
+        return key_of(self, self._opened.autoencoder, query_D, item, mode)
 
     def ids(self) -> NDArray[np.int64]:
         """The ids of all items, ascending."""

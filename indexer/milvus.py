@@ -25,9 +25,9 @@ from indexer.collection import ITEM, Collection, State
 from indexer.extract import Shard
 from indexer.originals import read_original
 from indexer.place import Place
-from indexer.ranking import Ids, Keys, cut, euclidean, hamming, most_squared, stack
+from indexer.ranking import Ids, Keys, cut, euclidean, hamming, key_of, most_squared, stack
 from indexer.segment import code_bytes
-from indexer.store import Hits, Query, Vectors
+from indexer.store import Hits, Mode, Query, Vectors
 from training.errors import BadValue, Mismatch, NotFound
 from training.preprocess import ImageLimits
 
@@ -135,6 +135,10 @@ class MilvusStore:
         hits = stack([first_of(self._by_code(code_W, query, expression), query) for code_W in codes_QW])
         # Milvus compares every code: there are no buckets to look up
         return hamming(hits, np.full(len(codes_QW), len(self)) if query.mode == "ball" else None)
+
+    def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
+        """What `search` orders this item by; see Hits. Raises NotFound."""
+        return key_of(self, self._autoencoder, query_D, item, mode)
 
     def ids(self) -> NDArray[np.int64]:
         """The ids of all items, ascending."""

@@ -20,7 +20,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { STRIPE = 512, BLOCK = 512 };
+enum { STRIPE = 512, BLOCK = 512, TOGETHER = 4 };
 
 typedef float Floats __attribute__((vector_size(64)));
 typedef float EightFloats __attribute__((vector_size(32)));
@@ -124,36 +124,48 @@ INLINE float total(const Floats *lanes) {
     return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
 }
 
-/* Whether a row is farther from the query than `limit`, by float32; if not, it may be either. Nothing cancels in a sum of squares:
-   it is off by no more than a share of itself that the number of terms in a lane bounds, and `limit` has that added to it. */
+/* Which of TOGETHER rows, a bit each, may be no farther from the query than `limit`, by float32. Nothing cancels in a sum of
+   squares: it is off by no more than a share of itself that the number of terms in a lane bounds, and `limit` has that added.
+   Several rows at once, because a processor reads ahead within a page of memory, and a row is four pages. */
 FOR_EACH_PROCESSOR
-static int is_beyond(const float *row, const float *query, int64_t width, float limit) {
-    Floats lanes[4] = {{0}};
-    float sum = 0;
+static unsigned perhaps_near(const float *rows, const float *query, int64_t width, float limit) {
+    Floats lanes[TOGETHER] = {{0}};
+    float sums[TOGETHER] = {0};
     int64_t d = 0;
-    while (d + 64 <= width) { /* a look at the sum whenever the work has doubled: a wrong guess costs the reading ahead */
-        int64_t stripe = d < STRIPE ? STRIPE : d, end = width - d < stripe ? d + (width - d) / 64 * 64 : d + stripe;
-        for (; d < end; d += 64)
-            for (int l = 0; l < 4; l++) {
-                Floats x, q;
-                memcpy(&x, row + d + 16 * l, sizeof x);
-                memcpy(&q, query + d + 16 * l, sizeof q);
+    while (d + 16 <= width) { /* a look at the sums whenever the work has doubled: a wrong guess costs the reading ahead */
+        int64_t stripe = d < STRIPE ? STRIPE : d, end = width - d < stripe ? d + (width - d) / 16 * 16 : d + stripe;
+        for (; d < end; d += 16) {
+            Floats q;
+            memcpy(&q, query + d, sizeof q);
+            for (int r = 0; r < TOGETHER; r++) {
+                Floats x;
+                memcpy(&x, rows + r * width + d, sizeof x);
                 x -= q;
-                lanes[l] += x * x;
+                lanes[r] += x * x;
             }
-        Floats all = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
-        sum = total(&all);
-        if (sum > limit)
-            return sum < INFINITY;
+        }
+        int beyond = 0;
+        for (int r = 0; r < TOGETHER; r++) {
+            sums[r] = total(&lanes[r]);
+            beyond += sums[r] > limit && sums[r] < INFINITY;
+        }
+        if (beyond == TOGETHER)
+            return 0;
     }
-    for (; d < width; d++)
-        sum += (row[d] - query[d]) * (row[d] - query[d]);
-    return sum > limit && sum < INFINITY;
+    unsigned near = 0;
+    for (int r = 0; r < TOGETHER; r++) {
+        for (int64_t rest = d; rest < width; rest++) {
+            float difference = rows[r * width + rest] - query[rest];
+            sums[r] += difference * difference;
+        }
+        near |= (unsigned)!(sums[r] > limit && sums[r] < INFINITY) << r;
+    }
+    return near;
 }
 
-/* A limit for is_beyond that nothing up to `squared` exceeds. */
+/* A limit for perhaps_near that nothing up to `squared` exceeds. */
 static float with_slack(double squared, int64_t width) {
-    double terms = (double)(width / 64 + width % 64 + 24);
+    double terms = (double)(width / 16 + 24);
     return (float)(squared * (1 + terms * FLT_EPSILON) + FLT_MIN * (double)width);
 }
 
@@ -179,16 +191,24 @@ int64_t fc7_exact(const float *vectors, int64_t count, int64_t width, const floa
         Hit *heap = hits + t * wanted->k;
         int64_t size = 0, end = count * (t + 1) / threads;
         float limit = with_slack(wanted->most, width);
-        for (int64_t row = count * t / threads; row < end; row++) {
-            const float *x = vectors + row * width;
-            if ((wanted->allowed && !wanted->allowed[row]) || is_beyond(x, query, width, limit))
-                continue;
-            Hit hit = {squared_distance(x, query, width, NULL), row};
-            if (!counts(wanted, hit) || (size == wanted->k && !comes_before(hit, heap[0])))
-                continue;
-            push(heap, &size, wanted->k, hit);
-            if (size == wanted->k)
-                limit = with_slack(heap[0].key, width);
+        for (int64_t first = count * t / threads; first < end; first += TOGETHER) {
+            int here = end - first < TOGETHER ? (int)(end - first) : TOGETHER;
+            unsigned asked = 0;
+            for (int r = 0; r < here; r++)
+                asked |= (unsigned)(!wanted->allowed || wanted->allowed[first + r]) << r;
+            if (asked && here == TOGETHER)
+                asked &= perhaps_near(vectors + first * width, query, width, limit);
+            for (int r = 0; r < here; r++) {
+                int64_t row = first + r;
+                if (!(asked >> r & 1))
+                    continue;
+                Hit hit = {squared_distance(vectors + row * width, query, width, NULL), row};
+                if (!counts(wanted, hit) || (size == wanted->k && !comes_before(hit, heap[0])))
+                    continue;
+                push(heap, &size, wanted->k, hit);
+                if (size == wanted->k)
+                    limit = with_slack(heap[0].key, width);
+            }
         }
         sizes[t] = size;
     }

@@ -9,7 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.store import Hits, Query
+from indexer import scan
+from indexer.autoencoder import Autoencoder
+from indexer.store import Hits, Mode, Query, Store, Vectors
 
 Keys = NDArray[np.float64]  # what hits are ordered by: squared Euclidean or Hamming distances
 Ids = NDArray[np.int64]
@@ -56,3 +58,11 @@ def euclidean(hits: tuple[Keys, Ids]) -> Hits:
 def hamming(hits: tuple[Keys, Ids], buckets: NDArray[np.int64] | None = None) -> Hits:
     """Hits whose keys are Hamming distances."""
     return Hits(hits[0].astype(np.float32), hits[1], hits[0], buckets)
+
+
+def key_of(store: Store, autoencoder: Autoencoder | None, query_D: Vectors, item: int, mode: Mode) -> float:
+    """Store.key, by the very arithmetic of the searches."""
+    if mode in ("code", "ball"):
+        assert autoencoder  # noqa: S101
+        return float(scan.hamming(store.codes([item]), autoencoder.encode(query_D[None]), 1)[0][0, 0])
+    return float(scan.distances(store.vectors([item]), query_D, np.zeros(1, np.int64))[0])

@@ -4,7 +4,6 @@ Legend: N rows, Q queries, D feature width, K neighbours, W bytes of a code, R r
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -44,7 +43,7 @@ class Searcher:
         self._length, self._bits = length, bits
         self._longest = max(map(len, segments), default=0)
         self._live = [_live(segment, deleted) for segment in segments]
-        self._of_label = lru_cache(_LABELS_KEPT)(self._find_label)
+        self._masks: dict[str, list[Mask | None]] = {}
         self._buckets: dict[int, Buckets] = {}
 
     def needs_codes(self, mode: Mode) -> bool:
@@ -158,6 +157,15 @@ class Searcher:
             assert codes is not None  # noqa: S101
             self._buckets[number] = Buckets(codes, self._bits)
         return self._buckets[number]
+
+    def _of_label(self, label: str) -> list[Mask | None]:
+        masks = self._masks.get(label)
+        if masks is None:
+            masks = self._find_label(label)
+            if len(self._masks) >= _LABELS_KEPT:
+                self._masks.clear()
+            self._masks[label] = masks
+        return masks
 
     def _find_label(self, label: str) -> list[Mask | None]:
         masks: list[Mask | None] = []

@@ -89,6 +89,9 @@ class Store(Protocol):
     def search(self, queries_QD: Vectors, query: Query) -> Hits:
         """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this store has not."""
 
+    def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
+        """What `search` orders this item by; see Hits. Raises NotFound."""
+
     def ids(self) -> NDArray[np.int64]:
         """The ids of all items, ascending."""
 

@@ -1,36 +1,56 @@
 """`python -m service`: serves the model and the index at the default places, or at those given."""
 
-import logging
+import asyncio
 import socket
 from contextlib import suppress
+from types import FrameType
 
 import uvicorn
 
+from service import logs
+from service.admission import Gate
 from service.app import create_app
 from service.settings import ServiceSettings
 from training.errors import BadValue
 from training.program import keep_freed_memory, run_program
 
-GRACE_S = 30
-
 
 class _Server(uvicorn.Server):
-    """Says where it listens and what to try, once it does."""
+    """Says where it listens and what to try. Told to stop, it lets what has begun finish and answers 503 to what comes."""
 
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    def __init__(self, config: uvicorn.Config, address: str, gate: Gate, stop_s: float) -> None:
         super().__init__(config)
         self._address = address
+        self._gate, self._stop_s = gate, stop_s
+        self._stopping: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         print(f"FC7 answers on {self._address}: open it in a browser, or try", flush=True)
         print(f"  curl -X POST '{self._address}/neighbors?id=0&k=5'", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins to stop, the second ends at once."""
+        if self._stopping or not self.started:
+            super().handle_exit(sig, frame)
+        else:
+            self._gate.close()
+            self._loop.call_soon_threadsafe(self._begin_to_stop)
+
+    def _begin_to_stop(self) -> None:
+        self._stopping = self._loop.create_task(self._stop())
+
+    async def _stop(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._gate.emptied(), self._stop_s)
+        self.should_exit = True
 
 
 def main(settings: ServiceSettings) -> None:
     """Serves until it is told to stop; running requests are finished first. Raises BadValue for a place it cannot listen on."""
     keep_freed_memory()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logs.configure()
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -43,9 +63,10 @@ def main(settings: ServiceSettings) -> None:
             raise BadValue("port", settings.port, f"free on {settings.host} ({error.strerror})") from error
         port = listener.getsockname()[1]
         host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
-        config = uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=GRACE_S)
+        app = create_app(settings)
+        config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
         with suppress(KeyboardInterrupt):
-            _Server(config, f"http://{host}:{port}").run(sockets=[listener])
+            _Server(config, f"http://{host}:{port}", app.state.gate, settings.stop_s).run(sockets=[listener])
 
 
 if __name__ == "__main__":

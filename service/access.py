@@ -1,29 +1,80 @@
-"""Who may change the index: those who send the key."""
+"""Who may ask: anybody may read, unless the key is needed for that too; to change anything takes the key, always."""
 
+import base64
+import binascii
 import hmac
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Final
 
-from fastapi import Request, Security
+from fastapi import Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.common import settings_of
+from service import errors
+from service.metrics import Metrics
+from service.settings import ServiceSettings
 
-_KEY = "the value of FC7_API_KEY"
+_KEY: Final = "the value of FC7_API_KEY"
 _Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(HTTPBearer(auto_error=False, description=_KEY))]
 _Header = Annotated[str | None, Security(APIKeyHeader(name="X-API-Key", auto_error=False, description=_KEY))]
+_OPEN: Final = ("/healthz", "/readyz")
+_CHANGES: Final = {("POST", "/items"), ("POST", "/reload")}
 
 
-def with_key(request: Request, bearer: _Bearer, header: _Header) -> None:
-    """Passes a request that sent the key. Answers 403 where the service has none, 401 where it was not sent or is another."""
-    key = settings_of(request).api_key
-    if key is None:
-        detail = "the index cannot be changed over HTTP: start the service with FC7_API_KEY set, and send that key"
-        raise HTTPException(HTTPStatus.FORBIDDEN, detail)
-    sent = bearer.credentials if bearer else header
-    # header values arrive as latin-1, so this gives the very bytes that were sent
-    if sent is None or not hmac.compare_digest(sent.encode("latin-1"), key.get_secret_value().encode()):
-        what = "no key was sent" if sent is None else "the key that was sent is not the one that was set"
-        detail = f"{what}; send FC7_API_KEY's value as `Authorization: Bearer ...` or `X-API-Key: ...`"
-        raise HTTPException(HTTPStatus.UNAUTHORIZED, detail, {"WWW-Authenticate": "Bearer"})
+def needs_key(_bearer: _Bearer, _header: _Header) -> None:
+    """Says in the description that an operation needs the key; KeyHolders holds to it."""
+
+
+class KeyHolders:
+    """Answers 401 or 403, before the body is read, to those who may not ask what they ask."""
+
+    def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics) -> None:
+        self._app = app
+        self._settings = settings
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on what may be asked."""
+        if scope["type"] == "http":
+            path = scope["path"]
+            changes = (scope["method"], path) in _CHANGES or (scope["method"] == "DELETE" and path.startswith("/items/"))
+            try:
+                if changes or (self._settings.api_key_for_reads and path not in _OPEN):
+                    self._check(Headers(scope=scope), changes)
+            except HTTPException as error:
+                self._metrics.rejected("key")
+                return await errors.answer_http(error)(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+    def _check(self, headers: Headers, changes: bool) -> None:
+        key = self._settings.api_key
+        if key is None:
+            detail = "nothing can be changed over HTTP: start the service with FC7_API_KEY set, and send that key"
+            raise HTTPException(HTTPStatus.FORBIDDEN, detail)
+        sent = _sent(headers, changes)
+        # header values arrive as latin-1, so this gives the very bytes that were sent
+        if sent is None or not hmac.compare_digest(sent.encode("latin-1"), key.get_secret_value().encode()):
+            what = "no key was sent" if sent is None else "the key that was sent is not the one that was set"
+            detail = f"{what}; send FC7_API_KEY's value as `Authorization: Bearer ...` or `X-API-Key: ...`"
+            ways = "Bearer" if changes else 'Bearer, Basic realm="FC7: the key is the password", charset="UTF-8"'
+            raise HTTPException(HTTPStatus.UNAUTHORIZED, detail, {"WWW-Authenticate": ways})
+
+
+def _sent(headers: Headers, changes: bool) -> str | None:
+    """The key that was sent.
+
+    A browser asks its user for a password and sends it with the page's pictures too, so it serves for reading; but it would send
+    it with other sites' forms as well, so it does not serve for changes.
+    """
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return value.strip()
+        case "basic" if not changes:
+            try:
+                return base64.b64decode(value, validate=True).decode("latin-1").partition(":")[2]
+            except (binascii.Error, ValueError):
+                return ""
+    return headers.get("x-api-key")

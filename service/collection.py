@@ -1,21 +1,27 @@
-"""The index that answers: searched by many at once, changed by one at a time, and followed where another process changes it."""
+"""The model and the index that answer: a pair, searched by many at once, changed by one at a time, swapped for another."""
 
 import asyncio
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, Self, TypeVar
 
+from indexer import artifact
 from indexer.artifact import Described
+from indexer.opening import open_store
 from indexer.store import Store
-from training.errors import FC7Error, NotReady
+from training import checkpoint
+from training.checkpoint import Model
+from training.errors import FC7Error, NotReady, TryAgain
 from training.files import exclusively
 
 T = TypeVar("T")
-LOOK_S: Final = 1.0  # how often, at most, `current` is looked at
+LOOK_S: Final = 1.0  # how often, at most, the folders are looked at
 _log = logging.getLogger("fc7.service")
 
 
@@ -26,39 +32,93 @@ class Opened(Store, Described, Protocol):
         """The folder's current version; what this one has of it is not read again."""
 
 
-class Collection:
-    """Holds one state of the index. A change gives the next; searches that have begun finish on the one they began with."""
+class Refused(FC7Error):
+    """What is on disk does not verify or does not belong together; the pair before it goes on answering."""
 
-    def __init__(self, folder: Path, opener: Callable[[Opened | None], Opened]) -> None:
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A model, and an index that was made with it. A request takes one when it begins and keeps it to its end."""
+
+    model: Model
+    store: Opened
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What tells one state of the disk from another."""
+
+    model: tuple[str, int, int] | None
+    index: tuple[str, str, int, int] | None
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What answers: each part, or the reason why there is none."""
+
+    model: Model | FC7Error
+    store: Opened | FC7Error
+    seen: _Seen  # when it was loaded
+
+
+class Collection:
+    """Holds one pair. What another process publishes, or a change made here, gives the next; requests keep the one they have."""
+
+    def __init__(
+        self,
+        model: Path,
+        index: Path,
+        prepare: Callable[[Model], None],
+        patience_s: float,
+        swapped: Callable[[bool], None],
+    ) -> None:
         """Opens what is there; where that fails, the reason is what those who ask are told.
 
-        `opener` gives the folder's current version, verified; of what the store that it is given has, only the changes.
+        `prepare` gets a new model ready. `patience_s` is how long a request may hold on to a pair; `swapped` is told of every
+        swap, and of every pair that was refused (False).
         """
-        self._folder = folder
-        self._opener = opener
+        self._folders = model, index
+        self._prepare, self._patience_s, self._swapped = prepare, patience_s, swapped
         self._thread = ThreadPoolExecutor(1, "index")  # all changes and openings, one after the other
-        self._following: Future[None] | None = None
+        self._following: Future[bool] | None = None
         self._guard = threading.Lock()
         self._looked = time.monotonic()
-        self._seen = self._link()
         self._refused: FC7Error | None = None
-        self._store = load(lambda: opener(None))
+        self._held: list[threading.Event] = []  # set when no request holds the parts of the pair before this one any more
+        self._seen = self._look()
+        loaded = load(self._load_model)
+        self._state = _State(loaded, load(lambda: self._open_store(loaded, None)), self._seen)
 
     @property
-    def store(self) -> Opened:
-        """The index as it is now. Raises NotReady with the reason where there is none.
+    def model(self) -> Model:
+        """The model that answers. Raises NotReady with the reason where there is none."""
+        self._watch()
+        return present(self._state.model)
 
-        A version that another process has published since is opened meanwhile, and answers from then on.
+    @property
+    def pair(self) -> Pair:
+        """The pair that answers. Raises NotReady with the reason where there is none.
+
+        A pair that was published since is verified meanwhile, and answers from then on.
         """
-        with self._guard:
-            if time.monotonic() >= self._looked + LOOK_S and (self._following is None or self._following.done()):
-                self._looked = time.monotonic()
-                if self._link() != self._seen:
-                    self._following = self._thread.submit(self._follow)
-        return present(self._store)
+        self._watch()
+        state = self._state
+        return Pair(present(state.model), present(state.store))
 
-    async def change(self, work: Callable[[Opened], tuple[Opened, T]]) -> T:
-        """Runs `work`, which gives the next state and a result, on the newest state; what it gives answers from then on.
+    async def reload(self) -> tuple[Pair, bool]:
+        """Goes over to the pair on disk once it is verified; whether it is another.
+
+        Raises Refused, with the reason, where it is not fit to answer; TryAgain where a request holds one too many; NotReady
+        where there was none before either.
+        """
+        changed = await asyncio.get_running_loop().run_in_executor(self._thread, self._follow)
+        if self._refused:
+            raise _told(self._refused, Refused, f"{self._refused}; what answered before goes on answering") from self._refused
+        state = self._state
+        return Pair(present(state.model), present(state.store)), changed
+
+    async def change(self, work: Callable[[Pair], tuple[Opened, T]]) -> T:
+        """Runs `work`, which gives the next store and a result, on the newest pair; what it gives answers from then on.
 
         Raises Busy where another process is writing, NotReady where the disk takes nothing, and what made the newest version
         unreadable.
@@ -68,38 +128,98 @@ class Collection:
     def close(self) -> None:
         """Waits for changes that have begun and lets go of files."""
         self._thread.shutdown()
-        if not isinstance(self._store, FC7Error):
-            self._store.close()
+        if not isinstance(self._state.store, FC7Error):
+            self._state.store.close()
 
-    def _change(self, work: Callable[[Opened], tuple[Opened, T]]) -> T:
-        present(self._store)
+    def _watch(self) -> None:
+        with self._guard:
+            if time.monotonic() >= self._looked + LOOK_S and (self._following is None or self._following.done()):
+                self._looked = time.monotonic()
+                if self._look() != self._seen:
+                    self._following = self._thread.submit(self._follow)
+
+    def _change(self, work: Callable[[Pair], tuple[Opened, T]]) -> T:
+        present(self._state.store)
         try:
-            with exclusively(self._folder):
-                if self._refused or self._link() != self._seen:
-                    self._follow()
+            with exclusively(self._folders[1]):
+                self._follow()
                 if self._refused:
-                    raise self._refused
-                self._store, result = work(present(self._store))
-                self._seen = self._link()
+                    raise _told(self._refused, NotReady, str(self._refused)) from self._refused
+                state = self._state
+                store, result = work(Pair(present(state.model), present(state.store)))
+                self._seen = _Seen(state.seen.model, self._look().index)
+                self._state = _State(state.model, store, self._seen)
                 return result
         except OSError as error:
-            raise NotReady(f"{error.filename or self._folder} cannot be written: {error.strerror}") from error
+            raise NotReady(f"{error.filename or self._folders[1]} cannot be written: {error.strerror}") from error
 
-    def _follow(self) -> None:
-        self._seen = self._link()
-        known = None if isinstance(self._store, FC7Error) else self._store
-        opened = load(lambda: self._opener(known))
-        self._refused = opened if isinstance(opened, FC7Error) else None
+    def _follow(self) -> bool:
+        """Goes over to what is on disk, or notes why not; whether anything is another."""
+        self._seen, old = self._look(), self._state
+        known = None if isinstance(old.store, FC7Error) else old.store
+        same_model = self._seen.model == old.seen.model and isinstance(old.model, Model)
+        if same_model and known and self._seen == old.seen:
+            self._refused = None
+            return False
+        model = old.model if same_model else load(self._load_model)
+        able = old.model if isinstance(model, FC7Error) else model
+        store = load(lambda: self._open_store(able, known))
+        self._refused = next((part for part in (model, store) if isinstance(part, FC7Error)), None)
+        if isinstance(self._refused, TryAgain):
+            self._seen = old.seen  # nothing is wrong with what is there: the next look tries again
         if self._refused and known:
+            self._swapped(False)
             _log.warning("version %s of the index goes on answering", known.version)
-        else:
-            self._store = opened
+            return False
+        if able is not old.model:
+            self._retire(old)
+        self._state = _State(able, store, self._seen)
+        self._swapped(True)
+        return True
 
-    def _link(self) -> str | None:
+    def _load_model(self) -> Model:
+        self._await_release()
+        model = checkpoint.load(self._folders[0])
+        self._prepare(model)
+        return model
+
+    def _open_store(self, model: Model | FC7Error, known: Opened | None) -> Opened:
+        index = self._folders[1]
+        same_folder = known is not None and known.folder.parent.parent == index.resolve()
+        store: Opened = known.renewed() if known and same_folder else open_store(index)
+        if isinstance(model, FC7Error):
+            raise NotReady(str(model)) from model
+        artifact.check_pair(store, model.fingerprint)
+        return store
+
+    def _retire(self, state: _State) -> None:
+        for part in (state.model, state.store):
+            if not isinstance(part, FC7Error):
+                released = threading.Event()
+                weakref.finalize(part, released.set).atexit = False
+                self._held.append(released)
+
+    def _await_release(self) -> None:
+        """Waits until no request holds the pair before the one that answers: no more than two are ever in memory."""
+        end = time.monotonic() + self._patience_s
+        if not all(released.wait(max(0.0, end - time.monotonic())) for released in self._held):
+            raise TryAgain("swapping", "a request still holds the model before the one that answers; try again when it is done")
+        self._held.clear()
+
+    def _look(self) -> _Seen:
+        model, index = self._folders
         try:
-            return str((self._folder / "current").readlink())
+            description = (model / checkpoint.DESCRIPTION).resolve(strict=True)
+            found = description.stat()
+            about_model = str(description), found.st_mtime_ns, found.st_ino
         except OSError:
-            return None
+            about_model = None
+        try:
+            found = (index / "current" / artifact.MANIFEST).stat()  # an index made anew begins with version 1 again
+            about_index = str(index.resolve()), str((index / "current").readlink()), found.st_mtime_ns, found.st_ino
+        except OSError:
+            about_index = None
+        return _Seen(about_model, about_index)
 
 
 def load(loader: Callable[[], T]) -> T | FC7Error:
@@ -111,7 +231,13 @@ def load(loader: Callable[[], T]) -> T | FC7Error:
     except OSError as error:
         reason = NotReady(f"{error.filename} cannot be read: {error.strerror}")
     _log.warning("%s", reason)
+    reason.__traceback__ = reason.__context__ = reason.__cause__ = None  # whose frames hold what was loaded in vain
     return reason
+
+
+def _told(reason: FC7Error, kind: type[FC7Error], text: str) -> FC7Error:
+    """A reason that was kept, as an error of this kind for those who ask; but TryAgain stays what it is."""
+    return TryAgain(reason.reason, text) if isinstance(reason, TryAgain) else kind(text)
 
 
 def present(loaded: T | FC7Error) -> T:

@@ -1,20 +1,19 @@
-"""What the endpoints share: the engine and the settings of a request, its uploads decoded, problems and pictures described."""
+"""What the endpoints share: the engine, the settings and the metrics of a request; problems, pictures and answers described."""
 
-import asyncio
 from typing import Annotated, Any
 
-from fastapi import File, Path, Request, UploadFile
+from fastapi import Path, Request, Response
+from pydantic import BaseModel
 
 from indexer.catalog import Item
 from service import schemas
-from service.engine import Engine, Upload
+from service.engine import Engine
+from service.metrics import Metrics
 from service.settings import ServiceSettings
-from training.errors import BadValue, FC7Error
 
 LARGEST_ID = 2**63 - 1
 REVALIDATE = {"Cache-Control": "no-cache"}
 ItemId = Annotated[int, Path(alias="id", ge=0, le=LARGEST_ID, description="an indexed photograph", examples=[17])]
-Images = Annotated[list[UploadFile], File(description="one photograph or several: JPEG, PNG, WebP, GIF, BMP or TIFF")]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -33,35 +32,23 @@ def engine_of(request: Request) -> Engine:
     return engine
 
 
+def metrics_of(request: Request) -> Metrics:
+    """The metrics of the service."""
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
 def settings_of(request: Request) -> ServiceSettings:
     """The settings that the service was started with."""
     settings: ServiceSettings = request.app.state.settings
     return settings
 
 
-async def decode(request: Request, uploads: list[UploadFile]) -> list[Upload | FC7Error]:
-    """Every upload decoded, or the error that it gave; the error of a single upload is the request's own."""
-    settings, engine = settings_of(request), engine_of(request)
-    if len(uploads) > settings.max_images:
-        raise BadValue("image", f"{len(uploads)} files", f"at most {settings.max_images} files a request")
-
-    async def decoded(upload: UploadFile) -> Upload | FC7Error:
-        try:
-            settings.limits().check_bytes(upload.size or 0)
-            return await engine.decode(await upload.read())
-        except FC7Error as error:
-            if len(uploads) == 1:
-                raise
-            return error
-
-    return await asyncio.gather(*map(decoded, uploads))
+def as_json(answer: BaseModel) -> Response:
+    """An answer that is known to be as it is described, and so is not checked again."""
+    return Response(answer.model_dump_json(by_alias=True), media_type="application/json")
 
 
 def links(item: Item) -> dict[str, str]:
     """Where an item's pictures are served."""
     return {"image": f"/items/{item.id}/image", "thumbnail": f"/items/{item.id}/thumbnail"}
-
-
-def name_of(upload: UploadFile) -> str:
-    """The file name that was sent."""
-    return upload.filename or "image"

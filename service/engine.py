@@ -1,32 +1,35 @@
-"""The model and the index that answer, and the work that a request needs of them. No HTTP here.
+"""The work that requests need of the model and the index: decoded on every core, batched for the network and for searches.
 
-Legend: B batch, C channels, H height, W width, Q queries, D feature width.
+No HTTP here. Legend: B batch, C channels, H height, W width, Q queries, V views, K classes, D feature width.
 """
 
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from indexer import artifact
 from indexer.auto import choose
 from indexer.catalog import Item
 from indexer.extract import shard_of
-from indexer.opening import open_store
 from indexer.store import Mode, Query, Store, Vectors
-from service.collection import Collection, Opened, load, present
+from service.batching import Batcher, Done, Worker
+from service.collection import Collection, Opened, Pair
 from service.cursor import Cursor
+from service.metrics import Metrics
 from service.settings import ServiceSettings
-from training import checkpoint
+from service.stages import Stages
 from training.checkpoint import Model
 from training.data import Example, ReadResult
-from training.errors import NotReady
+from training.errors import NotFound, NotReady
 from training.files import replacing
 from training.preprocess import Photograph, decode
 
@@ -52,63 +55,92 @@ class Upload:
     sha256: str  # of the bytes; hexadecimal
 
 
-class Engine:
-    """Decodes on every core, runs the network for one request at a time, and searches; all off the event loop."""
+@dataclass(frozen=True)
+class Subject:
+    """What neighbours are looked for of: the item `item`, or a float32 (D,) vector."""
 
-    def __init__(self, settings: ServiceSettings) -> None:
+    item: int | None = None
+    vector_D: Vectors | None = None
+    inexact: bool = False  # whether the last bits of the vector may be others the next time, as those of a photograph's FC7 are
+
+
+@dataclass(frozen=True)
+class _Search:
+    store: Opened
+    query: Query
+    leave_out: int | None
+
+
+class Engine:
+    """Owns the threads that work: decoders, one for the network and searches, one for changes of the index."""
+
+    def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
         """Loads what is there. What is missing or does not fit is kept as the reason that requests for it are told."""
-        self._settings = settings
+        self._settings, self._metrics = settings, metrics
         self._decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
-        self._worker = ThreadPoolExecutor(1, "network")
-        self._model = load(lambda: checkpoint.load(settings.model))
-        self._collection = Collection(settings.index, self._open)
-        if isinstance(self._model, Model):
-            self._model.fc7(torch.zeros(1, 3, 256, 256, dtype=torch.uint8))  # the first pass is slow
+        self._decoding = 0
+        self._worker = Worker("compute")
+        self.collection = Collection(
+            settings.model,
+            settings.index,
+            self._warm_up,
+            settings.deadline_ms / 1e3,
+            lambda good: metrics.swapped("swapped" if good else "refused"),
+        )
+        queue, batch = settings.max_queue, settings.max_batch_size
+        wait_s = settings.max_wait_ms / 1e3
+        self._network: Batcher[Model, tuple[Tensor, int], Tensor] = Batcher(
+            _pass, self._worker, batch, wait_s, queue, lambda: self._decoding > 0, lambda size: metrics.batch("forward", size)
+        )
+        self._searches: Batcher[_Search, Subject, Page] = Batcher(
+            _pages, self._worker, batch, 0.0, queue, lambda: False, lambda size: metrics.batch("search", size)
+        )
 
     @property
     def model(self) -> Model:
-        """The loaded model. Raises NotReady with the reason where there is none."""
-        return present(self._model)
+        """The model that answers. Raises NotReady with the reason where there is none."""
+        return self.collection.model
 
     @property
-    def store(self) -> Opened:
-        """The index as it is now. Raises NotReady with the reason where there is none."""
-        return self._collection.store
+    def pair(self) -> Pair:
+        """The model and the index that answer. Raises NotReady with the reason where there are none."""
+        return self.collection.pair
 
-    async def decode(self, data: bytes) -> Upload:
-        """Decodes one image. Raises BadImage or ImageTooLarge."""
+    async def decode(self, data: bytes, stages: Stages) -> Upload:
+        """Decodes one image. Raises BadImage or ImageTooLarge, and TryAgain where more wait for the network than may."""
+        self._network.check()
         limits = self._settings.limits()
 
-        def decoded() -> Upload:
-            return Upload(data, decode(data, limits), hashlib.sha256(data).hexdigest())
+        def decoded() -> tuple[Upload, float]:
+            began = time.perf_counter()
+            upload = Upload(data, decode(data, limits), hashlib.sha256(data).hexdigest())
+            return upload, time.perf_counter() - began
 
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, decoded)
+        self._decoding += 1
+        try:
+            upload, seconds = await asyncio.get_running_loop().run_in_executor(self._decoders, decoded)
+        finally:
+            self._decoding -= 1
+            # whoever waits for this one's company, which comes after the next await or never
+            asyncio.get_running_loop().call_soon(self._network.consider)
+        stages.record("decode", seconds)
+        return upload
 
-    async def classify(self, photographs: Sequence[Photograph], views: int, top: int) -> list[list[tuple[str, float]]]:
-        """The `top` most probable classes of each photograph, with their probabilities, averaged over 1 or 10 views."""
-        model = self.model
-        pixels_BCHW = torch.stack([photograph.pixels_CHW for photograph in photographs])
-        probabilities_BK = await self._run(lambda: model.probabilities(pixels_BCHW, views))
-        values, positions = probabilities_BK.topk(min(top, len(model.classes)))
-        return [
-            [(model.classes[i], p) for i, p in zip(row, chances, strict=True)]
-            for row, chances in zip(positions.tolist(), values.tolist(), strict=True)
-        ]
+    async def classify(self, model: Model, photograph: Photograph, views: int, stages: Stages) -> Tensor:
+        """Softmax over the classes for each of 1 or 10 views, in the order of preprocess.ten_views: float32 (V, K)."""
+        done = await self._network(model, (photograph.pixels_CHW, views), views)
+        return _recorded(done, "forward", stages)
 
-    async def features(self, photographs: Sequence[Photograph]) -> Vectors:
-        """FC7 of each photograph, float32 (Q, D)."""
-        model = self.model
-        none_0D = np.empty((0, model.net.config.fc7_width), np.float32)
-
-        def features() -> Vectors:
-            # one at a time: in a batch the last bits would depend on the others, and a cursor's place with them
-            return np.concatenate([none_0D, *(model.fc7(photograph.pixels_CHW[None]).numpy() for photograph in photographs)])
-
-        return await self._run(features)
+    async def feature(self, model: Model, photograph: Photograph, stages: Stages) -> Vectors:
+        """FC7 of the centre view: float32 (D,)."""
+        done = await self._network(model, (photograph.pixels_CHW, 0))
+        feature: Vectors = _recorded(done, "forward", stages)[0].numpy()
+        return feature
 
     async def vector(self, store: Store, item: int) -> Vectors:
-        """The feature of an indexed photograph, float32 (1, D). Raises NotFound."""
-        return await self._run(lambda: store.vectors([item]))
+        """The feature of an indexed photograph, float32 (D,). Raises NotFound."""
+        vector: Vectors = (await self._worker.run(lambda: store.vectors([item])))[0]
+        return vector
 
     def mode(self, store: Opened, asked: Mode | Literal["auto"] | None = None) -> tuple[Mode, str]:
         """How to search, and why: as the request asks, else as the setting says."""
@@ -122,9 +154,9 @@ class Engine:
             )
         return chosen, "asked for" if asked else f"search is set to {chosen}"
 
-    async def search(self, store: Store, queries_QD: Vectors, query: Query, leave_out: int | None = None) -> list[Page]:
-        """A page of neighbours for each query; the item `leave_out` is not among them."""
-        return await self._run(lambda: _pages(store, queries_QD, query, leave_out))
+    async def search(self, store: Opened, subject: Subject, query: Query, stages: Stages, leave_out: int | None = None) -> Page:
+        """A page of neighbours; the item `leave_out` is not among them. Raises NotFound for an item that is not there."""
+        return _recorded(await self._searches(_Search(store, query, leave_out), subject), "search", stages)
 
     async def add(self, uploads: Sequence[Upload], label: str) -> tuple[int, list[tuple[int, bool]]]:
         """Adds photographs to the index: its version then, the id of each, and whether it was there already.
@@ -132,9 +164,9 @@ class Engine:
         Raises like Collection.change.
         """
         if not uploads:
-            return self.store.version, []
-        model, once = self.model, {upload.sha256: upload for upload in uploads}
-        version, ids, fresh = await self._collection.change(lambda store: self._add(model, store, once, label))
+            return self.pair.store.version, []
+        once = {upload.sha256: upload for upload in uploads}
+        version, ids, fresh = await self.collection.change(lambda pair: self._add(pair, once, label))
         answers = []
         for upload in uploads:
             answers.append((ids[upload.sha256], upload.sha256 not in fresh))
@@ -143,27 +175,26 @@ class Engine:
 
     async def remove(self, item: int) -> None:
         """Removes an item from the index, and its file where it was uploaded. Raises NotFound, and like Collection.change."""
-        await self._collection.change(lambda store: (store.remove([item]), None))
+        await self.collection.change(lambda pair: (pair.store.remove([item]), None))
 
     def close(self) -> None:
         """Waits for running work and lets go of threads and files."""
         self._decoders.shutdown()
-        self._collection.close()
-        self._worker.shutdown()
+        self.collection.close()
+        self._worker.close()
 
-    def _open(self, known: Opened | None) -> Opened:
-        store: Opened = known.renewed() if known else open_store(self._settings.index)
-        artifact.check_pair(store, self.model.fingerprint)
-        return store
+    def _warm_up(self, model: Model) -> None:
+        # the first pass is slow
+        self._worker.submit(lambda: model.fc7(torch.zeros(1, 3, 256, 256, dtype=torch.uint8))).result()
 
-    def _add(
-        self, model: Model, store: Opened, uploads: dict[str, Upload], label: str
-    ) -> tuple[Opened, tuple[int, dict[str, int], set[str]]]:
+    def _add(self, pair: Pair, uploads: dict[str, Upload], label: str) -> tuple[Opened, tuple[int, dict[str, int], set[str]]]:
         """The store with what is new of `uploads`, which are by SHA-256; its version, the ids of all, and which were new."""
+        store = pair.store
         ids = store.holding(uploads)
         fresh = [_read_result(upload, label) for sha256, upload in uploads.items() if sha256 not in ids]
         if fresh:
-            shard = self._worker.submit(shard_of, model, iter(fresh), store.manifest.pixel_bits > 0).result()
+            with_pixels = store.manifest.pixel_bits > 0
+            shard = self._worker.submit(lambda: shard_of(pair.model, iter(fresh), with_pixels)).result()
             root = (self._settings.index / artifact.UPLOADS).resolve()
             root.mkdir(exist_ok=True)
             for read in fresh:
@@ -173,28 +204,51 @@ class Engine:
             ids |= {read.sha256: item for read, item in zip(fresh, added, strict=True)}
         return store, (store.version, ids, {read.sha256 for read in fresh})
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
-
 
 def _read_result(upload: Upload, label: str) -> ReadResult:
     example = Example(f"{upload.sha256}.{upload.photograph.format.lower()}", label)
     return ReadResult(example, upload.sha256, len(upload.data), upload.photograph)
 
 
-def _pages(store: Store, queries_QD: Vectors, query: Query, leave_out: int | None) -> list[Page]:
-    spare = 1 if leave_out is None else 2  # one more hit tells whether there is a next page
+def _recorded(done: Done[T], stage: Literal["forward", "search"], stages: Stages) -> T:
+    stages.record("queue", done.waited_s)
+    stages.record(stage, done.worked_s)
+    return done.result
+
+
+def _pass(model: Model, asked: list[tuple[Tensor, int]]) -> list[Tensor]:
+    """One pass of the network for photographs of which FC7 (0 views) or the classes of 1 or 10 views are asked."""
+    return model.answers([pixels_CHW for pixels_CHW, _ in asked], [views for _, views in asked])
+
+
+def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
+    """A page for each subject. Raises NotFound for an item that is not there."""
+    store, query = search.store, search.query
+    if query.after and len(subjects) > 1:
+        return [page for subject in subjects for page in _pages(search, [subject])]
+    items = [subject.item for subject in subjects if subject.item is not None]
+    stored = iter(store.vectors(items) if items else ())
+    queries_QD = np.stack([next(stored) if subject.vector_D is None else subject.vector_D for subject in subjects])
+    if query.after and subjects[0].inexact:
+        query = replace(query, after=_found_again(store, queries_QD[0], query.mode, query.after))
+    spare = 1 if search.leave_out is None else 2  # one more hit tells whether there is a next page
     hits = store.search(queries_QD, replace(query, k=query.k + spare))
-    pages = []
-    for row in range(len(queries_QD)):
-        found = [hit for hit in hits.of(row) if hit[0] != leave_out]
-        shown = found[: query.k]
-        items = store.items([item for item, _, _ in shown])
-        pages.append(
-            Page(
-                [(item, distance) for item, (_, distance, _) in zip(items, shown, strict=True)],
-                Cursor(query.mode, shown[-1][2], shown[-1][0]) if len(found) > query.k else None,
-                None if hits.buckets_Q is None else int(hits.buckets_Q[row]),
-            )
+    found = [[hit for hit in hits.of(row) if hit[0] != search.leave_out] for row in range(len(subjects))]
+    shown = [row[: query.k] for row in found]
+    known = {item.id: item for item in store.items(list({item for row in shown for item, _, _ in row}))}
+    return [
+        Page(
+            [(known[item], distance) for item, distance, _ in here],
+            Cursor(query.mode, here[-1][2], here[-1][0]) if len(row) > query.k else None,
+            None if hits.buckets_Q is None else int(hits.buckets_Q[i]),
         )
-    return pages
+        for i, (row, here) in enumerate(zip(found, shown, strict=True))
+    ]
+
+
+def _found_again(store: Store, query_D: Vectors, mode: Mode, after: tuple[float, int]) -> tuple[float, int]:
+    """The last hit of the page before by its distance from this query, whose last bits may be others than that page's."""
+    try:
+        return store.key(query_D, after[1], mode), after[1]
+    except NotFound:
+        return after

@@ -1,21 +1,29 @@
 """Errors -> problem+json (RFC 9457): the one place where an error of ours becomes an HTTP status."""
 
-import logging
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from service.collection import Refused
+from service.metrics import Reason
 from service.schemas import FieldError, Problem
-from training.errors import BadImage, BadValue, Busy, FC7Error, ImageTooLarge, Mismatch, NotAnImage, NotFound, NotReady
+from training.errors import BadImage, BadValue, FC7Error, ImageTooLarge, Mismatch, NotAnImage, NotFound, NotReady, TryAgain
 from training.program import expected
 
 MEDIA_TYPE = "application/problem+json"
 LONGEST_VALUE = 100
-RETRY_AFTER_S = 5
+LONGEST_DETAIL = 1000
+RETRY_AFTER_S = 1
+_REASONS: dict[type[FC7Error], Reason] = {
+    ImageTooLarge: "too_large",
+    NotAnImage: "not_an_image",
+    BadImage: "bad_image",
+    BadValue: "bad_value",
+}
 _STATUS: dict[type[FC7Error], HTTPStatus] = {
     NotAnImage: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     BadImage: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -24,18 +32,25 @@ _STATUS: dict[type[FC7Error], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
     NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     Mismatch: HTTPStatus.SERVICE_UNAVAILABLE,
-    Busy: HTTPStatus.SERVICE_UNAVAILABLE,
+    TryAgain: HTTPStatus.SERVICE_UNAVAILABLE,
+    Refused: HTTPStatus.CONFLICT,
 }
-_log = logging.getLogger("fc7.service")
 
 
 def problem(error: FC7Error) -> Problem:
     """An error of ours as a problem; kinds without a status of their own are the server's fault."""
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
-    errors = None
+    detail, errors = _short(str(error), LONGEST_DETAIL), None
     if isinstance(error, BadValue):
-        errors = [FieldError(field=error.field, value=_short(error.value), detail=str(error))]
-    return Problem(title=status.phrase, status=status, detail=str(error), errors=errors)
+        errors = [FieldError(field=_short(error.field), value=_short(error.value), detail=detail)]
+    return Problem(title=status.phrase, status=status, detail=detail, errors=errors)
+
+
+def reason(error: FC7Error) -> Reason | None:
+    """What a rejection for this error is counted under, if it is one."""
+    if isinstance(error, TryAgain):
+        return cast("Reason", error.reason)
+    return next((_REASONS[kind] for kind in type(error).__mro__ if kind in _REASONS), None)
 
 
 def answer(content: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -44,21 +59,34 @@ def answer(content: Problem, headers: dict[str, str] | None = None) -> JSONRespo
     return JSONResponse(body, content.status, media_type=MEDIA_TYPE, headers=headers)
 
 
+def answer_ours(error: FC7Error) -> JSONResponse:
+    """An error of ours as an HTTP answer; with what can be done soon, when to try again."""
+    return answer(problem(error), {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, TryAgain) else None)
+
+
+def answer_http(error: HTTPException) -> JSONResponse:
+    """An error of the framework's as an HTTP answer."""
+    title = HTTPStatus(error.status_code).phrase
+    return answer(Problem(title=title, status=error.status_code, detail=str(error.detail)), dict(error.headers or {}))
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of `app` answer as problem+json."""
     app.add_exception_handler(FC7Error, _on_ours)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_anything)
 
 
-async def _on_ours(_request: Request, error: Exception) -> JSONResponse:
+async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, FC7Error)  # noqa: S101
-    return answer(problem(error), {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, Busy) else None)
+    if counted := reason(error):
+        request.app.state.metrics.rejected(counted)
+    return answer_ours(error)
 
 
-async def _on_validation(_request: Request, error: Exception) -> JSONResponse:
+async def _on_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
+    request.app.state.metrics.rejected("bad_value")
     errors = [_field_error(item) for item in error.errors()]
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     return answer(Problem(title=status.phrase, status=status, detail="; ".join(e.detail for e in errors), errors=errors))
@@ -66,26 +94,27 @@ async def _on_validation(_request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
-    title = HTTPStatus(error.status_code).phrase
-    return answer(Problem(title=title, status=error.status_code, detail=str(error.detail)), dict(error.headers or {}))
-
-
-async def _on_anything(request: Request, error: Exception) -> JSONResponse:
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return answer(Problem(title=status.phrase, status=status, detail="an error inside the service; its log says more"))
+    return answer_http(error)
 
 
 def _field_error(item: dict[str, Any]) -> FieldError:
-    field = str((item["loc"][1:] or item["loc"])[0])
-    if item["type"] == "missing":
-        return FieldError(field=field, value=None, detail=f"{field} is missing")
+    where, path = item["loc"][0], item["loc"][1:] or item["loc"]
+    field = _short(".".join(map(str, path if where == "body" else path[:1])))
     value = _short(item.get("input"))
-    if "UploadFile" in item["msg"]:
-        return FieldError(field=field, value=value, detail=f"{field} must be an uploaded file, got the text {value!r}")
-    return FieldError(field=field, value=value, detail=f"{field} must be {expected(item['msg'])}, got {value!r}")
+    match item["type"]:
+        case "missing":
+            return FieldError(field=field, value=None, detail=f"{field} is missing")
+        case "extra_forbidden":
+            wanted = "left out"
+        case "json_invalid":
+            wanted = f"JSON ({item['ctx']['error']})"
+        case _:
+            wanted = expected(item["msg"])
+    return FieldError(field=field, value=value, detail=f"{field} must be {wanted}, got {value!r}")
 
 
-def _short(value: object) -> str:
+def _short(value: object, longest: int = LONGEST_VALUE) -> str:
+    if isinstance(value, bytes):
+        value = value[: longest + 1].decode(errors="replace")
     text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "..."
+    return text if len(text) <= longest else text[:longest] + "..."

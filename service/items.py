@@ -1,27 +1,34 @@
 """The items of the index, one by one: shown to everyone, added and removed by those who have the key."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse
 
-from service import schemas
-from service.access import with_key
-from service.common import REVALIDATE, Images, ItemId, decode, engine_of, links, name_of, pictures, problems
+from service import inputs, schemas
+from service.access import needs_key
+from service.common import REVALIDATE, ItemId, engine_of, links, metrics_of, pictures, problems
 from service.engine import Upload
 from service.errors import problem
+from service.inputs import Form, Sent
+from service.stages import Stages
 from training.errors import BadValue, FC7Error, NotFound
 
-MEDIA_TYPES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")}
+MEDIA_TYPES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")} | {"MPO": "image/jpeg"}
 LONGEST_LABEL = 200
+_FORM = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {
+        "image": {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "one photograph or several"},
+        "label": {"type": "string", "maxLength": LONGEST_LABEL, "description": "what all of them are labelled with"},
+    },
+}
 router = APIRouter()
-Label = Annotated[str, Form(max_length=LONGEST_LABEL, description="what all of them are labelled with")]
 
 
 @router.get("/items/{id}", responses=problems(404, 422, 503), tags=["items"])
 def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
     """One indexed photograph: what the catalogue knows of it."""
-    [found] = engine_of(request).store.items([item_id])
+    [found] = engine_of(request).pair.store.items([item_id])
     return schemas.ItemAnswer(
         id=found.id,
         path=found.path,
@@ -43,7 +50,7 @@ def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
 )
 def item_image(request: Request, item_id: ItemId) -> Response:
     """The photograph's own file."""
-    store = engine_of(request).store
+    store = engine_of(request).pair.store
     [found] = store.items([item_id])
     original = store.original(found)
     if original is None:
@@ -64,7 +71,7 @@ def item_image(request: Request, item_id: ItemId) -> Response:
 )
 def item_thumbnail(request: Request, item_id: ItemId) -> Response:
     """The square of the photograph that the network sees, as a JPEG of 160 x 160 pixels."""
-    store = engine_of(request).store
+    store = engine_of(request).pair.store
     [found] = store.items([item_id])
     headers = {**REVALIDATE, "ETag": f'"{found.sha256}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
@@ -72,34 +79,54 @@ def item_thumbnail(request: Request, item_id: ItemId) -> Response:
     return Response(store.thumbnail(found), media_type="image/jpeg", headers=headers)
 
 
-@router.post("/items", dependencies=[Depends(with_key)], responses=problems(401, 403, 413, 415, 422, 503), tags=["items"])
-async def add_items(request: Request, image: Images, label: Label = "") -> schemas.AddAnswer:
+@router.post(
+    "/items",
+    dependencies=[Depends(needs_key)],
+    responses=problems(401, 403, 413, 415, 422, 503),
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+    tags=["items"],
+)
+async def add_items(request: Request) -> schemas.AddAnswer:
     """Adds photographs to the index; searches find them when this has answered. Only with the key.
 
     A file that is there already keeps its id and label. One that cannot be decoded is an error of its own beside the others.
     """
-    engine = engine_of(request)
-    _ = engine.model, engine.store
-    if not label.isprintable():
-        raise BadValue("label", label, "one line of printable text")
-    sent = await decode(request, image)
-    good = [item for item in sent if isinstance(item, Upload)]
-    version, added = await engine.add(good, label)
+    engine, stages = engine_of(request), Stages(metrics_of(request))
+    _ = engine.pair
+    form = await inputs.read_form(request)
+    label = _label(form)
+    if not form.images:
+        raise inputs.no_image()
+    sent = [Sent(name, data) for name, data in form.images]
+    decoded = await inputs.each(request, sent, lambda one: engine.decode(one.data or b"", stages))
+    version, added = await engine.add([item for item in decoded if isinstance(item, Upload)], label)
     found = iter(added)
     results = []
-    for upload, item in zip(image, sent, strict=True):
+    for one, item in zip(sent, decoded, strict=True):
         if isinstance(item, FC7Error):
-            results.append(schemas.AddedImage(name=name_of(upload), error=problem(item)))
+            results.append(schemas.AddedImage(name=one.name, error=problem(item)))
         else:
             item_id, known = next(found)
-            results.append(schemas.AddedImage(name=name_of(upload), id=item_id, known=known))
+            results.append(schemas.AddedImage(name=one.name, id=item_id, known=known))
     return schemas.AddAnswer(index_version=version, results=results)
+
+
+def _label(form: Form) -> str:
+    other = next((field for field in form.texts if field != "label"), None)
+    if other == "image":
+        raise BadValue("image", form.texts[other], "an uploaded file")
+    if other:
+        raise BadValue(other, form.texts[other], "left out; a form of photographs has the fields image and label")
+    label = form.texts.get("label", "")
+    if len(label) > LONGEST_LABEL or not label.isprintable():
+        raise BadValue("label", label, f"one line of printable text of at most {LONGEST_LABEL} characters")
+    return label
 
 
 @router.delete(
     "/items/{id}",
     status_code=204,
-    dependencies=[Depends(with_key)],
+    dependencies=[Depends(needs_key)],
     responses=problems(401, 403, 404, 422, 503),
     tags=["items"],
 )

@@ -1,14 +1,13 @@
 """Middleware: a body is no longer than allowed, whatever its headers say; and what browsers are told about our answers."""
 
-from http import HTTPStatus
-
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
-from training.errors import ImageTooLarge
+from service.metrics import Metrics
+from training.errors import ImageTooLarge, TryAgain
 
+_BODIES_HELD = 4
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -20,11 +19,16 @@ _POLICY = "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; ba
 
 
 class LimitBody:
-    """Answers 413 at once for a body declared too long, and as soon as one that declared nothing becomes too long."""
+    """Answers 413 at once for a body declared too long, and as soon as one that declared nothing becomes too long.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    The bodies of all requests together may be a few times as long as one; 503 beyond that.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, metrics: Metrics) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._metrics = metrics
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on with its body counted."""
@@ -33,18 +37,26 @@ class LimitBody:
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isdecimal() and int(declared) > self._max_bytes:
             detail = self._detail(int(declared))
-            return await errors.answer(errors.problem(ImageTooLarge(detail)))(scope, receive, send)
+            self._metrics.rejected("too_large")
+            return await errors.answer_ours(ImageTooLarge(detail))(scope, receive, send)
         received = 0
 
         async def counted() -> Message:
             nonlocal received
             message = await receive()
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            self._held += size
             if received > self._max_bytes:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._detail(received))
+                raise ImageTooLarge(self._detail(received))
+            if self._held > _BODIES_HELD * self._max_bytes:
+                raise TryAgain("queue_full", f"bodies of {self._held} bytes are being read already")
             return message
 
-        return await self._app(scope, counted, send)
+        try:
+            return await self._app(scope, counted, send)
+        finally:
+            self._held -= received
 
     def _detail(self, size: int) -> str:
         return f"the request has at least {size} bytes, more than max_request_bytes={self._max_bytes}"
@@ -64,7 +76,11 @@ class AnswerHead:
         async def without_body(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        return await self._app({**scope, "method": "GET"}, receive, without_body)
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self._app(as_get, receive, without_body)
+        finally:
+            scope["route"] = as_get.get("route")  # for those outside who name the request by it
 
 
 class SecureHeaders:

@@ -1,21 +1,26 @@
 """The endpoints that search: neighbours of uploaded and of indexed photographs, near-duplicates, page after page."""
 
+import hashlib
+import time
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from fastapi import APIRouter, File, Query, Request, UploadFile
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from indexer import store as search
-from indexer.store import Mode, Vectors
-from service import cursor, schemas
-from service.collection import Opened
-from service.common import LARGEST_ID, ItemId, decode, engine_of, links, name_of, problems, settings_of
-from service.engine import DUPLICATE_SHARE, Engine, Page, Upload
+from indexer.store import Mode
+from service import cursor, inputs, schemas
+from service.collection import Opened, Pair
+from service.common import LARGEST_ID, ItemId, as_json, engine_of, links, metrics_of, problems, settings_of
+from service.engine import DUPLICATE_SHARE, Engine, Page, Subject
 from service.errors import problem
+from service.inputs import Sent
+from service.stages import Stages
 from training.errors import BadValue, FC7Error
 
+_LARGEST: Final = 1e6  # of a vector's components: beyond it squared distances overflow float32
 router = APIRouter()
 
 
@@ -41,6 +46,7 @@ class Search(Paging):
         "auto: exact or two-stage, by size. Left out: as the service is set",
     )
     radius: int | None = Field(None, ge=0, le=256, description="bits; with mode=ball, and with it alone")
+    timings: bool = Field(False, description="say how long each stage took")
 
 
 class Duplicates(Paging):
@@ -56,88 +62,119 @@ class Duplicates(Paging):
     mode: Literal["exact", "two-stage", "auto"] = Field("auto", description="as in POST /neighbors")
 
 
-@router.post("/neighbors", responses=problems(404, 413, 415, 422, 503), tags=["search"])
-async def neighbors(
-    request: Request,
-    asked: Annotated[Search, Query()],
-    image: Annotated[list[UploadFile] | None, File(description="one photograph or several; or give an id")] = None,
-) -> schemas.NeighborsAnswer:
-    """Finds the indexed photographs nearest to uploaded ones, or to an indexed one, by their FC7 features or by short codes.
+@router.post(
+    "/neighbors",
+    response_model=schemas.NeighborsAnswer,
+    responses=problems(404, 413, 415, 422, 503),
+    openapi_extra=inputs.described(photographs_only=False),
+    tags=["search"],
+)
+async def neighbors(request: Request, asked: Annotated[Search, Query()]) -> Response:
+    """Finds the indexed photographs nearest to uploaded ones, to indexed ones or to vectors, by FC7 features or by short codes.
 
     Pages that follow `next` go through the whole collection; an answer without one is the last.
     """
-    engine = engine_of(request)
-    store, model = engine.store, engine.model
+    engine, stages = engine_of(request), Stages(metrics_of(request))
+    pair = engine.pair
     _check_k(request, asked.k)
-    if (image is None) == (asked.id is None):
-        got = "neither an image nor an id" if image is None else "both an image and an id"
-        raise BadValue("image", got, "uploaded or, instead, an id given")
-    if asked.cursor and image and len(image) > 1:
-        raise BadValue("cursor", asked.cursor, f"given with one photograph, not with {len(image)}")
-    sent = await decode(request, image or [])
-    good = [item for item in sent if isinstance(item, Upload)]
+    sent = await inputs.read(request)
+    if bool(sent) == (asked.id is not None):
+        raise BadValue(
+            "image", "both an image and an id" if sent else "neither an image nor an id", "uploaded or, instead, an id given"
+        )
     if asked.id is not None:
-        subjects, queries_QD = [f"item {asked.id}"], await engine.vector(store, asked.id)
-    else:
-        subjects = [f"image {upload.sha256}" for upload in good]
-        queries_QD = await engine.features([upload.photograph for upload in good])
-    question = _Question(asked, subjects, asked.mode, asked.radius)
-    mode, pages = await question.answer(engine, store, queries_QD)
-    if asked.id is not None:
-        results = [schemas.NeighborsOfOne(name=str(asked.id), **pages[0])]
-    else:
-        found = iter(pages)
-        results = [
-            schemas.NeighborsOfOne(name=name_of(upload), error=problem(item))
-            if isinstance(item, FC7Error)
-            else schemas.NeighborsOfOne(name=name_of(upload), **next(found))
-            for upload, item in zip(image or [], sent, strict=True)
-        ]
-    return schemas.NeighborsAnswer(
-        model=model.fingerprint, index_version=store.version, mode=mode, metric=_metric(mode), results=results
+        sent = [Sent(str(asked.id), item=asked.id)]
+    if asked.cursor and len(sent) > 1:
+        raise BadValue("cursor", asked.cursor, f"given with one photograph, not with {len(sent)}")
+    question = _Question(asked, engine.mode(pair.store, asked.mode)[0], asked.mode, asked.radius)
+    mode = question.query(None).mode
+
+    async def of_one(one: Sent) -> schemas.NeighborsOfOne:
+        nonlocal mode
+        name, subject = await _subject(engine, pair, one, stages)
+        query = question.query(cursor.read(asked.cursor, question.facts(pair.store, name)) if asked.cursor else None)
+        mode = query.mode
+        page = await engine.search(pair.store, subject, query, stages)
+        return schemas.NeighborsOfOne(name=one.name, **question.fields(page, pair.store, name))
+
+    answers = await inputs.each(request, sent, of_one)
+    began = time.perf_counter()
+    results = [
+        schemas.NeighborsOfOne(name=one.name, error=problem(answer)) if isinstance(answer, FC7Error) else answer
+        for one, answer in zip(sent, answers, strict=True)
+    ]
+    answer = schemas.NeighborsAnswer(
+        model=pair.model.fingerprint,
+        index_version=pair.store.version,
+        mode=mode,
+        metric=_metric(mode),
+        results=results,
+        timings_ms=schemas.Timings.model_validate(stages.ms()) if asked.timings else None,
     )
+    response = as_json(answer)
+    stages.record("answer", time.perf_counter() - began)
+    return response
 
 
 @router.get("/items/{id}/duplicates", responses=problems(404, 422, 503), tags=["search"])
 async def duplicates(request: Request, item_id: ItemId, asked: Annotated[Duplicates, Query()]) -> schemas.DuplicatesAnswer:
     """Finds near-duplicates: the items within a Euclidean distance of an indexed one, which is itself left out."""
-    engine = engine_of(request)
-    store, model = engine.store, engine.model
+    engine, stages = engine_of(request), Stages(metrics_of(request))
+    pair, name = engine.pair, f"duplicates of {item_id}"
     _check_k(request, asked.k)
-    query_1D = await engine.vector(store, item_id)
     if asked.max_distance is None:
-        asked = asked.model_copy(update={"max_distance": DUPLICATE_SHARE * float(np.linalg.norm(query_1D))})
-    question = _Question(asked, [f"duplicates of {item_id}"], asked.mode, leave_out=item_id)
-    mode, [page] = await question.answer(engine, store, query_1D)
+        length = float(np.linalg.norm(await engine.vector(pair.store, item_id)))
+        asked = asked.model_copy(update={"max_distance": DUPLICATE_SHARE * length})
+    question = _Question(asked, engine.mode(pair.store, asked.mode)[0], asked.mode)
+    query = question.query(cursor.read(asked.cursor, question.facts(pair.store, name)) if asked.cursor else None)
+    page = await engine.search(pair.store, Subject(item_id), query, stages, leave_out=item_id)
     return schemas.DuplicatesAnswer(
-        model=model.fingerprint, index_version=store.version, mode=mode, id=item_id, max_distance=asked.max_distance, **page
+        model=pair.model.fingerprint,
+        index_version=pair.store.version,
+        mode=query.mode,
+        id=item_id,
+        max_distance=asked.max_distance,
+        **question.fields(page, pair.store, name),
     )
+
+
+async def _subject(engine: Engine, pair: Pair, sent: Sent, stages: Stages) -> tuple[str, Subject]:
+    """What an input asks about, and a text that tells it from everything else."""
+    if sent.item is not None:
+        return f"item {sent.item}", Subject(sent.item)
+    if sent.vector is not None:
+        width = pair.store.width
+        if len(sent.vector) != width:
+            raise BadValue("vector", f"{len(sent.vector)} numbers", f"as long as FC7 of this index, {width} numbers")
+        for number in sent.vector:
+            if not abs(number) <= _LARGEST:
+                raise BadValue("vector", number, f"of numbers between -{_LARGEST:g} and {_LARGEST:g}")
+        vector_D = np.array(sent.vector, np.float32)
+        return f"vector {hashlib.sha256(vector_D.tobytes()).hexdigest()}", Subject(vector_D=vector_D)
+    upload = await engine.decode(sent.data or b"", stages)
+    feature_D = await engine.feature(pair.model, upload.photograph, stages)
+    return f"image {upload.sha256}", Subject(vector_D=feature_D, inexact=True)
 
 
 @dataclass(frozen=True)
 class _Question:
-    """A search of one or more queries, as it was asked; cursors are bound to it."""
+    """A search as it was asked; cursors are bound to it."""
 
     asked: Paging
-    subjects: list[str]  # what is searched for, a text for each query
-    mode: Mode | Literal["auto"] | None
+    mode: Mode  # where no cursor says another
+    named: Mode | Literal["auto"] | None
     radius: int | None = None
-    leave_out: int | None = None
 
-    async def answer(self, engine: Engine, store: Opened, queries_QD: Vectors) -> tuple[Mode, list[dict[str, Any]]]:
-        """The mode of the search, and a page for each query as the fields of an answer."""
-        asked, after, mode = self.asked, None, engine.mode(store, self.mode)[0]
-        if asked.cursor:
-            place = cursor.read(asked.cursor, self._facts(store, self.subjects[0]))
-            if self.mode not in (None, "auto", place.mode):
-                raise BadValue("mode", self.mode, f"{place.mode}, as in the answer that the cursor is from, or left out")
-            mode, after = place.mode, (place.key, place.id)
-        query = search.Query(asked.k, mode, asked.label, asked.max_distance, self.radius, after)
-        found = await engine.search(store, queries_QD, query, self.leave_out) if self.subjects else []
-        pages = zip(self.subjects, found, strict=True)
-        return mode, [self._fields(page, self._facts(store, subject)) for subject, page in pages]
+    def query(self, place: cursor.Cursor | None) -> search.Query:
+        """The search that goes on after `place`. Raises BadValue for what does not go together."""
+        asked = self.asked
+        if place and self.named not in (None, "auto", place.mode):
+            raise BadValue("mode", self.named, f"{place.mode}, as in the answer that the cursor is from, or left out")
+        mode, after = (place.mode, (place.key, place.id)) if place else (self.mode, None)
+        return search.Query(asked.k, mode, asked.label, asked.max_distance, self.radius, after)
 
-    def _facts(self, store: Opened, subject: str) -> dict[str, object]:
+    def facts(self, store: Opened, subject: str) -> dict[str, object]:
+        """What a cursor is bound to."""
         asked = self.asked
         return {
             "model": store.model,
@@ -147,12 +184,14 @@ class _Question:
             "radius": self.radius,
         }
 
-    def _fields(self, page: Page, facts: dict[str, object]) -> dict[str, Any]:
+    def fields(self, page: Page, store: Opened, subject: str) -> dict[str, Any]:
+        """A page as the fields of an answer."""
         found = [
             schemas.Neighbor(id=item.id, distance=distance, label=item.label, path=item.path, **links(item))
             for item, distance in page.neighbours
         ]
-        return {"neighbors": found, "buckets": page.buckets, "next": page.next and page.next.text(facts)}
+        following = page.next.text(self.facts(store, subject)) if page.next else None
+        return {"neighbors": found, "buckets": page.buckets, "next": following}
 
 
 def _check_k(request: Request, k: int) -> None:

@@ -1,41 +1,82 @@
 """Classification, the first layer, and what the service says about itself; the work is the engine's."""
 
 import io
-from typing import Annotated, Literal
+import time
+from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
+from torch import Tensor
 
-from service import __version__, schemas
-from service.common import REVALIDATE, Images, decode, engine_of, name_of, pictures, problems, settings_of
-from service.engine import Engine, Upload
+from service import __version__, inputs, schemas
+from service.access import needs_key
+from service.common import REVALIDATE, as_json, engine_of, metrics_of, pictures, problems, settings_of
+from service.engine import Engine
 from service.errors import problem
+from service.inputs import Sent
+from service.metrics import CONTENT_TYPE
+from service.stages import Stages
 from training import filters
-from training.errors import FC7Error, NotReady
+from training.checkpoint import Model
+from training.errors import BadValue, FC7Error, NotReady
 
+_CORNERS: Final = ("top left", "top right", "bottom left", "bottom right", "centre")  # in the order of preprocess.ten_views
 router = APIRouter()
 
 
-@router.post("/classify", responses=problems(413, 415, 422, 503), tags=["search"])
+@router.post(
+    "/classify",
+    response_model=schemas.ClassifyAnswer,
+    responses=problems(413, 415, 422, 503),
+    openapi_extra=inputs.described(photographs_only=True),
+    tags=["search"],
+)
 async def classify(
     request: Request,
-    image: Images,
     views: Annotated[Literal["1", "10"], Query(description="1: the centre; 10: corners, centre and mirrors, averaged")] = "1",
     top: Annotated[int, Query(ge=1, le=1000, description="classes to name, most probable first")] = 5,
-) -> schemas.ClassifyAnswer:
+    per_view: Annotated[bool, Query(description="with views=10: the classes of each view too")] = False,
+    timings: Annotated[bool, Query(description="say how long each stage took")] = False,
+) -> Response:
     """Classifies photographs. One that cannot be decoded is an error of its own beside the answers for the others."""
-    engine = engine_of(request)
+    engine, stages, number = engine_of(request), Stages(metrics_of(request)), int(views)
     model = engine.model
-    decoded = await decode(request, image)
-    good = [item.photograph for item in decoded if isinstance(item, Upload)]
-    answers = iter(await engine.classify(good, int(views), top) if good else [])
-    results = []
-    for upload, item in zip(image, decoded, strict=True):
-        if isinstance(item, FC7Error):
-            results.append(schemas.ClassifiedImage(name=name_of(upload), error=problem(item)))
-        else:
-            classes = [schemas.ClassProbability(label=label, probability=p) for label, p in next(answers)]
-            results.append(schemas.ClassifiedImage(name=name_of(upload), classes=classes))
-    return schemas.ClassifyAnswer(model=model.fingerprint, views=10 if views == "10" else 1, results=results)
+    if per_view and number == 1:
+        raise BadValue("per_view", per_view, "given with views=10, and with it alone")
+
+    async def of_one(sent: Sent) -> schemas.ClassifiedImage:
+        if sent.data is None:
+            raise BadValue("image", sent.name, "a photograph; ids and vectors are for /neighbors")
+        upload = await engine.decode(sent.data, stages)
+        chances_VK = await engine.classify(model, upload.photograph, number, stages)
+        each_view = [
+            schemas.ViewClasses(corner=_CORNERS[v // 2], mirrored=v % 2 == 1, classes=_best(model, chances_K, top))
+            for v, chances_K in enumerate(chances_VK)
+        ]
+        mean = _best(model, chances_VK.mean(0), top)
+        return schemas.ClassifiedImage(name=sent.name, classes=mean, views=each_view if per_view else None)
+
+    sent = await inputs.read(request)
+    if not sent:
+        raise inputs.no_image()
+    answers = await inputs.each(request, sent, of_one)
+    began = time.perf_counter()
+    results = [
+        schemas.ClassifiedImage(name=one.name, error=problem(answer)) if isinstance(answer, FC7Error) else answer
+        for one, answer in zip(sent, answers, strict=True)
+    ]
+    shown = schemas.Timings.model_validate(stages.ms()) if timings else None
+    answer = schemas.ClassifyAnswer(model=model.fingerprint, views=10 if number == 10 else 1, results=results, timings_ms=shown)
+    response = as_json(answer)
+    stages.record("answer", time.perf_counter() - began)
+    return response
+
+
+def _best(model: Model, chances_K: Tensor, top: int) -> list[schemas.ClassProbability]:
+    values, positions = chances_K.topk(min(top, len(model.classes)))
+    return [
+        schemas.ClassProbability(label=model.classes[i], probability=p)
+        for i, p in zip(positions.tolist(), values.tolist(), strict=True)
+    ]
 
 
 @router.get("/filters", responses=problems(503), tags=["first layer"])
@@ -70,10 +111,32 @@ async def healthz() -> schemas.Health:
 
 @router.get("/readyz", responses=problems(503), tags=["service"])
 async def readyz(request: Request) -> schemas.Health:
-    """Whether a model and an index that belong together are loaded; else 503 with what is missing."""
+    """Whether a model and an index that belong together are loaded, and the service is not stopping; else 503 with the reason."""
+    request.app.state.gate.check()
     engine = engine_of(request)
-    _ = engine.model, engine.mode(engine.store)
+    engine.mode(engine.pair.store)
     return schemas.Health(status="ready")
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    tags=["service"],
+)
+def metrics(request: Request) -> Response:
+    """Counts and times by stage, in Prometheus's text format."""
+    return Response(metrics_of(request).text(), media_type=CONTENT_TYPE)
+
+
+@router.post("/reload", dependencies=[Depends(needs_key)], responses=problems(401, 403, 409, 503), tags=["service"])
+async def reload(request: Request) -> schemas.ReloadAnswer:
+    """Goes over to the model and the index that are on disk now, once they are verified. Only with the key.
+
+    A pair that does not verify or does not belong together is refused with 409, and the one before it goes on answering.
+    """
+    pair, changed = await engine_of(request).collection.reload()
+    return schemas.ReloadAnswer(model=pair.model.fingerprint, index_version=pair.store.version, changed=changed)
 
 
 @router.get("/info", tags=["service"])
@@ -105,7 +168,7 @@ def _model_info(engine: Engine) -> schemas.ModelInfo | None:
 
 def _index_info(engine: Engine) -> schemas.IndexInfo | None:
     try:
-        store = engine.store
+        store = engine.pair.store
         mode, reason = engine.mode(store)
     except NotReady:
         return None

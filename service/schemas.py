@@ -11,7 +11,7 @@ class FieldError(BaseModel):
     """One wrong value of a request."""
 
     field: str
-    value: str | None = Field(description="as it was sent; cut when long")
+    value: str | None = Field(None, description="as it was sent; cut when long")
     detail: str
 
 
@@ -34,12 +34,30 @@ class ClassProbability(BaseModel):
     probability: float = Field(examples=[0.93])
 
 
+class ViewClasses(BaseModel):
+    """What one of the ten views alone says."""
+
+    corner: Literal["top left", "top right", "bottom left", "bottom right", "centre"]
+    mirrored: bool
+    classes: list[ClassProbability] = Field(description="most probable first")
+
+
 class ClassifiedImage(BaseModel):
     """The classes of one image, or why there are none."""
 
-    name: str = Field(description="the file name that was sent", examples=["apple.jpg"])
-    classes: list[ClassProbability] | None = Field(None, description="most probable first")
+    name: str = Field(description="the file name that was sent, or the name given", examples=["apple.jpg"])
+    classes: list[ClassProbability] | None = Field(None, description="most probable first; the mean over the views")
+    views: list[ViewClasses] | None = Field(None, description="with per_view=true, each view by itself")
     error: Problem | None = None
+
+
+class Timings(BaseModel):
+    """Milliseconds by stage; of several inputs the longest of each, since they are worked on side by side."""
+
+    queue: float | None = Field(None, description="waiting for a batch to begin")
+    decode: float | None = Field(None, description="bytes to pixels")
+    forward: float | None = Field(None, description="the network's pass of the batch")
+    search: float | None = Field(None, description="the search of the batch")
 
 
 class ClassifyAnswer(BaseModel):
@@ -48,6 +66,7 @@ class ClassifyAnswer(BaseModel):
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
     views: Literal[1, 10]
     results: list[ClassifiedImage]
+    timings_ms: Timings | None = Field(None, description="with timings=true")
 
 
 class ItemAnswer(BaseModel):
@@ -79,7 +98,7 @@ class Neighbor(BaseModel):
 class NeighborsOfOne(BaseModel):
     """The neighbours of one query, or why there are none."""
 
-    name: str = Field(description="the file name that was sent, or the id that was given", examples=["apple.jpg"])
+    name: str = Field(description="the file name that was sent, the name given, or the id", examples=["apple.jpg"])
     neighbors: list[Neighbor] | None = Field(None, description="nearest first; equal distances in order of id")
     buckets: int | None = Field(None, description="with mode=ball, how many codes were looked up")
     next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
@@ -94,6 +113,7 @@ class NeighborsAnswer(BaseModel):
     mode: Mode = Field(description="how it was searched", examples=["exact"])
     metric: Literal["euclidean", "hamming"]
     results: list[NeighborsOfOne]
+    timings_ms: Timings | None = Field(None, description="with timings=true")
 
 
 class DuplicatesAnswer(BaseModel):
@@ -178,6 +198,14 @@ class InfoAnswer(BaseModel):
     model: ModelInfo | None
     index: IndexInfo | None
     settings: dict[str, Any]
+
+
+class ReloadAnswer(BaseModel):
+    """The pair that answers from now on."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[2])
+    changed: bool = Field(description="whether it is another than before")
 
 
 class Health(BaseModel):

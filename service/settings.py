@@ -1,17 +1,24 @@
-"""The settings of the service, from `FC7_*` in the environment and the command line, checked at start."""
+"""The settings of the service, checked at start."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from service.settings_file import FileSettings
 from training.preprocess import ImageLimits
-from training.program import Settings
+
+_ORIGIN: Final = re.compile(r"https?://[\w.\-\[\]:]+")
 
 
-class ServiceSettings(Settings):
-    """Serve classification, neighbours and first-layer filters over HTTP."""
+class ServiceSettings(FileSettings):
+    """Serve classification, neighbours and first-layer filters over HTTP.
+
+    A setting comes from the command line, else from FC7_* in the environment (FC7_PORT for --port), else from the TOML file that
+    FC7_SETTINGS names (port = 8000), else it is as shown.
+    """
 
     model_config = SettingsConfigDict(cli_prog_name="python -m service")
 
@@ -23,6 +30,14 @@ class ServiceSettings(Settings):
     max_images: int = Field(32, ge=1, description="images a request")
     max_image_bytes: int = Field(ImageLimits().max_image_bytes, ge=1, description="largest image, bytes")
     max_image_pixels: int = Field(ImageLimits().max_image_pixels, ge=1, description="largest image, width x height")
+    max_batch_size: int = Field(
+        32, ge=1, le=1024, description="views that go through the network at once, and queries in one search"
+    )
+    max_wait_ms: float = Field(10, ge=0, le=1000, description="longest wait of a photograph for others to share its batch, ms")
+    max_queue: int = Field(256, ge=1, description="views, and queries, that may wait; beyond that the answer is 503 at once")
+    max_concurrent_requests: int = Field(128, ge=1, description="requests being answered; beyond that the answer is 503 at once")
+    deadline_ms: float = Field(10_000, gt=0, description="a request not answered in this time is answered 503, ms")
+    stop_s: float = Field(30, ge=0, description="on SIGTERM, how long requests that have begun may take to finish, s")
     max_neighbors: int = Field(1000, ge=1, description="largest k of one request; pages by cursor go on from there")
     search: Literal["auto", "exact", "code", "two-stage"] = Field(
         "auto", description="mode of a search that names none; auto picks exact or two-stage, and /info says why"
@@ -31,8 +46,26 @@ class ServiceSettings(Settings):
         2**30, ge=0, description="memory that vectors may take up before auto searches in two stages"
     )
     api_key: SecretStr | None = Field(
-        None, min_length=1, description="key for POST /items and DELETE /items/{id}; without one nobody may change the index"
+        None,
+        min_length=1,
+        description="key for POST /items, DELETE /items/{id} and POST /reload; without one nobody may change anything",
     )
+    api_key_for_reads: bool = Field(False, description="whether the key is needed for everything but /healthz and /readyz")
+    cors_origins: tuple[str, ...] = Field((), description="web pages of other origins that may ask, as in https://example.org")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError("origins such as https://example.org, without a path")
+        return origins
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.api_key_for_reads and self.api_key is None:
+            raise ValueError("api_key_for_reads needs an api_key")
+        return self
 
     def limits(self) -> ImageLimits:
         """What decoding one image may cost."""

@@ -70,6 +70,25 @@ class Model:
         every = [self.net(x_BCHW.contiguous(memory_format=torch.channels_last)).float().softmax(1) for x_BCHW in views_VBCHW]
         return torch.stack(every).mean(0)
 
+    @torch.inference_mode()
+    def answers(self, photographs: Sequence[Tensor], views: Sequence[int]) -> list[Tensor]:
+        """What is asked of each uint8 (3, 256, 256) photograph, in one pass over the views of all of them.
+
+        `views` says what: 0 is FC7 of the centre view, (1, 4096); 1 or 10 the softmax over the classes of each view, (V, K).
+        """
+        size = self.net.config.input_size
+        rows: list[Tensor] = []
+        for pixels_CHW, number in zip(photographs, views, strict=True):
+            pixels_1CHW = pixels_CHW[None]
+            rows += (
+                ten_views(pixels_1CHW, self.mean_CHW, size) if number == 10 else [centre_view(pixels_1CHW, self.mean_CHW, size)]
+            )
+        h_VD = self.net.features(torch.cat(rows).contiguous(memory_format=torch.channels_last))
+        chances_VK = self.net.fc8(h_VD).float().softmax(1)
+        sizes = [max(1, number) for number in views]
+        both = zip(h_VD.float().split(sizes), chances_VK.split(sizes), views, strict=True)
+        return [chances if number else feature for feature, chances, number in both]
+
     def _centre(self, pixels_BCHW: Tensor) -> Tensor:
         x_BCHW = centre_view(pixels_BCHW, self.mean_CHW, self.net.config.input_size)
         return x_BCHW.contiguous(memory_format=torch.channels_last)
@@ -143,7 +162,7 @@ def load(folder: Path, untrained_too: bool = False) -> Model:
     verify(path, description.weights_bytes, description.weights_sha256, DESCRIPTION)
     try:
         tensors = load_file(path)
-        mean_CHW = tensors.pop(_MEAN)
+        mean_CHW = tensors.pop(_MEAN).clone()  # of a map: where the file is overwritten, reading it would end the process
         net = AlexNet(description.config)
         net.load_state_dict(tensors)
     except (SafetensorError, KeyError, RuntimeError) as error:

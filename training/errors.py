@@ -50,5 +50,16 @@ class TrainingDiverged(FC7Error):
     """The loss became infinite or not a number; the last finished epoch remains on disk."""
 
 
-class Busy(FC7Error):
+class TryAgain(FC7Error):
+    """What cannot be done now and can be soon; nothing is wrong with what was asked for."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason  # one of a few words, to count by
+
+
+class Busy(TryAgain):
     """Another process holds what this one needs to write."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("busy", text)

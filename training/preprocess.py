@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -21,6 +21,8 @@ from training.errors import BadImage, ImageTooLarge, NotAnImage
 Image.MAX_IMAGE_PIXELS = None
 SIZE: Final = 256
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_MOST_SCANS: Final = 100  # of a progressive JPEG, with about ten as a rule; each goes over all pixels and takes a few bytes
+_STARTS_OF_SCAN: Final = [bytes([0xFF, 0xDA, 0, 6 + 2 * channels, channels]) for channels in range(1, 5)]
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -74,6 +76,7 @@ def decode(data: bytes, limits: ImageLimits) -> Photograph:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             limits.check_pixels(width, height)
+            _check_cost(image, data, limits)
             return Photograph(_planes(_central_square(image)), str(image.format), width, height)
     except (BadImage, ImageTooLarge):
         raise
@@ -81,6 +84,19 @@ def decode(data: bytes, limits: ImageLimits) -> Photograph:
         raise NotAnImage(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # damaged files make Pillow raise almost anything
         raise BadImage(f"damaged or truncated image: {error}") from error
+
+
+def _check_cost(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
+    """Raises ImageTooLarge or BadImage for a file that costs much more than its pixels."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # whole tiles are decoded, however little of them is shown
+        width, height = (image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+        if width * height > limits.max_image_pixels:
+            largest = f"max_image_pixels={limits.max_image_pixels}"
+            raise ImageTooLarge(f"image is made of tiles of {width} x {height} pixels, more than {largest}")
+    elif image.format in ("JPEG", "MPO"):
+        scans = sum(map(data.count, _STARTS_OF_SCAN))
+        if scans > _MOST_SCANS:
+            raise BadImage(f"JPEG of {scans} scans, more than {_MOST_SCANS}")
 
 
 def _central_square(image: Image.Image) -> Image.Image:

@@ -1,28 +1,35 @@
 """What every command has in common: settings from defaults, environment and command line; errors to exit statuses; progress."""
 
 import ctypes
+import difflib
+import inspect
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar, get_args
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, CliApp, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from tqdm import tqdm
 
 from training.errors import BadSettings, BadValue, FC7Error
 
 T = TypeVar("T")
+PREFIX: Final = "FC7_"
+FILE_VARIABLE: Final = "FC7_SETTINGS"  # names the file of the programs that read one
 
 
 class Settings(BaseSettings):
     """Base of one typed class per program: defaults, then `FC7_*` from the environment, then the command line."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FC7_",
+        env_prefix=PREFIX,
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_hide_none_type=True,
@@ -30,6 +37,32 @@ class Settings(BaseSettings):
         frozen=True,
         extra="ignore",
     )
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__doc__ = cls.__doc__ and inspect.cleandoc(cls.__doc__)  # which --help shows as it is
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What `parse` reads below the command line."""
+        return init_settings, _Environment(settings_cls)
+
+
+class _Environment(EnvSettingsSource):
+    """The environment; a list that is not JSON is left to validation, which names it beside all else that is wrong."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
 
 
 S = TypeVar("S", bound=Settings)
@@ -55,20 +88,46 @@ def run_program(settings_type: type[S], main: Callable[[S], None], argv: Sequenc
 def parse(settings_type: type[S], argv: Sequence[str] | None = None) -> S:
     """Reads settings from the environment and `argv` (default: the process's own).
 
-    Raises BadValue for the first wrong one, BadSettings for what does not go together.
+    Raises BadValue for one wrong value, BadSettings for several, a line each, and for what does not go together.
     """
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        return CliApp.run(settings_type, cli_args=None if argv is None else list(argv))
+        return CliApp.run(settings_type, cli_args=arguments)
     except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:
-            raise BadSettings(expected(first["msg"])) from error
-        raise BadValue(".".join(map(str, first["loc"])), first["input"], expected(first["msg"])) from error
+        wrong = [_named(settings_type, item, arguments) for item in error.errors()]
+    # outside the handler: a traceback would show pydantic's error, and with it secrets
+    raise wrong[0] if len(wrong) == 1 else BadSettings("\n".join(map(str, wrong)))
 
 
 def expected(message: str) -> str:
     """Pydantic's "Input should be ..." as the tail of "field must be ..."."""
-    return message.removeprefix("Value error, ").removeprefix("Input should be ")
+    message = message.removeprefix("Value error, ").removeprefix("Input should be ")
+    return re.sub(r"^(\w+) should have ", lambda kind: f"a {kind[1].lower()} with ", message)
+
+
+def _named(settings_type: type[Settings], item: ErrorDetails, arguments: Sequence[str]) -> BadValue | BadSettings:
+    """One of pydantic's errors as ours: the setting, its value unless that is secret, and where it was given."""
+    path, value = ".".join(map(str, item["loc"])), item["input"]
+    if not path:
+        return BadSettings(expected(item["msg"]))
+    name = str(item["loc"][0])
+    option, variable = f"--{name.replace('_', '-')}", PREFIX + name.upper()
+    if item["type"] == "missing":
+        return BadSettings(f"{path} is missing: give {option} or {variable}")
+    if item["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, settings_type.model_fields, 1)
+        hint = f"did you mean {close[0]}?" if close else "--help lists all that there are"
+        return BadSettings(f"{path} in {os.environ.get(FILE_VARIABLE)} is not a setting; {hint}")
+    if _is_secret(settings_type.model_fields[name].annotation):
+        value = SecretStr(str(value))
+    wanted = 'a list, as ["a", "b"],' if item["type"] in ("list_type", "tuple_type") else expected(item["msg"])
+    if not any(argument.split("=")[0] == option for argument in arguments):
+        wanted += f" in {variable if variable in map(str.upper, os.environ) else os.environ.get(FILE_VARIABLE)}"
+    return BadValue(path, value, wanted)
+
+
+def _is_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(map(_is_secret, get_args(annotation)))
 
 
 def progress(items: Iterable[T], total: int, what: str, unit: str = "images") -> Iterator[T]:

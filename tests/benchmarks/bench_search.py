@@ -18,7 +18,6 @@ components instead of at each doubling (up to 50 % slower where few rows can be 
 """
 
 import argparse
-import platform
 import resource
 import statistics
 import subprocess
@@ -35,7 +34,6 @@ sys.path.insert(0, str(ROOT))
 
 import faiss  # noqa: E402
 import numpy as np  # noqa: E402
-import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from indexer import artifact, deriving, native, scan  # noqa: E402
@@ -43,11 +41,13 @@ from indexer.assembling import Plan, assemble  # noqa: E402
 from indexer.index import Index, open_index  # noqa: E402
 from indexer.segment import code_bytes  # noqa: E402
 from indexer.store import Query  # noqa: E402
+from tests.benchmarks.machine import heading  # noqa: E402
 from tests.benchmarks.mixture import Mixture  # noqa: E402
 from tests.indexer.synthetic import shard  # noqa: E402
 from training.program import keep_freed_memory  # noqa: E402
 
 WIDTH: Final = 4096
+INSTRUCTIONS: Final = ("avx2", "avx512f", "avx512_vpopcntdq", "avx512_vnni")
 BITS: Final = 128
 K: Final = 10
 SHARD: Final = 1000
@@ -284,20 +284,6 @@ PARTS: Final[dict[str, Callable[[argparse.Namespace], None]]] = {
 }
 
 
-def machine() -> str:
-    """Processor, threads, instructions that matter, and versions."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    lines = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in lines.items()}
-    flags = facts.get("flags", "").split()
-    has = [flag for flag in ("avx2", "avx512f", "avx512_vpopcntdq", "avx512_vnni") if flag in flags]
-    return (
-        f"{facts.get('model name', platform.processor())}, {torch.get_num_threads()} threads, {' '.join(has)}\n"
-        f"Python {platform.python_version()}, NumPy {np.__version__}, FAISS {faiss.__version__}, "
-        f"native.c {'compiled' if native.library() else 'not compiled'}"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[part for part in PARTS if part != "million"])
@@ -314,8 +300,8 @@ def main() -> None:
     if arguments.work:
         work_million(arguments.work, arguments.folder)
         return
-    commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
-    print(f"{machine()}\ncommit {commit.stdout.strip()}; python {' '.join(sys.argv)}", flush=True)
+    compiled = f"native.c {'compiled' if native.library() else 'not compiled'}"
+    print(heading(INSTRUCTIONS, f"NumPy {np.__version__}", f"FAISS {faiss.__version__}", compiled), flush=True)
     for part in arguments.parts:
         PARTS[part](arguments)
 

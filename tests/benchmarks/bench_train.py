@@ -15,7 +15,6 @@ forward 88 -> 72, backward 83 -> 89 ms; float32 forward 132 -> 156 ms).
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -35,6 +34,7 @@ from PIL import Image  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from tests.benchmarks.machine import heading  # noqa: E402
 from training import draws, lrn, native  # noqa: E402
 from training.alexnet import AlexNet, AlexNetConfig  # noqa: E402
 from training.colour import colour_noise  # noqa: E402
@@ -51,6 +51,7 @@ from training.views import Keep, prepare_views  # noqa: E402
 
 BATCH: Final = 128
 EPOCH: Final = 8  # steps
+INSTRUCTIONS: Final = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 Step = Callable[[], None]
 
 
@@ -288,20 +289,6 @@ def answer(process: "subprocess.Popen[str]") -> float:
     return 0.0 if value == "ready" else float(value)
 
 
-def machine() -> str:
-    """Processor, cores, what it has for bfloat16, and the versions that matter."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    lines = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in lines.items()}
-    flags = facts.get("flags", "").split()
-    has = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
-    return (
-        f"{facts.get('model name', platform.processor())}, {torch.get_num_threads()} threads, {' '.join(has)}\n"
-        f"Python {platform.python_version()}, PyTorch {torch.__version__}, "
-        f"native.c {'compiled' if native.library() else 'not compiled'}"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=WAYS, default=list(WAYS))
@@ -312,8 +299,8 @@ def main() -> None:
     if arguments.work:
         work(*arguments.work)
         return
-    commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
-    print(f"{machine()}\ncommit {commit.stdout.strip()}; python {' '.join(sys.argv)}")
+    compiled = f"native.c {'compiled' if native.library() else 'not compiled'}"
+    print(heading(INSTRUCTIONS, f"PyTorch {torch.__version__}", compiled))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BENCH_PHOTOGRAPHS"] = str(arguments.photographs or folder)
         os.environ["TMPDIR"] = folder

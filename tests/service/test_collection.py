@@ -48,7 +48,7 @@ def engine_of(client: TestClient) -> Engine:
 def followed(client: TestClient) -> None:
     """Lets the service see what is on disk, and waits until it has."""
     assert client.get("/readyz").status_code == 200
-    following = engine_of(client)._collection._following
+    following = engine_of(client).collection._following
     assert following is not None
     following.result(timeout=60)
 
@@ -97,19 +97,19 @@ def test_an_index_that_is_built_later_is_opened_without_a_new_start(
         assert_problem(client.post("/neighbors?id=0"), 503, "python -m indexer.build")
         shutil.copytree(index, tmp_path / "index", symlinks=True)
         client.get("/readyz")
-        following = engine_of(client)._collection._following
+        following = engine_of(client).collection._following
         assert following is not None
         following.result(timeout=60)
         assert client.get("/readyz").status_code == 200
 
 
 def test_a_search_finishes_on_the_index_that_it_began_with(client: TestClient) -> None:
-    old = engine_of(client).store
+    old = engine_of(client).pair.store
     for item in range(3):
         assert client.delete(f"/items/{item}", headers=KEY).status_code == 204
     assert [item.id for item in old.items([0, 1, 2])] == [0, 1, 2]
     assert old.thumbnail(old.items([1])[0])[:2] == b"\xff\xd8"
-    assert len(engine_of(client).store) == 21
+    assert len(engine_of(client).pair.store) == 21
 
 
 def test_searches_answer_while_the_index_changes(client: TestClient) -> None:

@@ -129,7 +129,10 @@ def test_each_of_several_uploads_has_pages_of_its_own(client: TestClient) -> Non
     assert first[1]["next"] is None
     for photo, page, everything in ((PHOTO, first[0], whole[0]), (OTHER, first[2], whole[1])):
         rest = send(client, f"/neighbors?k=50&cursor={page['next']}", photo).json()["results"][0]
-        assert page["neighbors"] + rest["neighbors"] == everything["neighbors"]
+        pages = page["neighbors"] + rest["neighbors"]
+        assert [hit["id"] for hit in pages] == [hit["id"] for hit in everything["neighbors"]]
+        found, expected = ([hit["distance"] for hit in hits] for hits in (pages, everything["neighbors"]))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)  # FC7's last bits depend on what else is in the batch
         assert rest["next"] is None
     body = send(client, f"/neighbors?cursor={first[0]['next']}", PHOTO, OTHER)
     assert_problem(body, 422, "cursor", "one photograph, not with 2")
@@ -225,6 +228,6 @@ def test_the_setting_decides_where_a_request_names_no_mode(model: Path, index: P
 def test_every_parameter_and_answer_of_a_search_is_described(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     named = {parameter["name"] for parameter in paths["/neighbors"]["post"]["parameters"]}
-    assert named == {"id", "k", "mode", "label", "max_distance", "radius", "cursor"}
+    assert named == {"id", "k", "mode", "label", "max_distance", "radius", "cursor", "timings"}
     assert all(parameter.get("description") for parameter in paths["/neighbors"]["post"]["parameters"])
     assert {"200", "404", "422", "503"} <= set(paths["/items/{id}/duplicates"]["get"]["responses"])

@@ -18,8 +18,10 @@ from torchvision.transforms.v2 import functional as transforms
 from indexer.build import BuildSettings
 from indexer.build import main as build
 from indexer.store import Query
-from service.engine import Engine
+from service.engine import Engine, Subject
+from service.metrics import Metrics
 from service.settings import ServiceSettings
+from service.stages import Stages
 from training import checkpoint, owt, pretrained
 from training.errors import BadValue, FC7Error, Mismatch, NotReady
 from training.pretrained import PretrainedSettings, main
@@ -80,14 +82,17 @@ def test_the_record_says_which_file_it_was(saved: Path, tmp_path: Path) -> None:
 def test_a_pretrained_model_is_indexed_and_answers(saved: Path, tmp_path: Path, images: Path) -> None:
     model = convert(saved, tmp_path / "model")
     build(BuildSettings(model=tmp_path / "model", data=images, index=tmp_path / "index", part="train"))
-    engine = Engine(ServiceSettings(model=tmp_path / "model", index=tmp_path / "index"))
-    assert len(engine.store) == 24
+    metrics = Metrics()
+    engine, stages = Engine(ServiceSettings(model=tmp_path / "model", index=tmp_path / "index"), metrics), Stages(metrics)
+    assert len(engine.pair.store) == 24
 
     async def ask() -> None:
-        photo = (await engine.decode((images / "train/red/000.jpg").read_bytes())).photograph
-        [page] = await engine.search(engine.store, await engine.features([photo]), Query(k=2))
+        photo = (await engine.decode((images / "train/red/000.jpg").read_bytes(), stages)).photograph
+        subject = Subject(vector_D=await engine.feature(engine.model, photo, stages))
+        page = await engine.search(engine.pair.store, subject, Query(k=2), stages)
         assert page.neighbours[0][0].path == "train/red/000.jpg"
-        assert [name for name, _ in (await engine.classify([photo], 1, 5))[0]] != model.classes
+        chances_1K = await engine.classify(engine.model, photo, 1, stages)
+        torch.testing.assert_close(chances_1K, model.probabilities(photo.pixels_CHW[None]))
 
     asyncio.run(ask())
 
@@ -281,7 +286,8 @@ def test_layers_that_lpips_has_not_keep_a_model_from_being_used(tmp_path: Path, 
     assert model.net.fc8.weight.shape == (2, 4096)
     with pytest.raises(NotReady, match=r"fc6, fc7 and fc8 of .* are not trained"):
         checkpoint.load(tmp_path / "model")
-    assert "are not trained" in str(Engine(ServiceSettings(model=tmp_path / "model", index=tmp_path / "index"))._model)
+    with pytest.raises(NotReady, match="are not trained"):
+        _ = Engine(ServiceSettings(model=tmp_path / "model", index=tmp_path / "index"), Metrics()).model
 
 
 def test_a_pickle_of_another_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from training.errors import BadValue, FC7Error, NotReady
+from training.errors import BadSettings, BadValue, FC7Error, NotReady
 from training.files import replacing
 from training.program import Settings, parse, run_program
 
@@ -29,6 +29,60 @@ def test_the_command_line_wins_over_the_environment_and_that_over_defaults(monke
 def test_a_wrong_setting_is_named_with_its_value() -> None:
     with pytest.raises(BadValue, match="max_wait_ms must be greater than or equal to 0, got '-5'"):
         parse(Example, ["--max-wait-ms=-5"])
+
+
+class Demanding(Settings):
+    """A command that cannot do without its settings.
+
+    Its second paragraph.
+    """
+
+    model_config = SettingsConfigDict(cli_prog_name="demanding")
+
+    data: Path = Field(description="folder")
+    share: float = Field(0.5, ge=0, le=1, description="of the photographs")
+    layers: list[int] = Field([], description="numbers of layers")
+    keys: dict[str, SecretStr] = Field({}, description="secrets, by name")
+
+
+def test_a_wrong_variable_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("fc7_max_wait_ms", "-6")
+    with pytest.raises(BadValue, match=r"max_wait_ms must be greater than or equal to 0 in FC7_MAX_WAIT_MS, got '-6'"):
+        parse(Example, [])
+    with pytest.raises(BadValue, match=r"max_wait_ms must be greater than or equal to 0, got '-7'"):
+        parse(Example, ["--max-wait-ms", "-7"])
+
+
+def test_all_wrong_settings_are_named_a_line_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FC7_LAYERS", "1,2")
+    with pytest.raises(SystemExit) as stopped:
+        run_program(Demanding, lambda _settings: None, ["--share=2"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "demanding: data is missing: give --data or FC7_DATA",
+        "share must be less than or equal to 1, got '2'",
+        """layers must be a list, as ["a", "b"], in FC7_LAYERS, got '1,2'""",
+    ]
+
+
+def test_lists_come_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FC7_LAYERS", "[1, 2]")
+    assert parse(Demanding, ["--data", "x"]).layers == [1, 2]
+    monkeypatch.setenv("FC7_LAYERS", '[1, "two"]')
+    with pytest.raises(BadValue, match=r"layers\.1 must be a valid integer, .* in FC7_LAYERS, got 'two'"):
+        parse(Demanding, ["--data", "x"])
+
+
+@pytest.mark.parametrize("value", ['{"a": ["hush"]}', '["hush"]', "hush"])
+def test_secrets_are_never_shown(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FC7_KEYS", value)
+    with pytest.raises(BadValue, match=r"keys.* must be a valid .* in FC7_KEYS, got SecretStr") as refused:
+        parse(Demanding, ["--data", "x"])
+    assert "hush" not in str(refused.value)
+    assert (refused.value.__cause__, refused.value.__context__) == (None, None)
+    with pytest.raises(BadSettings, match="data is missing") as several:
+        parse(Demanding, [])
+    assert "hush" not in str(several.value)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +114,12 @@ def test_help_teaches_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--max-wait-ms" in text
     assert "longest wait" in text
     assert "An example of a command." in text
+
+
+def test_help_shows_every_paragraph_from_the_margin(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_program(Demanding, lambda _settings: None, ["--help"])
+    assert "\nA command that cannot do without its settings.\n\nIts second paragraph.\n" in capsys.readouterr().out
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

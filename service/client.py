@@ -1,0 +1,155 @@
+"""A client of the service: needs httpx and nothing else of FC7, so this file alone can be copied to another machine."""
+
+import base64
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from numbers import Integral
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import httpx
+
+Photograph: TypeAlias = str | os.PathLike[str] | bytes  # a file's path, or its content
+Query: TypeAlias = Photograph | int | Iterable[float]  # or an item's id, or a feature: a sequence or a NumPy array
+Json: TypeAlias = dict[str, Any]
+
+LONGEST_WAIT_S = 30.0
+_NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
+_NO_ANSWER = (*_NOT_CONNECTED, httpx.NetworkError, httpx.RemoteProtocolError)
+
+
+class FC7ServiceError(Exception):
+    """An answer that is an error; its text is the service's own and names the field and the value."""
+
+    def __init__(self, status: int, detail: str, problem: Json) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.problem = status, detail, problem
+
+
+class FC7:
+    """One service, by its address and, for what changes the index, its key.
+
+    An answer 503 and a connection that fails are tried again, `attempts` times in all, after the seconds of `Retry-After` or else
+    a random part of 0.5, 1, 2, ... 30 s; `add` and `remove` are sent again only where nothing had arrived. Methods raise
+    FC7ServiceError for an answer that is an error, httpx.TransportError where none came. One of several photographs or queries
+    that is wrong has `error`, a problem, in its own result; a single one's is raised.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str | None = None,
+        timeout_s: float = 30.0,
+        attempts: int = 5,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        headers = {b"Authorization": b"Bearer " + key.encode()} if key else None
+        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout_s, transport=transport)
+        self._attempts, self._sleep = attempts, sleep
+
+    def __enter__(self) -> "FC7":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._http.close()
+
+    def classify(self, *photographs: Photograph, views: int = 1, top: int = 5) -> list[Json]:
+        """For each photograph its `name` and its `top` most probable `classes`; `views` is 1, or 10 for the paper's average."""
+        params = {"views": views, "top": top}
+        return list(self._send("POST", "/classify", params=params, files=_files(photographs))["results"])
+
+    def neighbors(
+        self,
+        *queries: Query,
+        k: int = 10,
+        mode: str | None = None,
+        label: str | None = None,
+        max_distance: float | None = None,
+        radius: int | None = None,
+        cursor: str | None = None,
+    ) -> list[Json]:
+        """For each query its `name`, the `k` `neighbors` nearest to it, and `next`, the `cursor` of those that follow."""
+        asked = {"k": k, "mode": mode, "label": label, "max_distance": max_distance, "radius": radius, "cursor": cursor}
+        params = {name: value for name, value in asked.items() if value is not None}
+        inputs = [_input(position, query) for position, query in enumerate(queries)]
+        return list(self._send("POST", "/neighbors", params=params, json={"inputs": inputs})["results"])
+
+    def pages(self, query: Query, k: int = 100, **asked: Any) -> Iterator[list[Json]]:
+        """All neighbours of one query, `k` at a time; `mode`, `label`, `max_distance` and `radius` as in `neighbors`."""
+        cursor = None
+        while True:
+            [result] = self.neighbors(query, k=k, cursor=cursor, **asked)
+            yield result["neighbors"]
+            if (cursor := result["next"]) is None:
+                return
+
+    def add(self, *photographs: Photograph, label: str = "") -> list[Json]:
+        """Adds photographs to the index: for each its `id`, and whether the same file was `known` already. Needs the key."""
+        answer = self._send("POST", "/items", _NOT_CONNECTED, files=_files(photographs), data={"label": label})
+        return list(answer["results"])
+
+    def remove(self, id: int) -> None:
+        """Removes an item from the index, for good. Needs the key."""
+        self._send("DELETE", f"/items/{id}", _NOT_CONNECTED)
+
+    def reload(self) -> Json:
+        """Makes the service go over to what its model and index folders hold now. Needs the key."""
+        return self._send("POST", "/reload")
+
+    def info(self) -> Json:
+        """What is loaded, and with which settings."""
+        return self._send("GET", "/info")
+
+    def ready(self) -> bool:
+        """Whether the service can be reached and has a model and an index that belong together; asks once."""
+        try:
+            return self._http.get("/readyz").is_success
+        except (*_NO_ANSWER, httpx.TimeoutException):
+            return False
+
+    def _send(self, method: str, path: str, again: tuple[type[Exception], ...] = _NO_ANSWER, **content: Any) -> Json:
+        for attempt in range(1, self._attempts):
+            after = ""
+            try:
+                response = self._http.request(method, path, **content)
+                if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    return _read(response)
+                after = response.headers.get("Retry-After", "")
+            except again:
+                pass
+            self._sleep(float(after) if after.isdecimal() else random.uniform(0, min(2**attempt / 4, LONGEST_WAIT_S)))
+        return _read(self._http.request(method, path, **content))
+
+
+def _read(response: httpx.Response) -> Json:
+    try:
+        body = response.json() if response.content else {}
+    except ValueError:
+        body = None
+    if response.is_success and isinstance(body, dict):
+        return body
+    problem = body if isinstance(body, dict) else {}
+    other = f"{response.url} answered {response.status_code} {response.reason_phrase} as no service of FC7 does"
+    raise FC7ServiceError(response.status_code, problem.get("detail", other), problem)
+
+
+def _file(photograph: Photograph, position: int) -> tuple[str, bytes]:
+    if isinstance(photograph, bytes):
+        return f"input {position}", photograph
+    return Path(photograph).name, Path(photograph).read_bytes()
+
+
+def _files(photographs: Iterable[Photograph]) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("image", _file(photograph, position)) for position, photograph in enumerate(photographs)]
+
+
+def _input(position: int, query: Query) -> Json:
+    if isinstance(query, str | bytes | os.PathLike):
+        name, data = _file(query, position)
+        return {"name": name, "image": base64.b64encode(data).decode()}
+    if isinstance(query, int | Integral):  # NumPy's too
+        return {"id": int(query)}
+    return {"vector": [float(value) for value in query]}

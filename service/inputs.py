@@ -1,0 +1,232 @@
+"""What a request asks about, one input after the other: photographs, ids and vectors, as multipart/form-data or as JSON."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from service.common import LARGEST_ID, metrics_of, settings_of
+from service.errors import reason
+from training.errors import BadValue, FC7Error, NotAnImage, NotReady, TryAgain
+
+T = TypeVar("T")
+_FORM: Final = "multipart/form-data"
+_JSON: Final = "application/json"
+_VALUES: Final = 5000  # an input may have: a vector's, and its fields
+_FIELDS: Final = 100
+_ERRORS_SHOWN: Final = 10
+
+
+class Input(BaseModel):
+    """One input: `image`, `id` or `vector`, and no other of them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str | None = Field(None, max_length=1000, description="what the answer calls it; left out, its id or its place")
+    image: str | None = Field(None, description="the file's bytes, in base64")
+    id: int | None = Field(None, ge=0, le=LARGEST_ID, description="an indexed photograph")
+    vector: list[float] | None = Field(None, description="an FC7 feature, as many numbers as the index has components")
+
+
+class Inputs(BaseModel):
+    """The body of a request about several inputs; results come in the same order."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    inputs: list[Input] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """An input as it was sent; exactly one of `data`, `item`, `vector` and `error` is there."""
+
+    name: str
+    data: bytes | None = None
+    item: int | None = None
+    vector: list[float] | None = None
+    error: FC7Error | None = None
+
+    def check(self) -> None:
+        """Raises the error that reading it gave."""
+        if self.error:
+            raise self.error
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form: its photographs as (name, bytes), and its texts."""
+
+    images: list[tuple[str, bytes]]
+    texts: dict[str, str]
+
+
+class _Parser(MultiPartParser):
+    spool_max_size = 2**62  # the whole body is bounded already, and a full disk cannot fail it
+
+    def __init__(self, content_type: str, stream: AsyncGenerator[bytes, None]) -> None:
+        boundary = parse_options_header(content_type)[1].get(b"boundary", b"").decode("latin-1")
+        if not boundary or any(mark in boundary for mark in ';"\\'):
+            raise MultiPartException(f"the boundary {boundary!r}")
+        # without charset, which a form has not (RFC 7578) and which could name any codec of Python's
+        headers = Headers({"content-type": f"{_FORM}; boundary={boundary}"})
+        super().__init__(headers, self._to_its_end(stream), max_fields=_FIELDS)
+        self._ended = False
+
+    def on_end(self) -> None:
+        self._ended = True
+
+    async def _to_its_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not self._ended:  # a part that was cut off would be left out without a word
+            raise MultiPartException("no boundary at the end")
+
+
+def described(photographs_only: bool) -> dict[str, Any]:
+    """The description of a body that `read` takes."""
+    images = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "one photograph or several"}
+    form = {"schema": {"type": "object", "properties": {"image": images}, "required": ["image"]}}
+    content = {_FORM: form, _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
+    return {"requestBody": {"required": photographs_only, "content": content}}
+
+
+async def read(request: Request) -> list[Sent]:
+    """The inputs in the body, in order; none where there is no body.
+
+    What cannot be read of a single one is its own `error`. Raises BadValue and RequestValidationError for what is wrong with all,
+    and NotAnImage for a body of another kind.
+    """
+    kind = _kind(request)
+    if kind is None:
+        return []
+    if kind == _FORM:
+        form = await read_form(request)
+        if form.texts:
+            field = next(iter(form.texts))
+            _refuse_text(field, form.texts[field])
+        sent = [Sent(name, data) for name, data in form.images]
+    elif kind == _JSON:
+        sent = _from_json(await request.body(), settings_of(request).max_images)
+    else:
+        raise NotAnImage(f"the body is {kind}; send {_FORM} with fields named image, or {_JSON}")
+    _check_number(request, len(sent))
+    return sent
+
+
+async def read_form(request: Request) -> Form:
+    """The photographs and texts of a form. Raises BadValue for one that is not well made, NotAnImage for another kind of body."""
+    kind = _kind(request)
+    if kind is None:
+        return Form([], {})
+    if kind != _FORM:
+        raise NotAnImage(f"the body is {kind}; send {_FORM} with fields named image")
+    try:
+        parsed = await _Parser(request.headers["content-type"], request.stream()).parse()
+    except MultiPartException as error:
+        raise BadValue("body", error.message, "a well-made form") from error
+    images: list[tuple[str, bytes]] = []
+    texts: dict[str, str] = {}
+    try:
+        for field, value in parsed.multi_items():
+            if isinstance(value, str):
+                texts[field] = value
+            elif field != "image":
+                raise BadValue("image", f"the file field {field!r}", "the name of every file's field")
+            else:
+                images.append((_name(value), await value.read()))
+    finally:
+        await parsed.close()
+    _check_number(request, len(images))
+    return Form(images, texts)
+
+
+def no_image() -> RequestValidationError:
+    """What a request without the photograph that it needs is told."""
+    return RequestValidationError([{"type": "missing", "loc": ("body", "image"), "msg": "Field required", "input": None}])
+
+
+async def each(request: Request, sent: Sequence[Sent], work: Callable[[Sent], Awaitable[T]]) -> list[T | FC7Error]:
+    """The results of `work` for all inputs side by side, or the error that one gave.
+
+    The error of a single input is the request's own, and so is one that says nothing of the input: TryAgain and NotReady.
+    """
+    if len(sent) == 1:
+        sent[0].check()
+        return [await work(sent[0])]
+
+    async def one(input: Sent) -> T | FC7Error:
+        try:
+            input.check()
+            return await work(input)
+        except (TryAgain, NotReady):
+            raise
+        except FC7Error as error:
+            if counted := reason(error):
+                metrics_of(request).rejected(counted)
+            return error
+
+    tasks = [asyncio.ensure_future(one(input)) for input in sent]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        while tasks:  # emptied, as an error's traceback holds this frame, and the task the error
+            tasks.pop().cancel()
+
+
+def _kind(request: Request) -> str | None:
+    """The media type of the body; None where there is none."""
+    headers = request.headers
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return None
+    return headers.get("content-type", "of no stated type").split(";")[0].strip().lower()
+
+
+def _from_json(body: bytes, most: int) -> list[Sent]:
+    values = sum(body.count(mark) for mark in (b",", b"[", b"{"))
+    if values > most * _VALUES:  # a parser would take a hundred times the body's size
+        raise BadValue("body", f"{values} values", f"JSON of at most {most * _VALUES}")
+    try:
+        inputs = Inputs.model_validate_json(body).inputs
+    except ValidationError as error:
+        found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)[:_ERRORS_SHOWN]]
+        raise RequestValidationError(found) from error
+    return [_input(input, place) for place, input in enumerate(inputs)]
+
+
+def _input(input: Input, place: int) -> Sent:
+    name = input.name or (f"input {place}" if input.id is None else str(input.id))
+    given = [field for field in ("image", "id", "vector") if getattr(input, field) is not None]
+    if len(given) != 1:
+        got = " and ".join(given) or "none of them"
+        return Sent(name, error=BadValue(f"inputs.{place}", got, "one of image, id and vector"))
+    if input.image is None:
+        return Sent(name, item=input.id, vector=input.vector)
+    try:
+        return Sent(name, base64.b64decode(input.image, validate=True))
+    except (binascii.Error, ValueError):
+        return Sent(name, error=BadValue(f"inputs.{place}.image", input.image, "base64"))
+
+
+def _check_number(request: Request, number: int) -> None:
+    most = settings_of(request).max_images
+    if number > most:
+        raise BadValue("image", f"{number} files", f"at most {most} files a request")
+
+
+def _refuse_text(field: str, value: str) -> None:
+    if field == "image":
+        raise BadValue("image", value, "an uploaded file")
+    raise BadValue(field, value, "in the query string; a form holds files named image alone")
+
+
+def _name(upload: UploadFile) -> str:
+    return upload.filename or "image"

@@ -1,0 +1,133 @@
+"""The service's settings: a file below the environment below the command line, everything wrong named at once, secrets never."""
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import ServiceSettings
+from training.errors import BadSettings, BadValue
+from training.program import parse, run_program
+
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: Patch) -> Path:
+    """Where FC7_SETTINGS says that the settings are; nothing is there yet."""
+    path = tmp_path / "fc7.toml"
+    monkeypatch.setenv("FC7_SETTINGS", str(path))
+    return path
+
+
+def test_a_file_wins_over_defaults_the_environment_over_it_and_the_command_line_over_all(file: Path, monkeypatch: Patch) -> None:
+    file.write_text('port = 1\nmax_images = 1\nmax_neighbors = 1\nmodel = "elsewhere"\n')
+    monkeypatch.setenv("FC7_MAX_IMAGES", "2")
+    monkeypatch.setenv("FC7_MAX_NEIGHBORS", "2")
+    settings = parse(ServiceSettings, ["--max-neighbors", "3"])
+    assert (settings.port, settings.max_images, settings.max_neighbors, settings.model) == (1, 2, 3, Path("elsewhere"))
+    assert settings.host == "127.0.0.1"
+
+
+def test_a_file_holds_every_setting(file: Path) -> None:
+    """What a service runs with, written down, is read back."""
+    given = ServiceSettings.model_construct().model_dump(mode="json", exclude_none=True)
+    given = {**given, "api_key": "s3kret", "port": 81}
+    file.write_text(
+        "".join(f"{name} = {value!r}\n".replace("True", "true").replace("False", "false") for name, value in given.items())
+    )
+    settings = parse(ServiceSettings, [])
+    assert settings.api_key
+    assert {**settings.model_dump(mode="json", exclude_none=True), "api_key": settings.api_key.get_secret_value()} == given
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_image = 3", "max_image in {file} is not a setting; did you mean max_images?"),
+        ("[http]\nport = 1", "http in {file} is not a setting; --help lists all that there are"),
+        ("port = 65536", "port must be less than or equal to 65535 in {file}, got 65536"),
+        ('search = "fast"', "search must be 'auto', 'exact', 'code' or 'two-stage' in {file}, got 'fast'"),
+        ("port = x", "FC7_SETTINGS must be a file in TOML (Invalid value (at line 1, column 8)), got '{file}'"),
+        ("port: 1", "FC7_SETTINGS must be a file in TOML (Expected '=' after a key"),
+        (None, "FC7_SETTINGS must be a file that can be read (No such file or directory), got '{file}'"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(file: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises((BadValue, BadSettings)) as refused:
+        parse(ServiceSettings, [])
+    assert str(refused.value).startswith(message.format(file=file))
+
+
+def test_a_folder_and_a_file_in_another_encoding_are_refused_by_name(file: Path, monkeypatch: Patch) -> None:
+    file.write_bytes(b'host = "\xff"')
+    with pytest.raises(BadValue, match=r"FC7_SETTINGS must be a file in TOML \('utf-8' codec can't decode"):
+        parse(ServiceSettings, [])
+    monkeypatch.setenv("FC7_SETTINGS", str(file.parent))
+    with pytest.raises(BadValue, match=r"FC7_SETTINGS must be a file that can be read \(Is a directory\)"):
+        parse(ServiceSettings, [])
+
+
+def test_an_empty_name_is_no_file(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("FC7_SETTINGS", "")
+    assert parse(ServiceSettings, []).port == 8000
+
+
+def test_all_that_is_wrong_is_said_at_once_with_where_it_was_given(
+    file: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text("max_neighbours = 5\nmax_images = 0\nport = 70000\n")
+    monkeypatch.setenv("FC7_MAX_NEIGHBORS", "0")
+    monkeypatch.setenv("FC7_PORT", "x")
+    with pytest.raises(SystemExit) as stopped:
+        run_program(ServiceSettings, lambda _settings: None, ["--max-image-pixels", "0"])
+    assert stopped.value.code == 2
+    first, *others = capsys.readouterr().err.splitlines()
+    assert {first.removeprefix("python -m service: "), *others} == {
+        f"max_neighbours in {file} is not a setting; did you mean max_neighbors?",
+        f"max_images must be greater than or equal to 1 in {file}, got 0",
+        "max_neighbors must be greater than or equal to 1 in FC7_MAX_NEIGHBORS, got '0'",
+        "port must be a valid integer, unable to parse string as an integer in FC7_PORT, got 'x'",
+        "max_image_pixels must be greater than or equal to 1, got '0'",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ('api_key = ["s3kret"]', "api_key"),
+        ("api_key = 53237", "api_key"),
+        ('api_key = { value = "s3kret" }\nport = 70000', "api_key"),
+        ('api_key = "s3kret"\nport = 70000', "port"),
+        ('api_kee = "s3kret"', "did you mean api_key"),
+        ('api_key = "s3kret', "FC7_SETTINGS"),
+    ],
+)
+def test_a_key_is_never_shown_whatever_is_wrong(file: Path, text: str, wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(text)
+    with pytest.raises(SystemExit):
+        run_program(ServiceSettings, lambda _settings: None, [])
+    shown = capsys.readouterr().err
+    assert wrong in shown
+    assert "s3kret" not in shown
+    assert "53237" not in shown
+    with pytest.raises((BadValue, BadSettings)) as refused:
+        parse(ServiceSettings, [])
+    assert refused.value.__context__ is None or "api_key" not in str(refused.value.__context__)
+
+
+def test_an_empty_key_is_refused(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("FC7_API_KEY", "")
+    with pytest.raises(BadValue, match=r"api_key must be a value with at least 1 item .* in FC7_API_KEY, got SecretStr\(''\)"):
+        parse(ServiceSettings, [])
+
+
+def test_help_names_environment_and_file_and_needs_neither(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not file.exists()
+    with pytest.raises(SystemExit) as stopped:
+        run_program(ServiceSettings, lambda _settings: None, ["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "FC7_*" in text
+    assert "FC7_SETTINGS" in text
