@@ -2,12 +2,14 @@
 # make test                                              the fast suite
 # make check                                             the same, ruff and mypy
 # make bench-search                                      searches beside FAISS's; for a quiet machine
+# make bench-service                                     the service under load; for a quiet machine
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
+# make fuzz-service                                      thousands of hostile requests to a running service
 PYTHON ?= python3
 BIN := .venv/bin
 export DATA ?= groceries
 
-.PHONY: demo test check bench-search bench-train
+.PHONY: demo test check bench-search bench-service bench-train fuzz-service
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -22,6 +24,12 @@ check: test
 
 bench-search: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_search.py
+
+bench-service: .venv/dev
+	$(BIN)/python tests/benchmarks/bench_service.py
+
+fuzz-service: .venv/dev
+	$(BIN)/python tests/benchmarks/fuzz_service.py
 
 bench-train: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_train.py

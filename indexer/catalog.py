@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from training.errors import FC7Error
+from training.errors import NotReady
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ _COLUMNS = ", ".join(
 
 
 class CatalogWriter:
-    """Makes a catalogue file, some items at a time. Raises FC7Error where the disk does not take it."""
+    """Makes a catalogue file, some items at a time. Raises NotReady where the disk does not take it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -57,7 +57,7 @@ class CatalogWriter:
         try:
             self._connection.executemany(f"INSERT INTO items VALUES ({marks})", (astuple(item) for item in items))  # noqa: S608
         except sqlite3.Error as error:
-            raise FC7Error(f"{self._path} cannot be written: {error}") from error
+            raise NotReady(f"{self._path} cannot be written: {error}") from error
 
     def close(self) -> None:
         """Completes the file."""
@@ -70,7 +70,7 @@ class CatalogWriter:
         try:
             self._connection.execute(statement)
         except sqlite3.Error as error:
-            raise FC7Error(f"{self._path} cannot be written: {error}") from error
+            raise NotReady(f"{self._path} cannot be written: {error}") from error
 
 
 class Catalog:

@@ -1,57 +1,78 @@
 """Middleware: no more requests at once than may be, none for longer than it may take, none for a client that has gone."""
 
 import asyncio
-from typing import Final, cast
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
-from service.metrics import Metrics, Reason
+from service.metrics import Metrics
 from service.settings import ServiceSettings
-from training.errors import TryAgain
+from training.errors import FC7Error, TryAgain
 
 _ALWAYS: Final = ("/healthz", "/readyz", "/metrics", "/info")
 _SLOW: Final = ("/items", "/reload")  # changes: half done they would be done all the same
 
 
 class Gate:
-    """How many requests are inside, and whether more may enter."""
+    """How many requests are inside, and whether more may come."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._inside = 0
+        self._inside = self._coming = 0
         self._closed = False
         self._empty = asyncio.Event()
         self._empty.set()
 
     def check(self) -> None:
-        """Raises TryAgain where no more may enter."""
+        """Raises TryAgain where no more may come."""
         if self._closed:
             raise TryAgain("stopping", "the service is stopping")
-        if self._inside >= self._most:
-            raise TryAgain("queue_full", f"{self._inside} requests are being answered, and max_concurrent_requests={self._most}")
+        self._check_room()
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """While a request is being read and answered. Raises TryAgain like check."""
         self.check()
-        self._inside += 1
+        self._coming += 1
         self._empty.clear()
+        try:
+            yield
+        finally:
+            self._coming -= 1
+            if not self._coming:
+                self._empty.set()
 
-    def __exit__(self, *_: object) -> None:
-        self._inside -= 1
-        if not self._inside:
-            self._empty.set()
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """While a request that has come is answered. Raises TryAgain where there is no room left."""
+        self._check_room()
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
 
     def close(self) -> None:
-        """Lets no more in."""
+        """Lets no more come."""
         self._closed = True
 
     async def emptied(self) -> None:
         """Awaits that all have left."""
         await self._empty.wait()
 
+    def _check_room(self) -> None:
+        if self._inside >= self._most:
+            raise TryAgain("queue_full", f"{self._inside} requests are being answered, and max_concurrent_requests={self._most}")
+
 
 class Admission:
-    """Lets requests in through the gate, and answers 503 at once to those it does not, 503 or 408 to those that take too long."""
+    """Lets requests in through the gate; answers 503, at once, to those that may not enter, and to those that take too long."""
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics, gate: Gate) -> None:
         self._app = app
@@ -60,22 +81,29 @@ class Admission:
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on what may enter."""
+        """Passes on what may enter, once all of it is here: who sends slowly takes no place from the others."""
         if scope["type"] != "http" or scope["path"] in _ALWAYS:
             return await self._app(scope, receive, send)
+        request = _Request(scope, receive, send)
         try:
-            with self._gate:
-                await self._within_deadline(scope, receive, send)
-        except TryAgain as error:
-            self._metrics.rejected(cast("Reason", error.reason))
+            with self._gate.coming():
+                await self._within_deadline(scope, request)
+        except ClientDisconnect:
+            self._metrics.rejected("closed")
+        except FC7Error as error:
+            if request.started:
+                raise
+            if counted := errors.reason(error):
+                self._metrics.rejected(counted)
             await errors.answer_ours(error)(scope, receive, send)
 
-    async def _within_deadline(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = _Request(receive, send)
+    async def _within_deadline(self, scope: Scope, request: "_Request") -> None:
         has_deadline = scope["method"] == "GET" or not scope["path"].startswith(_SLOW)
         try:
             async with asyncio.timeout(self._deadline_ms / 1e3 if has_deadline else None) as request.deadline:
-                await self._app(scope, request.receive, request.send)
+                await request.read()
+                with self._gate.inside():
+                    await self._app(scope, request.receive, request.send)
         except TimeoutError:
             if not request.deadline.expired() or request.started:
                 raise
@@ -86,33 +114,45 @@ class Admission:
             task = asyncio.current_task()
             assert task  # noqa: S101
             task.uncancel()
-            self._metrics.rejected("closed")
+            raise ClientDisconnect from None
         finally:
             request.stop_watching()
 
 
 class _Request:
-    """Both ends of a request, watched: once its body is there, its task is cancelled when the client goes."""
+    """Both ends of a request, watched: once its body is here, its task is cancelled when the client goes."""
 
     deadline: asyncio.Timeout
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        self._has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._receive, self._send = receive, send
+        self._body: deque[Message] = deque()
         self._task = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
         self.started = self.closed = False
 
+    async def read(self) -> None:
+        """Awaits the whole body. Raises ClientDisconnect where the client goes before."""
+        while self._has_body:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            self._body.append(message)
+            self._has_body = message.get("more_body", False)
+        if self._body:
+            self._watcher = asyncio.create_task(self._watch())
+
     async def receive(self) -> Message:
         """The next part of the body."""
+        if self._body:
+            return self._body.popleft()
         if self._watcher and not self.started:
             await asyncio.wait([self._watcher])
-            if self._watcher.cancelled():
-                return await self._receive()
-            return {"type": "http.disconnect"}
-        message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body") and not self.started:
-            self._watcher = asyncio.create_task(self._watch())
-        return message
+            if not self._watcher.cancelled():
+                return {"type": "http.disconnect"}
+        return await self._receive()
 
     async def send(self, message: Message) -> None:
         """A part of the answer. Once there is one, the client's own pace counts no more."""

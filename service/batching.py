@@ -89,6 +89,7 @@ class Worker:
                 result = work()
             except Exception as error:
                 future.set_exception(error)
+                del future  # the error's traceback holds this frame
             else:
                 future.set_result(result)
 
@@ -202,26 +203,25 @@ class Batcher(Generic[K, I, R]):
         began = time.perf_counter()
         key = batch[0].key
         self._report(sum(entry.size for entry in batch))
-        results: list[R | Exception]
-        try:
-            results = list(self._work(key, [entry.item for entry in batch]))
-        except Exception as error:
-            if not isinstance(error, FC7Error):
-                _log.exception("a batch of %d failed", len(batch))
-            # without its traceback, which holds this frame, and this frame the results
-            results = [error.with_traceback(None)] if len(batch) == 1 else [self._alone(key, entry.item) for entry in batch]
+        items = [entry.item for entry in batch]
+        results = self._try(key, items)
+        if len(batch) > 1 and any(isinstance(result, Exception) for result in results):
+            results = [result for item in items for result in self._try(key, [item])]
         took = time.perf_counter() - began
         return [
             result if isinstance(result, Exception) else Done(result, began - entry.since, took)
             for entry, result in zip(batch, results, strict=True)
         ]
 
-    def _alone(self, key: K, item: I) -> R | Exception:
+    def _try(self, key: K, items: list[I]) -> Sequence[R | Exception]:
         try:
-            [result] = self._work(key, [item])
+            return self._work(key, items)
         except Exception as error:
-            return error
-        return result
+            if not isinstance(error, FC7Error):
+                _log.exception("a batch of %d failed", len(items))
+            # the frames that these name hold the batch, whose futures hold the error: a ring that would keep the key in memory
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+            return [error] * len(items)
 
     def _finish(self, batch: list[_Waiting[K, I, R]], future: "Future[list[Done[R] | Exception]]") -> None:
         self._scheduled = False

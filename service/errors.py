@@ -1,5 +1,6 @@
 """Errors -> problem+json (RFC 9457): the one place where an error of ours becomes an HTTP status."""
 
+import logging
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from training.program import expected
 
 MEDIA_TYPE = "application/problem+json"
 LONGEST_VALUE = 100
+_log = logging.getLogger("fc7.service")
 LONGEST_DETAIL = 1000
 RETRY_AFTER_S = 1
 _REASONS: dict[type[FC7Error], Reason] = {
@@ -73,6 +75,7 @@ def answer_http(error: HTTPException) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Makes every error of `app` answer as problem+json."""
     app.add_exception_handler(FC7Error, _on_ours)
+    app.add_exception_handler(MemoryError, _on_no_memory)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
 
@@ -82,6 +85,11 @@ async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     if counted := reason(error):
         request.app.state.metrics.rejected(counted)
     return answer_ours(error)
+
+
+async def _on_no_memory(request: Request, error: Exception) -> JSONResponse:
+    _log.error("no memory for %s %s", request.method, request.url.path, exc_info=error)
+    return await _on_ours(request, TryAgain("batch_failed", "there is not the memory for this now"))
 
 
 async def _on_validation(request: Request, error: Exception) -> JSONResponse:

@@ -22,6 +22,8 @@ Image.MAX_IMAGE_PIXELS = None
 SIZE: Final = 256
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _MOST_SCANS: Final = 100  # of a progressive JPEG, with about ten as a rule; each goes over all pixels and takes a few bytes
+_MOST_PARTS: Final = 10_000  # of a JPEG before its pixels, with about ten as a rule; of a PNG, with one a few kilobytes
+_START_OF_SCAN: Final = b"\xff\xda"
 _STARTS_OF_SCAN: Final = [bytes([0xFF, 0xDA, 0, 6 + 2 * channels, channels]) for channels in range(1, 5)]
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,23 +69,43 @@ def decode(data: bytes, limits: ImageLimits) -> Photograph:
     """Decodes one image and takes its central square at 256 x 256 (paper, section 2: scale the shorter side, crop the centre).
 
     EXIF rotation is applied, transparency is laid on white, the first frame of an animation is taken.
-    Raises ImageTooLarge by bytes or by the header's pixels, and BadImage for everything that does not decode.
+    Raises ImageTooLarge by bytes or by the header's pixels, BadImage for everything that does not decode, and MemoryError, which
+    is no fault of the file's.
     """
     limits.check_bytes(len(data))
     if not data:
         raise NotAnImage("image is empty (0 bytes)")
+    _check_parts(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             limits.check_pixels(width, height)
             _check_cost(image, data, limits)
             return Photograph(_planes(_central_square(image)), str(image.format), width, height)
-    except (BadImage, ImageTooLarge):
+    except (BadImage, ImageTooLarge, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise NotAnImage(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # damaged files make Pillow raise almost anything
         raise BadImage(f"damaged or truncated image: {error}") from error
+
+
+def _check_parts(data: bytes) -> None:
+    """Raises BadImage for a JPEG or PNG file of so many tiny parts that Pillow, reading one by one, would take seconds."""
+    at, parts = 2, 0
+    if data.startswith(b"\xff\xd8"):
+        while at + 4 <= len(data) and parts <= _MOST_PARTS and data[at : at + 2] != _START_OF_SCAN:
+            marker = data[at + 1] if data[at] == 0xFF else 0
+            alone = marker in (0, 1, 0xFF) or 0xD0 <= marker <= 0xD9
+            at += 1 if alone else 2 + int.from_bytes(data[at + 2 : at + 4])
+            parts += 1
+    elif data.startswith(b"\x89PNG"):
+        at = 8
+        while at + 8 <= len(data) and parts <= _MOST_PARTS:
+            at += 12 + int.from_bytes(data[at : at + 4])
+            parts += 1
+    if parts > _MOST_PARTS:
+        raise BadImage(f"image file of more than {_MOST_PARTS} parts")
 
 
 def _check_cost(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
@@ -100,9 +122,9 @@ def _check_cost(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
 
 
 def _central_square(image: Image.Image) -> Image.Image:
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
     image.draft(None, (SIZE, SIZE))
     image.load()
+    orientation = image.getexif().get(ExifTags.Base.Orientation)  # now, as Pillow has turned a TIFF itself
     square = _to_rgb(_scaled(image))
     if orientation in _UPRIGHT:
         square = square.transpose(_UPRIGHT[orientation])
