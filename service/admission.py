@@ -30,15 +30,15 @@ class Gate:
         self._empty.set()
 
     def check(self) -> None:
-        """Raises TryAgain where no more may come."""
+        """Raises TryAgain where the service is stopping."""
         if self._closed:
             raise TryAgain("stopping", "the service is stopping")
-        self._check_room()
 
     @contextmanager
     def coming(self) -> Iterator[None]:
-        """While a request is being read and answered. Raises TryAgain like check."""
+        """While a request is being read and answered. Raises TryAgain where the service is stopping or there is no room left."""
         self.check()
+        self._check_room()
         self._coming += 1
         self._empty.clear()
         try:
@@ -57,6 +57,11 @@ class Gate:
             yield
         finally:
             self._inside -= 1
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing may come any more."""
+        return self._closed
 
     def close(self) -> None:
         """Lets no more come."""
@@ -109,12 +114,14 @@ class Admission:
                 raise
             raise TryAgain("deadline", f"not answered within deadline_ms={self._deadline_ms:g}") from None
         except asyncio.CancelledError:
-            if not request.closed:
+            if request.started or not (request.closed or self._gate.closed):
                 raise
             task = asyncio.current_task()
             assert task  # noqa: S101
             task.uncancel()
-            raise ClientDisconnect from None
+            if request.closed:
+                raise ClientDisconnect from None
+            raise TryAgain("stopping", "the service has stopped, and this was not done in time") from None
         finally:
             request.stop_watching()
 

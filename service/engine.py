@@ -7,8 +7,10 @@ import asyncio
 import hashlib
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeVar
 
@@ -29,12 +31,13 @@ from service.settings import ServiceSettings
 from service.stages import Stages
 from training.checkpoint import Model
 from training.data import Example, ReadResult
-from training.errors import NotFound, NotReady
+from training.errors import FC7Error, NotFound, NotReady
 from training.files import replacing
 from training.preprocess import Photograph, decode
 
 T = TypeVar("T")
 DUPLICATE_SHARE: Final = 0.25
+_PAGED: Final = 256
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Engine:
         self._network: Batcher[Model, tuple[Tensor, int], Tensor] = Batcher(
             _pass, self._worker, batch, wait_s, queue, lambda: self._decoding > 0, lambda size: metrics.batch("forward", size)
         )
+        self._paged: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
         self._searches: Batcher[_Search, Subject, Page] = Batcher(
             _pages, self._worker, batch, 0.0, queue, lambda: False, lambda size: metrics.batch("search", size)
         )
@@ -136,6 +140,19 @@ class Engine:
         done = await self._network(model, (photograph.pixels_CHW, 0))
         feature: Vectors = _recorded(done, "forward", stages)[0].numpy()
         return feature
+
+    def keep(self, model: Model, name: str, feature_D: Vectors) -> None:
+        """Keeps the feature of an uploaded photograph that has further pages, as one of the last few.
+
+        Computed again its last bits may be others, and with them the order of items that differ by no more.
+        """
+        self._paged[model.fingerprint, name] = feature_D
+        if len(self._paged) > _PAGED:
+            self._paged.popitem(last=False)
+
+    def kept(self, model: Model, name: str) -> Vectors | None:
+        """The feature that was kept, if it still is."""
+        return self._paged.get((model.fingerprint, name))
 
     async def vector(self, store: Store, item: int) -> Vectors:
         """The feature of an indexed photograph, float32 (D,). Raises NotFound."""
@@ -197,10 +214,18 @@ class Engine:
             shard = self._worker.submit(lambda: shard_of(pair.model, iter(fresh), with_pixels)).result()
             root = (self._settings.index / artifact.UPLOADS).resolve()
             root.mkdir(exist_ok=True)
-            for read in fresh:
-                with replacing(root / read.example.path) as path:
-                    path.write_bytes(uploads[read.sha256].data)
-            store, added = store.add([shard], root)
+            try:
+                for read in fresh:
+                    with replacing(root / read.example.path) as path:
+                        path.write_bytes(uploads[read.sha256].data)
+                store, added = store.add([shard], root)
+            except BaseException:
+                with suppress(FC7Error, OSError):  # where it cannot be told what was published, all stay
+                    named = store.renewed().holding(uploads)
+                    for read in fresh:
+                        if read.sha256 not in named:
+                            (root / read.example.path).unlink(missing_ok=True)
+                raise
             ids |= {read.sha256: item for read, item in zip(fresh, added, strict=True)}
         return store, (store.version, ids, {read.sha256 for read in fresh})
 

@@ -91,10 +91,12 @@ async def neighbors(request: Request, asked: Annotated[Search, Query()]) -> Resp
 
     async def of_one(one: Sent) -> schemas.NeighborsOfOne:
         nonlocal mode
-        name, subject = await _subject(engine, pair, one, stages)
+        name, subject = await _subject(engine, pair, one, stages, paged=asked.cursor is not None)
         query = question.query(cursor.read(asked.cursor, question.facts(pair.store, name)) if asked.cursor else None)
         mode = query.mode
         page = await engine.search(pair.store, subject, query, stages)
+        if page.next and subject.inexact and subject.vector_D is not None:
+            engine.keep(pair.model, name, subject.vector_D)
         return schemas.NeighborsOfOne(name=one.name, **question.fields(page, pair.store, name))
 
     answers = await inputs.each(request, sent, of_one)
@@ -138,8 +140,8 @@ async def duplicates(request: Request, item_id: ItemId, asked: Annotated[Duplica
     )
 
 
-async def _subject(engine: Engine, pair: Pair, sent: Sent, stages: Stages) -> tuple[str, Subject]:
-    """What an input asks about, and a text that tells it from everything else."""
+async def _subject(engine: Engine, pair: Pair, sent: Sent, stages: Stages, paged: bool) -> tuple[str, Subject]:
+    """What an input asks about, for a page after the first where `paged`, and a text that tells it from everything else."""
     if sent.item is not None:
         return f"item {sent.item}", Subject(sent.item)
     if sent.vector is not None:
@@ -151,9 +153,13 @@ async def _subject(engine: Engine, pair: Pair, sent: Sent, stages: Stages) -> tu
                 raise BadValue("vector", number, f"of numbers between -{_LARGEST:g} and {_LARGEST:g}")
         vector_D = np.array(sent.vector, np.float32)
         return f"vector {hashlib.sha256(vector_D.tobytes()).hexdigest()}", Subject(vector_D=vector_D)
-    upload = await engine.decode(sent.data or b"", stages)
-    feature_D = await engine.feature(pair.model, upload.photograph, stages)
-    return f"image {upload.sha256}", Subject(vector_D=feature_D, inexact=True)
+    assert sent.data is not None  # noqa: S101
+    name = f"image {hashlib.sha256(sent.data).hexdigest()}"
+    feature_D = engine.kept(pair.model, name) if paged else None
+    if feature_D is None:
+        upload = await engine.decode(sent.data, stages)
+        feature_D = await engine.feature(pair.model, upload.photograph, stages)
+    return name, Subject(vector_D=feature_D, inexact=True)
 
 
 @dataclass(frozen=True)

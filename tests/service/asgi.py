@@ -1,5 +1,7 @@
 """Requests as a server hands them to the application, for what no client would send or do."""
 
+import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -22,16 +24,27 @@ async def unread() -> Message:
     raise AssertionError("the body was read")
 
 
-def in_parts(*parts: bytes) -> Receive:
-    """A body that arrives in these parts; after it the client stays until its answer is there."""
-    messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
-    messages.append({"type": "http.request", "body": b"", "more_body": False})
-    left = iter(messages)
+class Sending:
+    """A client that sends its body in parts, all of it or only so much, and then waits for its answer until it goes away."""
 
-    async def receive() -> Message:
-        return next(left)
+    def __init__(self, *parts: bytes, whole: bool = True) -> None:
+        self._messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+        if whole:
+            self._messages.append({"type": "http.request", "body": b"", "more_body": False})
+        self._gone = asyncio.Event()
+        self.waits = threading.Event()  # set when everything was taken
 
-    return receive
+    async def __call__(self) -> Message:
+        """The next part."""
+        if self._messages:
+            return self._messages.pop(0)
+        self.waits.set()
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def leave(self) -> None:
+        """Goes away."""
+        self._gone.set()
 
 
 async def exchange(
