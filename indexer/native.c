@@ -18,9 +18,16 @@
 #define FOR_EACH_PROCESSOR
 #endif
 
+#ifdef _OPENMP
+#include <omp.h>
+#define THREAD omp_get_thread_num()
+#else
+#define THREAD 0
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 
-enum { STRIPE = 512, BLOCK = 512, TOGETHER = 4 };
+enum { STRIPE = 512, BLOCK = 512, TOGETHER = 4, SIXTEEN = 16, PIECE = 4096 };
 
 typedef float Floats __attribute__((vector_size(64)));
 typedef float EightFloats __attribute__((vector_size(32)));
@@ -54,7 +61,7 @@ static int by_order(const void *a, const void *b) {
     return comes_before(*(const Hit *)a, *(const Hit *)b) ? -1 : 1;
 }
 
-/* Puts the hits of every thread, each with room for k, in order; returns how many of the first k there are. Frees `sizes`. */
+/* Puts the hits of every thread, each with room for k, in order; returns how many of the first k there are. */
 static int64_t gathered(Hit *hits, int64_t *sizes, int64_t threads, int64_t k) {
     int64_t total = 0;
     for (int64_t t = 0; t < threads; t++) {
@@ -62,7 +69,6 @@ static int64_t gathered(Hit *hits, int64_t *sizes, int64_t threads, int64_t k) {
         total += sizes[t];
     }
     qsort(hits, (size_t)total, sizeof *hits, by_order);
-    free(sizes);
     return total < k ? total : k;
 }
 
@@ -212,7 +218,9 @@ int64_t fc7_exact(const float *vectors, int64_t count, int64_t width, const floa
         }
         sizes[t] = size;
     }
-    return gathered(hits, sizes, threads, wanted->k);
+    int64_t found = gathered(hits, sizes, threads, wanted->k);
+    free(sizes);
+    return found;
 }
 
 /* Hamming distances of a block of codes. */
@@ -359,61 +367,123 @@ int fc7_hamming(const uint8_t *codes, int64_t count, int64_t width, const uint8_
     return failed;
 }
 
-/* Inner products of a block of rows of bytes (offset by 128) with a query of signed bytes; `width` is a multiple of 64. */
+/* What a row's estimated distance from one query is made of: square - scale * (product - shift) - weight * rest. */
+typedef struct {
+    double scale, shift, weight;
+} Estimate;
+
+/* Estimates for 16 rows of bytes (offset by 128) and a query of signed bytes; `width` is a multiple of 64, `lengths` has (square, rest)
+   of each row. Returns which are below `limit`, a bit each. */
 FOR_EACH_PROCESSOR
-static void plain_products(const uint8_t *rows, int64_t n, int64_t width, const int8_t *query, int32_t *products) {
-    for (int64_t i = 0; i < n; i++) {
+static unsigned plain_estimates(const uint8_t *rows, int64_t width, const float *lengths, const int8_t *query, const Estimate *of,
+                                double limit, double *keys) {
+    unsigned below = 0;
+    for (int i = 0; i < SIXTEEN; i++) {
         int32_t sum = 0;
         for (int64_t d = 0; d < width; d++)
             sum += (int32_t)rows[i * width + d] * query[d];
-        products[i] = sum;
+        keys[i] = lengths[2 * i] - of->scale * (sum - of->shift) - of->weight * lengths[2 * i + 1];
+        below |= (unsigned)(keys[i] < limit) << i;
     }
+    return below;
 }
 
 #ifdef VECTOR_POPCOUNT
-__attribute__((target("avx512f,avx512bw,avx512vnni"))) static void vector_products(const uint8_t *rows, int64_t n, int64_t width,
-                                                                                   const int8_t *query, int32_t *products) {
-    for (int64_t i = 0; i < n; i++) {
-        __m512i sums = _mm512_setzero_si512();
-        for (int64_t d = 0; d < width; d += 64)
-            sums = _mm512_dpbusd_epi32(sums, _mm512_loadu_si512(rows + i * width + d), _mm512_loadu_si512(query + d));
-        products[i] = _mm512_reduce_add_epi32(sums);
-    }
+#define WITH_VNNI __attribute__((target("avx512f,avx512bw,avx512vnni")))
+
+WITH_VNNI INLINE __m512i of_four(const __m512i *sums) {
+    __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[0], sums[1]), _mm512_unpackhi_epi32(sums[0], sums[1]));
+    __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[2], sums[3]), _mm512_unpackhi_epi32(sums[2], sums[3]));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
 }
 
-static void products_of(const uint8_t *rows, int64_t n, int64_t width, const int8_t *query, int32_t *products) {
+/* The lanes of 128 bits of two registers added in pairs. */
+WITH_VNNI INLINE __m512i in_pairs(__m512i a, __m512i b) {
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+WITH_VNNI static unsigned vector_estimates(const uint8_t *rows, int64_t width, const float *lengths, const int8_t *query,
+                                           const Estimate *of, double limit, double *keys) {
+    __m512i sums[SIXTEEN];
+    for (int i = 0; i < SIXTEEN; i++)
+        sums[i] = _mm512_setzero_si512();
+    for (int64_t d = 0; d < width; d += 64) {
+        const __m512i q = _mm512_loadu_si512(query + d);
+#pragma GCC unroll 16
+        for (int i = 0; i < SIXTEEN; i++)
+            sums[i] = _mm512_dpbusd_epi32(sums[i], _mm512_loadu_si512(rows + i * width + d), q);
+    }
+    __m512i halves[2] = {in_pairs(of_four(sums), of_four(sums + 4)), in_pairs(of_four(sums + 8), of_four(sums + 12))};
+    __m512i products = in_pairs(halves[0], halves[1]);
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    __m512 first = _mm512_loadu_ps(lengths), second = _mm512_loadu_ps(lengths + 16);
+    __m512 squares = _mm512_permutex2var_ps(first, even, second), rests = _mm512_permutex2var_ps(first, odd, second);
+    unsigned below = 0;
+    for (int half = 0; half < 2; half++) {
+        __m256i p = half ? _mm512_extracti64x4_epi64(products, 1) : _mm512_castsi512_si256(products);
+        __m256d s = half ? _mm512_extractf64x4_pd(_mm512_castps_pd(squares), 1) : _mm512_castpd512_pd256(_mm512_castps_pd(squares));
+        __m256d r = half ? _mm512_extractf64x4_pd(_mm512_castps_pd(rests), 1) : _mm512_castpd512_pd256(_mm512_castps_pd(rests));
+        __m512d product = _mm512_sub_pd(_mm512_cvtepi32_pd(p), _mm512_set1_pd(of->shift));
+        __m512d key = _mm512_fnmadd_pd(_mm512_set1_pd(of->scale), product, _mm512_cvtps_pd(_mm256_castpd_ps(s)));
+        key = _mm512_fnmadd_pd(_mm512_set1_pd(of->weight), _mm512_cvtps_pd(_mm256_castpd_ps(r)), key);
+        _mm512_storeu_pd(keys + 8 * half, key);
+        below |= (unsigned)_mm512_cmp_pd_mask(key, _mm512_set1_pd(limit), _CMP_LT_OQ) << (8 * half);
+    }
+    return below;
+}
+
+static unsigned estimates(const uint8_t *rows, int64_t width, const float *lengths, const int8_t *query, const Estimate *of,
+                          double limit, double *keys) {
     if (__builtin_cpu_supports("avx512vnni"))
-        vector_products(rows, n, width, query, products);
-    else
-        plain_products(rows, n, width, query, products);
+        return vector_estimates(rows, width, lengths, query, of, limit, keys);
+    return plain_estimates(rows, width, lengths, query, of, limit, keys);
 }
 #else
-#define products_of plain_products
+#define estimates plain_estimates
 #endif
 
-/* The k rows of least estimated distance: square_n - scale * (products - shift) - weight * rest_n, where `lengths` has (square, rest)
-   of each row. `hits` has room for threads * k. Returns how many there are, not in order, or -1 where memory is short. */
-int64_t fc7_principal(const uint8_t *rows, int64_t count, int64_t width, const float *lengths, const int8_t *query, double scale,
-                      double shift, double weight, const Wanted *wanted, int64_t threads, Hit *hits) {
-    int64_t *sizes = calloc((size_t)threads, sizeof *sizes);
-    if (!sizes)
-        return -1;
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int t = 0; t < threads; t++) {
-        Hit *heap = hits + t * wanted->k;
-        int64_t size = 0, end = count * (t + 1) / threads;
-        for (int64_t first = count * t / threads; first < end; first += BLOCK) {
-            int32_t products[BLOCK];
-            int64_t n = end - first < BLOCK ? end - first : BLOCK;
-            products_of(rows + first * width, n, width, query, products);
-            for (int64_t i = 0; i < n; i++) {
-                const float *length = lengths + 2 * (first + i);
-                Hit hit = {length[0] - scale * (products[i] - shift) - weight * length[1], first + i};
-                if ((size < wanted->k || hit.key < heap[0].key) && (!wanted->allowed || wanted->allowed[hit.row]))
-                    push(heap, &size, wanted->k, hit);
+/* The k rows of least estimated distance from each of `number` queries, in no order, filled up with -1: `out` (number, k). Rows are read
+   once for all queries; pieces of them go to whichever thread is free. Returns 0, or -1 where memory is short. */
+int fc7_principal(const uint8_t *rows, int64_t count, int64_t width, const float *lengths, const int8_t *queries, const Estimate *of,
+                  int64_t number, const Wanted *wanted, int64_t threads, int64_t *out) {
+    const int64_t k = wanted->k, pieces = (count + PIECE - 1) / PIECE;
+    Hit *hits = malloc((size_t)(number * threads * k + 1) * sizeof *hits);
+    int64_t *sizes = calloc((size_t)(number * threads + 1), sizeof *sizes);
+    uint8_t *last = calloc(SIXTEEN, (size_t)width);
+    float last_lengths[2 * SIXTEEN] = {0};
+    int failed = !hits || !sizes || !last ? -1 : 0;
+    int64_t whole = count / SIXTEEN * SIXTEEN;
+    if (!failed && count > whole) {
+        memcpy(last, rows + whole * width, (size_t)((count - whole) * width));
+        memcpy(last_lengths, lengths + 2 * whole, (size_t)(count - whole) * 2 * sizeof *lengths);
+    }
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (!failed)
+    for (int64_t piece = 0; piece < (failed ? 0 : pieces); piece++) {
+        int64_t t = THREAD, end = (piece + 1) * PIECE < count ? (piece + 1) * PIECE : count;
+        for (int64_t first = piece * PIECE; first < end; first += SIXTEEN) {
+            const uint8_t *here = first < whole ? rows + first * width : last;
+            const float *their_lengths = first < whole ? lengths + 2 * first : last_lengths;
+            for (int64_t q = 0; q < number; q++) {
+                Hit *heap = hits + (q * threads + t) * k;
+                int64_t *size = &sizes[q * threads + t];
+                double keys[SIXTEEN], limit = *size < k ? INFINITY : heap[0].key;
+                unsigned below = estimates(here, width, their_lengths, queries + q * width, &of[q], limit, keys);
+                for (; below; below &= below - 1) {
+                    Hit hit = {keys[__builtin_ctz(below)], first + __builtin_ctz(below)};
+                    if (hit.row < count && (*size < k || hit.key < heap[0].key) && (!wanted->allowed || wanted->allowed[hit.row]))
+                        push(heap, size, k, hit);
+                }
             }
         }
-        sizes[t] = size;
     }
-    return gathered(hits, sizes, threads, wanted->k);
+    for (int64_t q = 0; q < number && !failed; q++) {
+        int64_t found = gathered(hits + q * threads * k, sizes + q * threads, threads, k);
+        for (int64_t i = 0; i < k; i++)
+            out[q * k + i] = i < found ? hits[q * threads * k + i].row : -1;
+    }
+    free(hits);
+    free(sizes);
+    free(last);
+    return failed;
 }

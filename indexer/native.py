@@ -86,17 +86,21 @@ def hamming(codes_NW: NDArray[np.uint8], queries_QW: NDArray[np.uint8], wanted: 
 def principal(
     rows_NP: NDArray[np.uint8],
     lengths_N2: NDArray[np.float32],
-    query_P: NDArray[np.int8],
+    queries_QP: NDArray[np.int8],
     scale: float,
-    weight: float,
+    weights_Q: NDArray[np.float64],
     wanted: Wanted,
 ) -> NDArray[np.int64]:
-    """The k rows of least square - scale * (row - 128) . query - weight * rest, (square, rest) being a row's lengths."""
-    threads = torch.get_num_threads()
-    hits = np.empty(max(1, threads * wanted.k), HIT)
-    shift = 128.0 * int(query_P.sum(dtype=np.int64))
-    found = _call("fc7_principal", rows_NP, *rows_NP.shape, lengths_N2, query_P, scale, shift, weight, wanted, threads, hits)
-    return hits["row"][:found].copy()
+    """For each query the k rows of least square - scale * (row - 128) . query - weight * rest, with lengths (square, rest).
+
+    int64 (Q, K), in no order, filled up with -1.
+    """
+    shifts_Q = 128.0 * queries_QP.sum(1, dtype=np.int64)
+    estimates_Q3 = np.stack([np.full(len(queries_QP), scale), shifts_Q, weights_Q], 1)
+    rows_QK = np.empty((len(queries_QP), wanted.k), np.int64)
+    sizes = (len(queries_QP), wanted, torch.get_num_threads())
+    _call("fc7_principal", rows_NP, *rows_NP.shape, lengths_N2, queries_QP, estimates_Q3, *sizes, rows_QK)
+    return rows_QK
 
 
 def _call(name: str, *arguments: NDArray[Any] | Wanted | float) -> int:
@@ -112,6 +116,6 @@ def _call(name: str, *arguments: NDArray[Any] | Wanted | float) -> int:
             assert argument.flags.c_contiguous  # noqa: S101
             passed.append(ctypes.c_void_p(argument.ctypes.data))
     result = int(getattr(library(), name)(*passed))
-    if result < 0 or (result and name in ("fc7_distances", "fc7_hamming")):
+    if result < 0 or (result and name != "fc7_exact"):
         raise MemoryError(f"{name} found no memory for its scratch")
     return result

@@ -108,20 +108,37 @@ class Searcher:
         return hamming(stack(rows_of_query), np.array(visited, np.int64))
 
     def _two_stage(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query, masks: list[Mask | None]) -> Hits:
+        proposed = self._proposed(queries_QD, codes_QW, self._length_for(query.k), masks)
         lists = []
         for i in range(len(queries_QD)):
             code = None if codes_QW is None else codes_QW[i : i + 1]
-            lists.append(self._refined(queries_QD[i : i + 1], code, query, masks))
+            first = [None if rows_QR is None else rows_QR[i : i + 1] for rows_QR in proposed]
+            lists.append(self._refined(queries_QD[i : i + 1], code, query, masks, first))
         return euclidean(stack(lists))
 
-    def _refined(self, query_1D: Vectors, code_1W: Codes | None, query: Query, masks: list[Mask | None]) -> tuple[Keys, Ids]:
-        """The hits of one query in two stages.
+    def _proposed(self, queries_QD: Vectors, codes_QW: Codes | None, length: int, masks: list[Mask | None]) -> list[Ids | None]:
+        """The rows (Q, R) on the short-list of each segment; None where all of its rows are compared."""
+        return [
+            None if shortlist is None or length >= len(segment) else shortlist.candidates(queries_QD, codes_QW, length, mask)
+            for segment, shortlist, mask in zip(self._segments, self._shortlists, masks, strict=True)
+        ]
+
+    def _refined(
+        self,
+        query_1D: Vectors,
+        code_1W: Codes | None,
+        query: Query,
+        masks: list[Mask | None],
+        proposed: list[Ids | None],
+    ) -> tuple[Keys, Ids]:
+        """The hits of one query in two stages; `proposed` are the rows (1, R) of the first short-list of each segment.
 
         The short-list grows with the neighbours asked for, those of earlier pages counted in, until it gives as many or has all.
         """
         length, found = self._length_for(query.k), -1
         while True:
-            parts = [self._stage(n, query_1D, code_1W, query, length, masks[n]) for n in range(len(self._segments))]
+            stages = zip(self._segments, proposed, masks, strict=True)
+            parts = [self._stage(segment, query_1D, query, rows_1R, mask) for segment, rows_1R, mask in stages]
             earlier = 0 if query.after is None else sum(int((keys <= query.after[0]).sum()) for keys, _ in parts)
             keys, ids = cut(parts, query)
             enough = len(ids) == query.k and length >= self._length_for(earlier + query.k)
@@ -129,22 +146,21 @@ class Searcher:
             if enough or stuck or length >= self._longest:
                 return keys, ids
             length, found = max(length * _GROWTH, self._length_for(earlier + query.k)), earlier + len(ids)
+            proposed = self._proposed(query_1D, code_1W, length, masks)
 
     def _length_for(self, neighbours: int) -> int:
         return max(self._length, self._length * neighbours // _MEASURED_K)
 
     def _stage(
-        self, number: int, query_1D: Vectors, code_1W: Codes | None, query: Query, length: int, mask: Mask | None
+        self, segment: Segment, query_1D: Vectors, query: Query, rows_1R: Ids | None, mask: Mask | None
     ) -> tuple[Keys, Ids]:
-        segment, shortlist = self._segments[number], self._shortlists[number]
         most = most_squared(query)
-        if shortlist is None or length >= len(segment):
+        if rows_1R is None:
             after = _row_after(segment, query)
             squared, rows = scan.exact(segment.vectors_ND, query_1D, min(query.k, len(segment)), mask, after, most)
             here = rows[0] >= 0
             return squared[0][here], segment.ids_N[rows[0][here]]
-        rows = shortlist.candidates(query_1D, code_1W, length, mask)[0]
-        rows = np.sort(rows[rows >= 0])
+        rows = np.sort(rows_1R[rows_1R >= 0])
         squared = scan.distances(segment.vectors_ND, query_1D[0], rows)
         if most is not None:
             near = squared <= most

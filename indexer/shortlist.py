@@ -78,17 +78,12 @@ class Principal:
     def candidates(
         self, rows_NP: NDArray[np.uint8], lengths_N2: Vectors, queries_QD: Vectors, r: int, allowed_N: Mask | None
     ) -> Rows:
-        """The r rows of least estimated distance from each query, int64 (Q, R), nearest first; padded with -1."""
+        """The r rows of least estimated distance from each query, int64 (Q, R), in any order; padded with -1."""
         components_QP, lengths_Q2 = self._project(queries_QD)
         wanted = Wanted(min(r, len(rows_NP)), allowed_N, None, None)
-        found = np.full((len(queries_QD), wanted.k), -1, np.int64)
-        scale = 2 * self.step * self.step
-        for q, query_P in enumerate(components_QP.astype(np.int8)):
-            weight = 2 * self.cosine * float(lengths_Q2[q, 1])
-            compiled = native.principal if native.library() else _by_estimate
-            rows = compiled(rows_NP, lengths_N2, query_P, scale, weight, wanted)
-            found[q, : len(rows)] = rows
-        return found
+        scale, weights_Q = 2 * self.step * self.step, 2 * self.cosine * lengths_Q2[:, 1].astype(np.float64)
+        estimate = native.principal if native.library() else _by_estimate
+        return estimate(rows_NP, lengths_N2, components_QP.astype(np.int8), scale, weights_Q, wanted)
 
     def save(self, path: Path) -> None:
         """Writes a safetensors file."""
@@ -174,15 +169,19 @@ def _cosine(centred_ND: Vectors, basis_DP: Vectors, own: int, others: Rows) -> N
 def _by_estimate(
     rows_NP: NDArray[np.uint8],
     lengths_N2: Vectors,
-    query_P: NDArray[np.int8],
+    queries_QP: NDArray[np.int8],
     scale: float,
-    weight: float,
+    weights_Q: NDArray[np.float64],
     wanted: Wanted,
 ) -> Rows:
     """native.principal in NumPy."""
-    products_N = np.concatenate([(rows_NP[block].astype(np.float32) - 128) @ query_P for block in blocks(len(rows_NP))])
-    about_N = lengths_N2[:, 0] - scale * products_N - weight * lengths_N2[:, 1]
-    if wanted.allowed_N is not None:
-        about_N = np.where(wanted.allowed_N == 0, np.inf, about_N)
-    order: Rows = np.argsort(about_N, kind="stable")[: wanted.k]
-    return order[np.isfinite(about_N[order])]
+    rows_QK = np.full((len(queries_QP), wanted.k), -1, np.int64)
+    for query_P, weight, found_K in zip(queries_QP, weights_Q, rows_QK, strict=True):
+        products_N = np.concatenate([(rows_NP[block].astype(np.float32) - 128) @ query_P for block in blocks(len(rows_NP))])
+        about_N = lengths_N2[:, 0] - scale * products_N - weight * lengths_N2[:, 1]
+        if wanted.allowed_N is not None:
+            about_N = np.where(wanted.allowed_N == 0, np.inf, about_N)
+        order = np.argsort(about_N, kind="stable")[: wanted.k]
+        order = order[np.isfinite(about_N[order])]
+        found_K[: len(order)] = order
+    return rows_QK

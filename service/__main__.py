@@ -1,6 +1,7 @@
 """`python -m service`: serves the model and the index at the default places, or at those given."""
 
 import asyncio
+import gc
 import socket
 from contextlib import suppress
 from types import FrameType
@@ -27,6 +28,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        # what is loaded stays; looking through all of it for garbage would hold up every request for a tenth of a second
+        gc.collect()
+        gc.freeze()
         print(f"FC7 answers on {self._address}: open it in a browser, or try", flush=True)
         print(f"  curl -X POST '{self._address}/neighbors?id=0&k=5'", flush=True)
 

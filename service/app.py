@@ -48,7 +48,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app = FastAPI(title="FC7", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings, app.state.metrics, app.state.gate = settings, metrics, gate
     errors.install(app)
-    for module in (routes, neighbors, items):
+    for module in (neighbors, routes, items):  # the first is found first
         app.include_router(module.router)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=WEB), name="web")

@@ -19,6 +19,7 @@ from service.errors import reason
 from training.errors import BadValue, FC7Error, NotAnImage, NotReady, TryAgain
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 _FORM: Final = "multipart/form-data"
 _JSON: Final = "application/json"
 _VALUES: Final = 5000  # an input may have: a vector's, and its fields
@@ -97,6 +98,24 @@ def described(photographs_only: bool) -> dict[str, Any]:
     form = {"schema": {"type": "object", "properties": {"image": images}, "required": ["image"]}}
     content = {_FORM: form, _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
     return {"requestBody": {"required": photographs_only, "content": content}}
+
+
+def parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """The description of a query string that `asked` takes."""
+    properties = model.model_json_schema()["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": schema, "description": schema.pop("description")}
+        for name, schema in properties.items()
+    ]
+
+
+def asked(request: Request, model: type[M]) -> M:
+    """The query string, checked. Raises RequestValidationError. FastAPI's own way takes a quarter of a search by id."""
+    try:
+        return model.model_validate_strings(dict(request.query_params))
+    except ValidationError as error:
+        found = [{**item, "loc": ("query", *item["loc"])} for item in error.errors(include_url=False)]
+        raise RequestValidationError(found) from error
 
 
 async def read(request: Request) -> list[Sent]:

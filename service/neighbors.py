@@ -66,15 +66,15 @@ class Duplicates(Paging):
     "/neighbors",
     response_model=schemas.NeighborsAnswer,
     responses=problems(404, 413, 415, 422, 503),
-    openapi_extra=inputs.described(photographs_only=False),
+    openapi_extra={**inputs.described(photographs_only=False), "parameters": inputs.parameters(Search)},
     tags=["search"],
 )
-async def neighbors(request: Request, asked: Annotated[Search, Query()]) -> Response:
+async def neighbors(request: Request) -> Response:
     """Finds the indexed photographs nearest to uploaded ones, to indexed ones or to vectors, by FC7 features or by short codes.
 
     Pages that follow `next` go through the whole collection; an answer without one is the last.
     """
-    engine, stages = engine_of(request), Stages(metrics_of(request))
+    asked, engine, stages = inputs.asked(request, Search), engine_of(request), Stages(metrics_of(request))
     pair = engine.pair
     _check_k(request, asked.k)
     sent = await inputs.read(request)

@@ -33,7 +33,7 @@ class ServiceSettings(FileSettings):
     max_batch_size: int = Field(
         32, ge=1, le=1024, description="views that go through the network at once, and queries in one search"
     )
-    max_wait_ms: float = Field(10, ge=0, le=1000, description="longest wait of a photograph for others to share its batch, ms")
+    max_wait_ms: float = Field(50, ge=0, le=1000, description="longest wait of a photograph for others to share its batch, ms")
     max_queue: int = Field(256, ge=1, description="views, and queries, that may wait; beyond that the answer is 503 at once")
     max_concurrent_requests: int = Field(128, ge=1, description="requests being answered; beyond that the answer is 503 at once")
     deadline_ms: float = Field(10_000, gt=0, description="a request not answered in this time is answered 503, ms")

@@ -3,7 +3,7 @@
 classify   32 clients that POST photographs of 50 kB to /classify of a full-size network of random weights, each its next one when
            the last is answered: the service as it is, and one that may not batch (FC7_MAX_BATCH_SIZE=1), in turns with the
            floor: a process that does nothing but decode and forward, decoding ahead of the forward passes or in between.
-neighbors  POST /neighbors?id=..&k=10, any of 100 000 items, by 16 and by 32 clients.
+neighbors  POST /neighbors?id=..&k=10, any of 100 000 items, by 8, 16 and 32 clients.
 overload   photographs at twice the rate that `classify` found (or that is measured first) for --overload-seconds; fails where an
            answer is anything but 200 or 503. Memory is what the process allocated (RssAnon), sampled every second.
 
@@ -55,7 +55,7 @@ PHOTOGRAPHS: Final = 64
 BYTES: Final = range(40_000, 60_001)  # of a photograph
 SIDE: Final = 500  # pixels of the longer side, or some more
 CLIENTS: Final = 32
-SEARCHERS: Final = (16, 32)
+SEARCHERS: Final = (8, 16, 32)
 OVERLOAD_CLIENTS: Final = 512
 BATCH: Final = 32
 SHARD: Final = 1000
