@@ -27,7 +27,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { STRIPE = 512, BLOCK = 512, TOGETHER = 4, SIXTEEN = 16, PIECE = 4096 };
+enum { STRIPE = 512, BLOCK = 512, TOGETHER = 4, SIXTEEN = 16, PIECE = 4096, SLICES = 8 };
 
 typedef float Floats __attribute__((vector_size(64)));
 typedef float EightFloats __attribute__((vector_size(32)));
@@ -365,6 +365,42 @@ int fc7_hamming(const uint8_t *codes, int64_t count, int64_t width, const uint8_
         free(sizes);
     }
     return failed;
+}
+
+/* Products of rows of `width` floats with a matrix (width, components), components a multiple of 64: `out` (number, components). The
+   terms are summed in SLICES parts whatever the threads. Returns 0, or -1 where memory is short. */
+FOR_EACH_PROCESSOR
+static void slice_of_products(const float *row, const float *matrix, int64_t width, int64_t components, float *out) {
+    for (int64_t c = 0; c < components; c += 64) {
+        Floats lanes[4] = {{0}};
+        for (int64_t d = 0; d < width; d++)
+            for (int l = 0; l < 4; l++) {
+                Floats m;
+                memcpy(&m, matrix + d * components + c + 16 * l, sizeof m);
+                lanes[l] += row[d] * m;
+            }
+        memcpy(out + c, lanes, sizeof lanes);
+    }
+}
+
+int fc7_products(const float *rows, int64_t number, int64_t width, const float *matrix, int64_t components, int64_t threads,
+                 float *out) {
+    float *parts = malloc((size_t)(SLICES * number * components + 1) * sizeof *parts);
+    if (!parts)
+        return -1;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int slice = 0; slice < SLICES; slice++) {
+        int64_t start = width * slice / SLICES, end = width * (slice + 1) / SLICES;
+        for (int64_t r = 0; r < number; r++)
+            slice_of_products(rows + r * width + start, matrix + start * components, end - start, components,
+                              parts + (slice * number + r) * components);
+    }
+    memset(out, 0, (size_t)(number * components) * sizeof *out);
+    for (int64_t slice = 0; slice < SLICES; slice++)
+        for (int64_t i = 0; i < number * components; i++)
+            out[i] += parts[slice * number * components + i];
+    free(parts);
+    return 0;
 }
 
 /* What a row's estimated distance from one query is made of: square - scale * (product - shift) - weight * rest. */

@@ -48,7 +48,7 @@ def library() -> ctypes.CDLL | None:
     """The compiled native.c beside this module; None where there is none that loads: NumPy then serves."""
     loaded = compiled_beside(__file__)
     if loaded is not None:
-        loaded.fc7_exact.restype = loaded.fc7_principal.restype = ctypes.c_int64
+        loaded.fc7_exact.restype = ctypes.c_int64
     return loaded
 
 
@@ -81,6 +81,13 @@ def hamming(codes_NW: NDArray[np.uint8], queries_QW: NDArray[np.uint8], wanted: 
     hits = np.empty((len(queries_QW), wanted.k), HIT)
     _call("fc7_hamming", codes_NW, *codes_NW.shape, queries_QW, len(queries_QW), wanted, torch.get_num_threads(), hits)
     return hits
+
+
+def products(rows_ND: NDArray[np.float32], matrix_DP: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What `product` gives, for few rows, without waking other threads than the scans': float32 (N, P), P a multiple of 64."""
+    out_NP = np.empty((len(rows_ND), matrix_DP.shape[1]), np.float32)
+    _call("fc7_products", rows_ND, *rows_ND.shape, matrix_DP, matrix_DP.shape[1], torch.get_num_threads(), out_NP)
+    return out_NP
 
 
 def principal(

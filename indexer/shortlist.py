@@ -27,6 +27,7 @@ COMPONENTS: Final = 192
 _SAMPLE: Final = 20_000
 _PAIRS: Final = 200  # rows whose neighbours tell the cosine
 _K: Final = 10
+_FEW: Final = 64  # rows that a pass over the basis is not worth several threads' waking for
 _RANGE: Final = 4.0  # standard deviations of the first component that a byte spans, each way
 _ARRAYS: Final = ("mean", "basis", "numbers")
 
@@ -93,7 +94,8 @@ class Principal:
 
     def _project(self, vectors_ND: Vectors) -> tuple[Vectors, Vectors]:
         centred_ND = vectors_ND - self.mean_D
-        components_NP: Vectors = native.product(centred_ND, self.basis_DP)
+        multiply = native.products if native.library() and len(vectors_ND) <= _FEW else native.product
+        components_NP: Vectors = multiply(centred_ND, self.basis_DP)
         square_N = np.einsum("nd,nd->n", centred_ND, centred_ND)
         rest_N = np.sqrt(np.maximum(square_N - np.einsum("np,np->n", components_NP, components_NP), 0))
         return np.clip(np.rint(components_NP / self.step), -127, 127), np.stack([square_N, rest_N], 1)

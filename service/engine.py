@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from training.preprocess import Photograph, decode
 T = TypeVar("T")
 DUPLICATE_SHARE: Final = 0.25
 _PAGED: Final = 256
+Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their probabilities, most probable first
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,23 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What is asked of the network about one photograph."""
+
+    pixels_CHW: Tensor
+    views: int = 1
+    top: int = 0  # classes to name; 0 where FC7 is wanted
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network says of one photograph."""
+
+    feature_D: Vectors  # FC7 of its first view
+    best: list[Best]  # by the mean over its views, then by each view
+
+
+@dataclass(frozen=True)
 class _Search:
     store: Opened
     query: Query
@@ -92,7 +110,7 @@ class Engine:
         )
         queue, batch = settings.max_queue, settings.max_batch_size
         wait_s = settings.max_wait_ms / 1e3
-        self._network: Batcher[Model, tuple[Tensor, int], Tensor] = Batcher(
+        self._network: Batcher[Model, Asked, Seen] = Batcher(
             _pass, self._worker, batch, wait_s, queue, lambda: self._decoding > 0, lambda size: metrics.batch("forward", size)
         )
         self._paged: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
@@ -130,23 +148,21 @@ class Engine:
         stages.record("decode", seconds)
         return upload
 
-    async def classify(self, model: Model, photograph: Photograph, views: int, stages: Stages) -> Tensor:
-        """Softmax over the classes for each of 1 or 10 views, in the order of preprocess.ten_views: float32 (V, K)."""
-        done = await self._network(model, (photograph.pixels_CHW, views), views)
-        return _recorded(done, "forward", stages)
+    async def classify(self, model: Model, photograph: Photograph, views: int, top: int, stages: Stages) -> list[Best]:
+        """The `top` most probable classes by the mean over 1 or 10 views; then by each view, in preprocess.ten_views' order."""
+        asked = Asked(photograph.pixels_CHW, views, min(top, len(model.classes)))
+        return _recorded(await self._network(model, asked, views), "forward", stages).best
 
     async def feature(self, model: Model, photograph: Photograph, stages: Stages) -> Vectors:
         """FC7 of the centre view: float32 (D,)."""
-        done = await self._network(model, (photograph.pixels_CHW, 0))
-        feature: Vectors = _recorded(done, "forward", stages)[0].numpy()
-        return feature
+        return _recorded(await self._network(model, Asked(photograph.pixels_CHW)), "forward", stages).feature_D
 
     def keep(self, model: Model, name: str, feature_D: Vectors) -> None:
         """Keeps the feature of an uploaded photograph that has further pages, as one of the last few.
 
         Computed again its last bits may be others, and with them the order of items that differ by no more.
         """
-        self._paged[model.fingerprint, name] = feature_D
+        self._paged[model.fingerprint, name] = feature_D.copy()  # not the whole batch with it
         if len(self._paged) > _PAGED:
             self._paged.popitem(last=False)
 
@@ -241,9 +257,25 @@ def _recorded(done: Done[T], stage: Literal["forward", "search"], stages: Stages
     return done.result
 
 
-def _pass(model: Model, asked: list[tuple[Tensor, int]]) -> list[Tensor]:
-    """One pass of the network for photographs of which FC7 (0 views) or the classes of 1 or 10 views are asked."""
-    return model.answers([pixels_CHW for pixels_CHW, _ in asked], [views for _, views in asked])
+def _pass(model: Model, asked: list[Asked]) -> list[Seen]:
+    """One pass of the network for several photographs; what is made of it is made here, off the event loop."""
+    features_VD, chances_VK = model.answers([one.pixels_CHW for one in asked], [one.views for one in asked])
+    of_views = _best(chances_VK, max(one.top for one in asked))
+    seen, start = [], 0
+    for one in asked:
+        end = start + one.views
+        best = [row[: one.top] for row in of_views[start:end]]
+        mean = best if one.views == 1 else _best(chances_VK[start:end].mean(0, keepdim=True), one.top)
+        seen.append(Seen(features_VD[start].numpy(), mean + best))
+        start = end
+    return seen
+
+
+def _best(chances_VK: Tensor, top: int) -> list[Best]:
+    if not top:
+        return [[] for _ in chances_VK]
+    values, classes = chances_VK.topk(top)
+    return [list(zip(*row, strict=True)) for row in zip(classes.tolist(), values.tolist(), strict=True)]
 
 
 def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:

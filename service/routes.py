@@ -5,12 +5,11 @@ import time
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from torch import Tensor
 
 from service import __version__, inputs, schemas
 from service.access import needs_key
 from service.common import REVALIDATE, as_json, engine_of, metrics_of, pictures, problems, settings_of
-from service.engine import Engine
+from service.engine import Best, Engine
 from service.errors import problem
 from service.inputs import Sent
 from service.metrics import CONTENT_TYPE
@@ -47,13 +46,12 @@ async def classify(
         if sent.data is None:
             raise BadValue("image", sent.name, "a photograph; ids and vectors are for /neighbors")
         upload = await engine.decode(sent.data, stages)
-        chances_VK = await engine.classify(model, upload.photograph, number, stages)
+        mean, *of_views = await engine.classify(model, upload.photograph, number, top, stages)
         each_view = [
-            schemas.ViewClasses(corner=_CORNERS[v // 2], mirrored=v % 2 == 1, classes=_best(model, chances_K, top))
-            for v, chances_K in enumerate(chances_VK)
+            schemas.ViewClasses(corner=_CORNERS[v // 2], mirrored=v % 2 == 1, classes=_named(model, best))
+            for v, best in enumerate(of_views if per_view else [])
         ]
-        mean = _best(model, chances_VK.mean(0), top)
-        return schemas.ClassifiedImage(name=sent.name, classes=mean, views=each_view if per_view else None)
+        return schemas.ClassifiedImage(name=sent.name, classes=_named(model, mean), views=each_view or None)
 
     sent = await inputs.read(request)
     if not sent:
@@ -71,12 +69,8 @@ async def classify(
     return response
 
 
-def _best(model: Model, chances_K: Tensor, top: int) -> list[schemas.ClassProbability]:
-    values, positions = chances_K.topk(min(top, len(model.classes)))
-    return [
-        schemas.ClassProbability(label=model.classes[i], probability=p)
-        for i, p in zip(positions.tolist(), values.tolist(), strict=True)
-    ]
+def _named(model: Model, best: Best) -> list[schemas.ClassProbability]:
+    return [schemas.ClassProbability(label=model.classes[number], probability=chance) for number, chance in best]
 
 
 @router.get("/filters", responses=problems(503), tags=["first layer"])

@@ -71,23 +71,23 @@ class Model:
         return torch.stack(every).mean(0)
 
     @torch.inference_mode()
-    def answers(self, photographs: Sequence[Tensor], views: Sequence[int]) -> list[Tensor]:
-        """What is asked of each uint8 (3, 256, 256) photograph, in one pass over the views of all of them.
+    def answers(self, photographs: Sequence[Tensor], views: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """FC7 (V, 4096) and the softmax over the classes (V, K) of every view of every photograph, in one pass.
 
-        `views` says what: 0 is FC7 of the centre view, (1, 4096); 1 or 10 the softmax over the classes of each view, (V, K).
+        Photographs are uint8 (3, 256, 256), each with 1 view, the centre, or 10.
         """
         size = self.net.config.input_size
-        rows: list[Tensor] = []
-        for pixels_CHW, number in zip(photographs, views, strict=True):
-            pixels_1CHW = pixels_CHW[None]
-            rows += (
-                ten_views(pixels_1CHW, self.mean_CHW, size) if number == 10 else [centre_view(pixels_1CHW, self.mean_CHW, size)]
-            )
-        h_VD = self.net.features(torch.cat(rows).contiguous(memory_format=torch.channels_last))
-        chances_VK = self.net.fc8(h_VD).float().softmax(1)
-        sizes = [max(1, number) for number in views]
-        both = zip(h_VD.float().split(sizes), chances_VK.split(sizes), views, strict=True)
-        return [chances if number else feature for feature, chances, number in both]
+        if max(views) == 1:
+            x_VCHW = centre_view(torch.stack(list(photographs)), self.mean_CHW, size)
+        else:
+            rows: list[Tensor] = []
+            for pixels_CHW, number in zip(photographs, views, strict=True):
+                pixels_1CHW = pixels_CHW[None]
+                crops = ten_views(pixels_1CHW, self.mean_CHW, size)
+                rows += crops if number == 10 else [centre_view(pixels_1CHW, self.mean_CHW, size)]
+            x_VCHW = torch.cat(rows)
+        h_VD = self.net.features(x_VCHW.contiguous(memory_format=torch.channels_last))
+        return h_VD.float(), self.net.fc8(h_VD).float().softmax(1)
 
     def _centre(self, pixels_BCHW: Tensor) -> Tensor:
         x_BCHW = centre_view(pixels_BCHW, self.mean_CHW, self.net.config.input_size)

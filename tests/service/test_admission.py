@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from torch import Tensor
 
 from service import engine
 from service.app import create_app
@@ -41,8 +40,8 @@ class Network:
         self.poison: bytes | None = None
         self._honest = engine._pass
 
-    def __call__(self, model: Model, asked: list[tuple[Tensor, int]]) -> list[Tensor]:
-        self.batches.append([bytes(pixels.numpy().tobytes()) for pixels, _ in asked])
+    def __call__(self, model: Model, asked: list[engine.Asked]) -> list[engine.Seen]:
+        self.batches.append([bytes(one.pixels_CHW.numpy().tobytes()) for one in asked])
         self.began.set()
         assert self.release.wait(60)
         if self.poison in self.batches[-1]:
@@ -79,7 +78,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
     network = Network()
     queued = Engine.classify
 
-    async def noted(self: Engine, *arguments: Any) -> Tensor:
+    async def noted(self: Engine, *arguments: Any) -> list[engine.Best]:
         network.arrived.release()  # and is in the queue before the event loop does anything else
         return await queued(self, *arguments)
 

@@ -6,6 +6,7 @@ import shutil
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -503,9 +504,10 @@ def copies(model: Path, index: Path, tmp_path_factory: pytest.TempPathFactory) -
     """
     rng, honest = np.random.default_rng(5), engine._pass
 
-    def perturbed(model: Model, asked: list[tuple[Tensor, int]]) -> list[Tensor]:
-        answers = honest(model, asked)
-        return [answer * torch.from_numpy(rng.uniform(1 - 3e-7, 1 + 3e-7, answer.shape).astype(np.float32)) for answer in answers]
+    def perturbed(model: Model, asked: list[engine.Asked]) -> list[engine.Seen]:
+        seen = honest(model, asked)
+        factors = [rng.uniform(1 - 3e-7, 1 + 3e-7, one.feature_D.shape).astype(np.float32) for one in seen]
+        return [replace(one, feature_D=one.feature_D * factor_D) for one, factor_D in zip(seen, factors, strict=True)]
 
     growing = shutil.copytree(index, tmp_path_factory.mktemp("copies") / "index", symlinks=True)
     settings = ServiceSettings(model=model, index=growing, api_key="k", max_wait_ms=1)
@@ -566,7 +568,7 @@ def test_no_copy_of_the_upload_is_lost_between_pages_where_last_bits_differ(
     """Copies that were added in batches of other sizes are at distances from the upload that are nothing but rounding."""
     honest, passes = engine._pass, 0
 
-    def in_company(model: Model, asked: list[tuple[Tensor, int]]) -> list[Tensor]:
+    def in_company(model: Model, asked: list[engine.Asked]) -> list[engine.Seen]:
         nonlocal passes
         passes += 1
         return honest(model, asked + [asked[0]] * (0 if passes % 2 else 2))[: len(asked)]

@@ -91,8 +91,11 @@ def test_a_pretrained_model_is_indexed_and_answers(saved: Path, tmp_path: Path, 
         subject = Subject(vector_D=await engine.feature(engine.model, photo, stages))
         page = await engine.search(engine.pair.store, subject, Query(k=2), stages)
         assert page.neighbours[0][0].path == "train/red/000.jpg"
-        chances_1K = await engine.classify(engine.model, photo, 1, stages)
-        torch.testing.assert_close(chances_1K, model.probabilities(photo.pixels_CHW[None]))
+        mean, centre = await engine.classify(engine.model, photo, 1, 5, stages)
+        assert mean == centre
+        chances_K = model.probabilities(photo.pixels_CHW[None])[0]
+        assert [number for number, _ in mean] == chances_K.argsort(descending=True).tolist()
+        torch.testing.assert_close(torch.tensor([chance for _, chance in mean]), chances_K.sort(descending=True).values)
 
     asyncio.run(ask())
 
