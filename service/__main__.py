@@ -5,6 +5,7 @@ import gc
 import socket
 from contextlib import suppress
 from types import FrameType
+from typing import Final
 
 import uvicorn
 
@@ -14,6 +15,8 @@ from service.app import create_app
 from service.settings import ServiceSettings
 from training.errors import BadValue
 from training.program import keep_freed_memory, run_program
+
+KEEP_ALIVE_S: Final = 75  # longer than proxies keep idle connections, so that none sends into one that is being closed
 
 
 class _Server(uvicorn.Server):
@@ -68,7 +71,14 @@ def main(settings: ServiceSettings) -> None:
         port = listener.getsockname()[1]
         host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
         app = create_app(settings)
-        config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=1,
+        )
         with suppress(KeyboardInterrupt):
             _Server(config, f"http://{host}:{port}", app.state.gate, settings.stop_s).run(sockets=[listener])
 

@@ -80,6 +80,8 @@ class Connection:
         """Status and body of the answer. Raises OSError, EOFError (IncompleteReadError), TimeoutError or ValueError."""
         try:
             async with asyncio.timeout(self._timeout_s):
+                if self._streams and self._streams[0].at_eof():  # closed while it was idle
+                    self.close()
                 if self._streams is None:
                     self._streams = await asyncio.open_connection(*self._where, limit=LIMIT)
                 reader, writer = self._streams
