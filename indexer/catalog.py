@@ -41,7 +41,10 @@ class CatalogWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.Error as error:
+            raise NotReady(f"{path} cannot be written: {error}") from error
         # a file that is not finished is thrown away, and publishing it flushes it
         for statement in (
             "PRAGMA journal_mode=OFF",

@@ -51,6 +51,6 @@ def open_rows(path: Path, dtype: DTypeLike, width: int | None) -> NDArray[Any]:
     return rows
 
 
-def blocks(rows: int) -> Iterator[slice]:
-    """Slices that cover `rows`, a block each."""
-    return (slice(start, min(start + BLOCK, rows)) for start in range(0, rows, BLOCK))
+def blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
+    """Slices that cover `rows`, a block of `size` each."""
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))

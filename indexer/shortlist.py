@@ -27,6 +27,7 @@ COMPONENTS: Final = 192
 _SAMPLE: Final = 20_000
 _PAIRS: Final = 200  # rows whose neighbours tell the cosine
 _K: Final = 10
+_PROPOSED: Final = 2**20  # rows on the short-lists that are made at a time, each with its estimate in every thread
 _FEW: Final = 64  # rows that a pass over the basis is not worth several threads' waking for
 _RANGE: Final = 4.0  # standard deviations of the first component that a byte spans, each way
 _ARRAYS: Final = ("mean", "basis", "numbers")
@@ -84,7 +85,10 @@ class Principal:
         wanted = Wanted(min(r, len(rows_NP)), allowed_N, None, None)
         scale, weights_Q = 2 * self.step * self.step, 2 * self.cosine * lengths_Q2[:, 1].astype(np.float64)
         estimate = native.principal if native.library() else _by_estimate
-        return estimate(rows_NP, lengths_N2, components_QP.astype(np.int8), scale, weights_Q, wanted)
+        found = [np.empty((0, wanted.k), np.int64)]
+        for some in blocks(len(queries_QD), max(1, _PROPOSED // max(1, wanted.k))):
+            found.append(estimate(rows_NP, lengths_N2, components_QP[some].astype(np.int8), scale, weights_Q[some], wanted))
+        return np.concatenate(found)
 
     def save(self, path: Path) -> None:
         """Writes a safetensors file."""
@@ -154,6 +158,8 @@ def load_principal(path: Path, width: int) -> Principal:
             mean_D, basis_DP, numbers = (file.get_tensor(name) for name in _ARRAYS)
     except (SafetensorError, OSError) as error:
         raise Mismatch(f"{path} has no principal components, or damaged ones: {error}") from error
+    if {mean_D.dtype, basis_DP.dtype} != {np.dtype(np.float32)} or basis_DP.ndim != 2 or basis_DP.shape[1] % 64:
+        raise Mismatch(f"{path} has a basis of {basis_DP.shape} {basis_DP.dtype}, not of float32 in multiples of 64")
     if mean_D.shape != (width,) or basis_DP.shape[:1] != (width,) or numbers.shape != (2,):
         raise Mismatch(f"{path} is for vectors of {mean_D.shape[0]} components, the index has {width}")
     return Principal(mean_D, basis_DP, float(numbers[0]), float(numbers[1]))

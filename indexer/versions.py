@@ -66,11 +66,11 @@ def open_version(index: Path, known: Version | None = None, contents: bool = Tru
             segments.append(replace(known.segments[number], catalog=catalog))
         else:
             segments.append(open_segment(folder / str(number), *widths))
+        if len(segments[-1]) != rows:
+            raise Mismatch(f"segment {number} of {folder} holds {len(segments[-1])} items, {artifact.MANIFEST} says {rows}")
         if rows and segments[-1].ids_N[-1] >= manifest.next_id:
             beyond = f"the id {segments[-1].ids_N[-1]}, {artifact.MANIFEST} says that the next is {manifest.next_id}"
             raise Mismatch(f"segment {number} of {folder} has {beyond}")
-        if len(segments[-1]) != rows:
-            raise Mismatch(f"segment {number} of {folder} holds {len(segments[-1])} items, {artifact.MANIFEST} says {rows}")
     deleted = np.array(open_rows(folder / artifact.DELETED, np.int64, None))
     if sum(manifest.segments) - len(deleted) != manifest.kept:
         raise Mismatch(

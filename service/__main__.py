@@ -13,7 +13,7 @@ from service import logs
 from service.admission import Gate
 from service.app import create_app
 from service.settings import ServiceSettings
-from training.errors import BadValue
+from training.errors import BadValue, FC7Error
 from training.program import keep_freed_memory, run_program
 
 KEEP_ALIVE_S: Final = 75  # longer than proxies keep idle connections, so that none sends into one that is being closed
@@ -29,8 +29,10 @@ class _Server(uvicorn.Server):
         self._stopping: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if not self.started:
+            return
         # what is loaded stays; looking through all of it for garbage would hold up every request for a tenth of a second
         gc.collect()
         gc.freeze()
@@ -80,7 +82,10 @@ def main(settings: ServiceSettings) -> None:
             timeout_graceful_shutdown=1,
         )
         with suppress(KeyboardInterrupt):
-            _Server(config, f"http://{host}:{port}", app.state.gate, settings.stop_s).run(sockets=[listener])
+            server = _Server(config, f"http://{host}:{port}", app.state.gate, settings.stop_s)
+            server.run(sockets=[listener])
+            if not server.started:
+                raise FC7Error("the service did not start; its log says why")
 
 
 if __name__ == "__main__":

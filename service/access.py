@@ -23,6 +23,12 @@ _OPEN: Final = ("/healthz", "/readyz")
 _CHANGES: Final = {("POST", "/items"), ("POST", "/reload")}
 
 
+def is_change(scope: Scope) -> bool:
+    """Whether a request changes something, and so needs the key, and takes its time."""
+    method, path = scope["method"], scope["path"]
+    return (method, path) in _CHANGES or (method == "DELETE" and path.startswith("/items/"))
+
+
 def needs_key(_bearer: _Bearer, _header: _Header) -> None:
     """Says in the description that an operation needs the key; KeyHolders holds to it."""
 
@@ -39,7 +45,7 @@ class KeyHolders:
         """Passes on what may be asked."""
         if scope["type"] == "http":
             path = scope["path"]
-            changes = (scope["method"], path) in _CHANGES or (scope["method"] == "DELETE" and path.startswith("/items/"))
+            changes = is_change(scope)
             try:
                 if changes or (self._settings.api_key_for_reads and path not in _OPEN):
                     self._check(Headers(scope=scope), changes)

@@ -11,12 +11,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
+from service.access import is_change
 from service.metrics import Metrics
 from service.settings import ServiceSettings
 from training.errors import FC7Error, TryAgain
 
 _ALWAYS: Final = ("/healthz", "/readyz", "/metrics", "/info")
-_SLOW: Final = ("/items", "/reload")  # changes: half done they would be done all the same
 
 
 class Gate:
@@ -103,9 +103,9 @@ class Admission:
             await errors.answer_ours(error)(scope, receive, send)
 
     async def _within_deadline(self, scope: Scope, request: "_Request") -> None:
-        has_deadline = scope["method"] == "GET" or not scope["path"].startswith(_SLOW)
+        deadline_s = None if is_change(scope) else self._deadline_ms / 1e3  # half done a change would be done all the same
         try:
-            async with asyncio.timeout(self._deadline_ms / 1e3 if has_deadline else None) as request.deadline:
+            async with asyncio.timeout(deadline_s) as request.deadline:
                 await request.read()
                 with self._gate.inside():
                     await self._app(scope, request.receive, request.send)
@@ -121,7 +121,7 @@ class Admission:
             task.uncancel()
             if request.closed:
                 raise ClientDisconnect from None
-            raise TryAgain("stopping", "the service has stopped, and this was not done in time") from None
+            raise TryAgain("stopping", "the service has stopped before this was answered; a change may have been made") from None
         finally:
             request.stop_watching()
 

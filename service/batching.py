@@ -59,8 +59,9 @@ class Worker:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _main(self) -> None:
         try:
@@ -141,7 +142,7 @@ class Batcher(Generic[K, I, R]):
     def check(self) -> None:
         """Raises TryAgain where the queue is full."""
         with self._guard:
-            waiting = sum(entry.size for entry in self._waiting)
+            waiting = len(self._waiting)
         if waiting >= self._max_queue:
             raise TryAgain("queue_full", f"{waiting} are waiting already, and max_queue={self._max_queue}")
 
@@ -226,6 +227,10 @@ class Batcher(Generic[K, I, R]):
     def _finish(self, batch: list[_Waiting[K, I, R]], future: "Future[list[Done[R] | Exception]]") -> None:
         self._scheduled = False
         failed = future.exception()
+        if failed and not batch:  # the worker takes nothing any more
+            with self._guard:
+                batch = list(self._waiting)
+                self._waiting.clear()
         answers = [failed] * len(batch) if failed else future.result()
         for entry, answer in zip(batch, answers, strict=True):
             if entry.future.done():

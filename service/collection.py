@@ -112,6 +112,8 @@ class Collection:
         where there was none before either.
         """
         changed = await asyncio.get_running_loop().run_in_executor(self._thread, self._follow)
+        if self._refused and isinstance(self._state.store, FC7Error):
+            raise _told(self._refused, NotReady, str(self._refused)) from self._refused
         if self._refused:
             raise _told(self._refused, Refused, f"{self._refused}; what answered before goes on answering") from self._refused
         state = self._state
@@ -155,6 +157,14 @@ class Collection:
 
     def _follow(self) -> bool:
         """Goes over to what is on disk, or notes why not; whether anything is another."""
+        try:
+            return self._take_up()
+        except Exception:
+            self._seen = self._state.seen  # so that the next look tries again
+            _log.exception("what is on disk could not be taken up")
+            raise
+
+    def _take_up(self) -> bool:
         self._seen, old = self._look(), self._state
         known = None if isinstance(old.store, FC7Error) else old.store
         same_model = self._seen.model == old.seen.model and isinstance(old.model, Model)
@@ -162,19 +172,20 @@ class Collection:
             self._refused = None
             return False
         model = old.model if same_model else load(self._load_model)
-        able = old.model if isinstance(model, FC7Error) else model
+        able = old.model if isinstance(model, FC7Error) and isinstance(old.model, Model) else model
         store = load(lambda: self._open_store(able, known))
         self._refused = next((part for part in (model, store) if isinstance(part, FC7Error)), None)
         if isinstance(self._refused, TryAgain):
             self._seen = old.seen  # nothing is wrong with what is there: the next look tries again
         if self._refused and known:
-            self._swapped(False)
+            if not isinstance(self._refused, TryAgain):
+                self._swapped(False)
             _log.warning("version %s of the index goes on answering", known.version)
             return False
         if able is not old.model:
             self._retire(old)
         self._state = _State(able, store, self._seen)
-        self._swapped(True)
+        self._swapped(self._refused is None)
         return True
 
     def _load_model(self) -> Model:

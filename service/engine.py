@@ -305,6 +305,8 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
 
 def _found_again(store: Store, query_D: Vectors, mode: Mode, after: tuple[float, int]) -> tuple[float, int]:
     """The last hit of the page before by its distance from this query, whose last bits may be others than that page's."""
+    if mode in ("code", "ball") and not store.bits:
+        return after  # and the search says what is missing
     try:
         return store.key(query_D, after[1], mode), after[1]
     except NotFound:

@@ -11,6 +11,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.multipart import parse_options_header
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -24,6 +25,8 @@ _FORM: Final = "multipart/form-data"
 _JSON: Final = "application/json"
 _VALUES: Final = 5000  # an input may have: a vector's, and its fields
 _FIELDS: Final = 100
+_LARGE: Final = 2**18  # bytes of JSON that the event loop does not read itself
+_SHOWN: Final = 200  # characters of a wrong value
 _ERRORS_SHOWN: Final = 10
 
 
@@ -134,7 +137,9 @@ async def read(request: Request) -> list[Sent]:
             _refuse_text(field, form.texts[field])
         sent = [Sent(name, data) for name, data in form.images]
     elif kind == _JSON:
-        sent = _from_json(await request.body(), settings_of(request).max_images)
+        body, most = await request.body(), settings_of(request).max_images
+        large = len(body) > _LARGE
+        sent = await run_in_threadpool(_from_json, body, most) if large else _from_json(body, most)
     else:
         raise NotAnImage(f"the body is {kind}; send {_FORM} with fields named image, or {_JSON}")
     _check_number(request, len(sent))
@@ -232,7 +237,7 @@ def _input(input: Input, place: int) -> Sent:
     try:
         return Sent(name, base64.b64decode(input.image, validate=True))
     except (binascii.Error, ValueError):
-        return Sent(name, error=BadValue(f"inputs.{place}.image", input.image, "base64"))
+        return Sent(name, error=BadValue(f"inputs.{place}.image", input.image[:_SHOWN], "base64"))
 
 
 def _check_number(request: Request, number: int) -> None:

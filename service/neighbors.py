@@ -148,18 +148,20 @@ async def _subject(engine: Engine, pair: Pair, sent: Sent, stages: Stages, paged
         width = pair.store.width
         if len(sent.vector) != width:
             raise BadValue("vector", f"{len(sent.vector)} numbers", f"as long as FC7 of this index, {width} numbers")
-        for number in sent.vector:
-            if not abs(number) <= _LARGEST:
-                raise BadValue("vector", number, f"of numbers between -{_LARGEST:g} and {_LARGEST:g}")
-        vector_D = np.array(sent.vector, np.float32)
+        numbers_D = np.array(sent.vector)
+        for number in numbers_D[~(np.abs(numbers_D) <= _LARGEST)][:1].tolist():
+            raise BadValue("vector", number, f"of numbers between -{_LARGEST:g} and {_LARGEST:g}")
+        vector_D = numbers_D.astype(np.float32)
         return f"vector {hashlib.sha256(vector_D.tobytes()).hexdigest()}", Subject(vector_D=vector_D)
     assert sent.data is not None  # noqa: S101
-    name = f"image {hashlib.sha256(sent.data).hexdigest()}"
-    feature_D = engine.kept(pair.model, name) if paged else None
-    if feature_D is None:
-        upload = await engine.decode(sent.data, stages)
-        feature_D = await engine.feature(pair.model, upload.photograph, stages)
-    return name, Subject(vector_D=feature_D, inexact=True)
+    if paged:
+        name = f"image {hashlib.sha256(sent.data).hexdigest()}"
+        kept_D = engine.kept(pair.model, name)
+        if kept_D is not None:
+            return name, Subject(vector_D=kept_D, inexact=True)
+    upload = await engine.decode(sent.data, stages)
+    feature_D = await engine.feature(pair.model, upload.photograph, stages)
+    return f"image {upload.sha256}", Subject(vector_D=feature_D, inexact=True)
 
 
 @dataclass(frozen=True)

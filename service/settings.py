@@ -34,9 +34,9 @@ class ServiceSettings(FileSettings):
         32, ge=1, le=1024, description="views that go through the network at once, and queries in one search"
     )
     max_wait_ms: float = Field(50, ge=0, le=1000, description="longest wait of a photograph for others to share its batch, ms")
-    max_queue: int = Field(256, ge=1, description="views, and queries, that may wait; beyond that the answer is 503 at once")
+    max_queue: int = Field(256, ge=1, description="photographs, and queries, that may wait; to others the answer is 503 at once")
     max_concurrent_requests: int = Field(128, ge=1, description="requests being answered; beyond that the answer is 503 at once")
-    deadline_ms: float = Field(10_000, gt=0, description="a request not answered in this time is answered 503, ms")
+    deadline_ms: float = Field(10_000, gt=0, description="what is not answered in this time is answered 503, ms; not changes")
     stop_s: float = Field(30, ge=0, description="on SIGTERM, how long requests that have begun may take to finish, s")
     max_neighbors: int = Field(1000, ge=1, description="largest k of one request; pages by cursor go on from there")
     search: Literal["auto", "exact", "code", "two-stage"] = Field(

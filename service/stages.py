@@ -1,10 +1,6 @@
 """How long a request's stages took: for the metrics, and for its own answer where it asked."""
 
-from typing import Literal
-
-from service.metrics import Metrics
-
-Stage = Literal["queue", "decode", "forward", "search", "answer"]
+from service.metrics import Metrics, Stage
 
 
 class Stages:

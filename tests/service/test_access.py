@@ -370,3 +370,11 @@ def test_refusals_are_counted(serve: Serve) -> None:
     for _ in range(3):
         client.delete("/items/0")
     assert 'fc7_rejects_total{reason="key"} 3.0' in client.get("/metrics").text
+
+
+def test_every_operation_that_is_described_with_the_key_needs_it_and_no_other(serve: Serve) -> None:
+    paths = serve(api_key=KEY).get("/openapi.json").json()["paths"]
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            scope = {"method": method.upper(), "path": path.replace("{id}", "1")}
+            assert access.is_change(scope) == ("security" in operation), f"{method} {path}"

@@ -156,6 +156,7 @@ def test_a_thread_that_is_killed_while_it_waits_is_replaced(worker: Worker) -> N
     assert thread.ident
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
     assert [worker.submit(partial(abs, i)).result(60) for i in range(3)] == [0, 1, 2]
+    thread.join(60)
     assert not thread.is_alive()
 
 
