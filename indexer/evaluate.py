@@ -17,8 +17,8 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from indexer import artifact, autoencoder, baselines, report, splits
 from indexer.autoencoder import BITS
-from indexer.opening import open_store
-from indexer.queries import Held, Labels, Opened, Queries, ask, hold
+from indexer.opening import Opened, open_store
+from indexer.queries import Held, Labels, Queries, ask, hold
 from indexer.report import Report
 from indexer.retrieval import LISTED, Latency, Task, Way, latency
 from indexer.segment import code_bytes

@@ -334,7 +334,7 @@ static int64_t scan_codes(const uint8_t *codes, int64_t start, int64_t end, int6
 }
 
 /* The first k of `count` codes for each of several queries: hits (queries, k), filled up with rows of -1.
-   Returns 0, or 1 where memory is short. */
+   Returns 0, or -1 where memory is short. */
 int fc7_hamming(const uint8_t *codes, int64_t count, int64_t width, const uint8_t *queries, int64_t number, const Wanted *wanted,
                 int64_t threads, Hit *out) {
     int parts = number == 1 ? threads : 1, failed = 0;
@@ -346,7 +346,7 @@ int fc7_hamming(const uint8_t *codes, int64_t count, int64_t width, const uint8_
         int64_t *histograms = malloc((size_t)(parts * (8 * width + 1)) * sizeof *histograms), *sizes = calloc((size_t)parts, 8);
         int64_t total = 0;
         if (!hits || !histograms || !sizes) {
-            failed = 1;
+            failed = -1;
         } else {
 #pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
             for (int t = 0; t < parts; t++)

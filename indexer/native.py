@@ -123,6 +123,6 @@ def _call(name: str, *arguments: NDArray[Any] | Wanted | float) -> int:
             assert argument.flags.c_contiguous  # noqa: S101
             passed.append(ctypes.c_void_p(argument.ctypes.data))
     result = int(getattr(library(), name)(*passed))
-    if result < 0 or (result and name != "fc7_exact"):
+    if result < 0:
         raise MemoryError(f"{name} found no memory for its scratch")
     return result

@@ -1,10 +1,20 @@
 """An index folder -> the store that its manifest names."""
 
 from pathlib import Path
+from typing import Protocol, Self
 
 from indexer import artifact
+from indexer.artifact import Described
 from indexer.index import Index, open_index
 from indexer.remote import MilvusIndex, open_remote
+from indexer.store import Store
+
+
+class Opened(Store, Described, Protocol):
+    """A store that was opened from an index folder."""
+
+    def renewed(self) -> Self:
+        """The folder's current version; what this one has of it is not read again."""
 
 
 def open_store(index: Path, contents: bool = True) -> Index | MilvusIndex:

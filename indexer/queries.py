@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.artifact import Described
 from indexer.catalog import Item
 from indexer.extract import raw_pixels
 from indexer.index import Index
-from indexer.store import Hits, Store, Vectors
+from indexer.opening import Opened
+from indexer.store import Hits, Vectors
 from training.checkpoint import Model
 from training.data import Example, ReadResult, read_photographs
 from training.errors import FC7Error, NotReady
@@ -26,10 +26,6 @@ from training.program import progress
 
 Labels = NDArray[np.str_]
 _BATCH: Final = 64
-
-
-class Opened(Store, Described, Protocol):
-    """A store that was opened from an index folder."""
 
 
 @dataclass(frozen=True)

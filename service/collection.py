@@ -9,12 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, Self, TypeVar
+from typing import Final, TypeVar
 
 from indexer import artifact
-from indexer.artifact import Described
-from indexer.opening import open_store
-from indexer.store import Store
+from indexer.opening import Opened, open_store
 from training import checkpoint
 from training.checkpoint import Model
 from training.errors import FC7Error, NotReady, TryAgain
@@ -23,13 +21,6 @@ from training.files import exclusively
 T = TypeVar("T")
 LOOK_S: Final = 1.0  # how often, at most, the folders are looked at
 _log = logging.getLogger("fc7.service")
-
-
-class Opened(Store, Described, Protocol):
-    """A store that was opened from an index folder."""
-
-    def renewed(self) -> Self:
-        """The folder's current version; what this one has of it is not read again."""
 
 
 class Refused(FC7Error):

@@ -22,9 +22,10 @@ from indexer import artifact
 from indexer.auto import choose
 from indexer.catalog import Item
 from indexer.extract import shard_of
+from indexer.opening import Opened
 from indexer.store import Mode, Query, Store, Vectors
 from service.batching import Batcher, Done, Worker
-from service.collection import Collection, Opened, Pair
+from service.collection import Collection, Pair
 from service.cursor import Cursor
 from service.metrics import Metrics
 from service.settings import ServiceSettings

@@ -10,16 +10,16 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from service.collection import Refused
-from service.metrics import Reason
+from service.metrics import Metrics, Reason
 from service.schemas import FieldError, Problem
 from training.errors import BadImage, BadValue, FC7Error, ImageTooLarge, Mismatch, NotAnImage, NotFound, NotReady, TryAgain
 from training.program import expected
 
 MEDIA_TYPE = "application/problem+json"
 LONGEST_VALUE = 100
-_log = logging.getLogger("fc7.service")
 LONGEST_DETAIL = 1000
 RETRY_AFTER_S = 1
+_log = logging.getLogger("fc7.service")
 _REASONS: dict[type[FC7Error], Reason] = {
     ImageTooLarge: "too_large",
     NotAnImage: "not_an_image",
@@ -61,8 +61,10 @@ def answer(content: Problem, headers: dict[str, str] | None = None) -> JSONRespo
     return JSONResponse(body, content.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def answer_ours(error: FC7Error) -> JSONResponse:
-    """An error of ours as an HTTP answer; with what can be done soon, when to try again."""
+def refused(error: FC7Error, metrics: Metrics) -> JSONResponse:
+    """An error of ours as an HTTP answer, counted where it is a rejection; with what can be done soon, when to try again."""
+    if counted := reason(error):
+        metrics.rejected(counted)
     return answer(problem(error), {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, TryAgain) else None)
 
 
@@ -82,9 +84,7 @@ def install(app: FastAPI) -> None:
 
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, FC7Error)  # noqa: S101
-    if counted := reason(error):
-        request.app.state.metrics.rejected(counted)
-    return answer_ours(error)
+    return refused(error, request.app.state.metrics)
 
 
 async def _on_no_memory(request: Request, error: Exception) -> JSONResponse:

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.common import LARGEST_ID, metrics_of, settings_of
-from service.errors import reason
+from service.errors import problem, reason
 from training.errors import BadValue, FC7Error, NotAnImage, NotReady, TryAgain
 
 T = TypeVar("T")
@@ -95,11 +95,15 @@ class _Parser(MultiPartParser):
             raise MultiPartException("no boundary at the end")
 
 
+def form(**texts: dict[str, Any]) -> dict[str, Any]:
+    """The description of a form of photographs, and of its texts."""
+    images = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "one photograph or several"}
+    return {_FORM: {"schema": {"type": "object", "properties": {"image": images, **texts}, "required": ["image"]}}}
+
+
 def described(photographs_only: bool) -> dict[str, Any]:
     """The description of a body that `read` takes."""
-    images = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "one photograph or several"}
-    form = {"schema": {"type": "object", "properties": {"image": images}, "required": ["image"]}}
-    content = {_FORM: form, _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
+    content = {**form(), _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
     return {"requestBody": {"required": photographs_only, "content": content}}
 
 
@@ -131,18 +135,17 @@ async def read(request: Request) -> list[Sent]:
     if kind is None:
         return []
     if kind == _FORM:
-        form = await read_form(request)
-        if form.texts:
-            field = next(iter(form.texts))
-            _refuse_text(field, form.texts[field])
-        sent = [Sent(name, data) for name, data in form.images]
+        sent_form = await read_form(request)
+        for field, value in sent_form.texts.items():
+            raise BadValue(field, value, "in the query string; a form holds files named image alone")
+        sent = [Sent(name, data) for name, data in sent_form.images]
     elif kind == _JSON:
         body, most = await request.body(), settings_of(request).max_images
         large = len(body) > _LARGE
         sent = await run_in_threadpool(_from_json, body, most) if large else _from_json(body, most)
+        _check_number(request, len(sent))
     else:
         raise NotAnImage(f"the body is {kind}; send {_FORM} with fields named image, or {_JSON}")
-    _check_number(request, len(sent))
     return sent
 
 
@@ -161,6 +164,8 @@ async def read_form(request: Request) -> Form:
     texts: dict[str, str] = {}
     try:
         for field, value in parsed.multi_items():
+            if isinstance(value, str) and field == "image":
+                raise BadValue("image", value, "an uploaded file")
             if isinstance(value, str):
                 texts[field] = value
             elif field != "image":
@@ -206,6 +211,14 @@ async def each(request: Request, sent: Sequence[Sent], work: Callable[[Sent], Aw
             tasks.pop().cancel()
 
 
+def results(kind: Callable[..., T], sent: Sequence[Sent], answers: Sequence[T | FC7Error]) -> list[T]:
+    """What `each` gave, as the results of an answer: an error is a result of this kind by its name."""
+    return [
+        kind(name=one.name, error=problem(answer)) if isinstance(answer, FC7Error) else answer
+        for one, answer in zip(sent, answers, strict=True)
+    ]
+
+
 def _kind(request: Request) -> str | None:
     """The media type of the body; None where there is none."""
     headers = request.headers
@@ -244,12 +257,6 @@ def _check_number(request: Request, number: int) -> None:
     most = settings_of(request).max_images
     if number > most:
         raise BadValue("image", f"{number} files", f"at most {most} files a request")
-
-
-def _refuse_text(field: str, value: str) -> None:
-    if field == "image":
-        raise BadValue("image", value, "an uploaded file")
-    raise BadValue(field, value, "in the query string; a form holds files named image alone")
 
 
 def _name(upload: UploadFile) -> str:

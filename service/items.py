@@ -14,14 +14,7 @@ from training.errors import BadValue, FC7Error, NotFound
 
 MEDIA_TYPES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")} | {"MPO": "image/jpeg"}
 LONGEST_LABEL = 200
-_FORM = {
-    "type": "object",
-    "required": ["image"],
-    "properties": {
-        "image": {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "one photograph or several"},
-        "label": {"type": "string", "maxLength": LONGEST_LABEL, "description": "what all of them are labelled with"},
-    },
-}
+_LABEL = {"type": "string", "maxLength": LONGEST_LABEL, "description": "what all of them are labelled with"}
 router = APIRouter()
 
 
@@ -83,7 +76,7 @@ def item_thumbnail(request: Request, item_id: ItemId) -> Response:
     "/items",
     dependencies=[Depends(needs_key)],
     responses=problems(401, 403, 413, 415, 422, 503),
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+    openapi_extra={"requestBody": {"required": True, "content": inputs.form(label=_LABEL)}},
     tags=["items"],
 )
 async def add_items(request: Request) -> schemas.AddAnswer:
@@ -113,8 +106,6 @@ async def add_items(request: Request) -> schemas.AddAnswer:
 
 def _label(form: Form) -> str:
     other = next((field for field in form.texts if field != "label"), None)
-    if other == "image":
-        raise BadValue("image", form.texts[other], "an uploaded file")
     if other:
         raise BadValue(other, form.texts[other], "left out; a form of photographs has the fields image and label")
     label = form.texts.get("label", "")

@@ -10,15 +10,15 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from indexer import store as search
+from indexer.opening import Opened
 from indexer.store import Mode
 from service import cursor, inputs, schemas
-from service.collection import Opened, Pair
+from service.collection import Pair
 from service.common import LARGEST_ID, ItemId, as_json, engine_of, links, metrics_of, problems, settings_of
 from service.engine import DUPLICATE_SHARE, Engine, Page, Subject
-from service.errors import problem
 from service.inputs import Sent
 from service.stages import Stages
-from training.errors import BadValue, FC7Error
+from training.errors import BadValue
 
 _LARGEST: Final = 1e6  # of a vector's components: beyond it squared distances overflow float32
 router = APIRouter()
@@ -101,10 +101,7 @@ async def neighbors(request: Request) -> Response:
 
     answers = await inputs.each(request, sent, of_one)
     began = time.perf_counter()
-    results = [
-        schemas.NeighborsOfOne(name=one.name, error=problem(answer)) if isinstance(answer, FC7Error) else answer
-        for one, answer in zip(sent, answers, strict=True)
-    ]
+    results = inputs.results(schemas.NeighborsOfOne, sent, answers)
     answer = schemas.NeighborsAnswer(
         model=pair.model.fingerprint,
         index_version=pair.store.version,

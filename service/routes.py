@@ -10,13 +10,12 @@ from service import __version__, inputs, schemas
 from service.access import needs_key
 from service.common import REVALIDATE, as_json, engine_of, metrics_of, pictures, problems, settings_of
 from service.engine import Best, Engine
-from service.errors import problem
 from service.inputs import Sent
 from service.metrics import CONTENT_TYPE
 from service.stages import Stages
 from training import filters
 from training.checkpoint import Model
-from training.errors import BadValue, FC7Error, NotReady
+from training.errors import BadValue, NotReady
 
 _CORNERS: Final = ("top left", "top right", "bottom left", "bottom right", "centre")  # in the order of preprocess.ten_views
 router = APIRouter()
@@ -58,10 +57,7 @@ async def classify(
         raise inputs.no_image()
     answers = await inputs.each(request, sent, of_one)
     began = time.perf_counter()
-    results = [
-        schemas.ClassifiedImage(name=one.name, error=problem(answer)) if isinstance(answer, FC7Error) else answer
-        for one, answer in zip(sent, answers, strict=True)
-    ]
+    results = inputs.results(schemas.ClassifiedImage, sent, answers)
     shown = schemas.Timings.model_validate(stages.ms()) if timings else None
     answer = schemas.ClassifyAnswer(model=model.fingerprint, views=10 if number == 10 else 1, results=results, timings_ms=shown)
     response = as_json(answer)

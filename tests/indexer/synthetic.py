@@ -1,12 +1,23 @@
-"""Made-up shards of features for tests: no photographs, no network."""
+"""Made-up shards of features for tests: no photographs, no network; and what is asked of hits and files."""
 
 import hashlib
 
 import numpy as np
 
+from indexer import artifact
 from indexer.extract import Shard
+from indexer.store import Hits
 
 WIDTH = 32
+SEGMENT = (
+    artifact.IDS,
+    artifact.VECTORS,
+    artifact.CODES,
+    artifact.COMPONENTS,
+    artifact.LENGTHS,
+    artifact.CATALOG,
+    artifact.THUMBNAILS,
+)
 LABELS = ("apple", "pear", 'it\'s "quoted" %_')
 
 
@@ -37,3 +48,10 @@ def shard(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> Shar
         )
     raw = np.random.default_rng(first).integers(0, 256, (len(features_ND), 3072), np.uint8) if pixels else None
     return Shard(features_ND, raw, items, b"".join(thumbnails), [])
+
+
+def check(hits: Hits, row: int, expected: list[tuple[int, float]]) -> None:
+    """Ids in order, and distances, are as expected."""
+    got = hits.of(row)
+    assert [item for item, _, _ in got] == [item for item, _ in expected]
+    np.testing.assert_allclose([distance for _, distance, _ in got], [distance for _, distance in expected], rtol=1e-6)

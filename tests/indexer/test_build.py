@@ -23,6 +23,7 @@ from indexer.build import BuildSettings, main
 from indexer.index import open_index
 from indexer.originals import read_original
 from tests.conftest import write_photographs
+from tests.indexer.synthetic import SEGMENT
 from training import checkpoint
 from training.errors import BadValue, Busy, FC7Error, Mismatch, NotFound, NotReady
 from training.files import exclusively
@@ -195,15 +196,6 @@ def copied(index: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(index, tmp_path / "copy", symlinks=True))
 
 
-SEGMENT = (
-    artifact.IDS,
-    artifact.VECTORS,
-    artifact.CODES,
-    artifact.COMPONENTS,
-    artifact.LENGTHS,
-    artifact.CATALOG,
-    artifact.THUMBNAILS,
-)
 FILES = [artifact.AUTOENCODER, artifact.PRINCIPAL, artifact.DELETED, *(f"0/{name}" for name in SEGMENT)]
 
 

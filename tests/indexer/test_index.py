@@ -10,9 +10,9 @@ import pytest
 from indexer import artifact, writing
 from indexer.assembling import Plan, assemble
 from indexer.index import Index, open_index
-from indexer.store import Hits, Query
+from indexer.store import Query
 from indexer.versions import open_version
-from tests.indexer.synthetic import LABELS, WIDTH, features, shard
+from tests.indexer.synthetic import LABELS, WIDTH, check, features, shard
 from training.errors import BadValue, Mismatch, NotFound
 
 FACTS = {"model": "m" * 64, "collection": "/c", "limits": {"max_image_bytes": 1, "max_image_pixels": 1}}
@@ -56,12 +56,6 @@ def oracle(store: Index, x_ND: np.ndarray, query_D: np.ndarray, ask: Query) -> l
             continue
         found.append((item, distance))
     return sorted(found, key=lambda hit: (hit[1], hit[0]))
-
-
-def check(hits: Hits, row: int, expected: list[tuple[int, float]]) -> None:
-    got = hits.of(row)
-    assert [item for item, _, _ in got] == [item for item, _ in expected]
-    np.testing.assert_allclose([distance for _, distance, _ in got], [distance for _, distance in expected], rtol=1e-6)
 
 
 ASKED = [

@@ -15,8 +15,8 @@ from indexer.assembling import Plan, assemble
 from indexer.autoencoder import Autoencoder
 from indexer.index import open_index
 from indexer.milvus import MilvusStore
-from indexer.store import Hits, Query, Store
-from tests.indexer.synthetic import LABELS, WIDTH, features, shard
+from indexer.store import Query, Store
+from tests.indexer.synthetic import LABELS, WIDTH, check, features, shard
 from training.errors import BadValue, NotFound
 from training.preprocess import ImageLimits
 
@@ -98,12 +98,6 @@ def grown(make: Make, trained: Autoencoder) -> Iterator[Grown]:
     store = store.remove(REMOVED)
     yield Grown(store, x_ND, trained)
     store.close()
-
-
-def check(hits: Hits, row: int, expected: list[tuple[int, float]]) -> None:
-    got = hits.of(row)
-    assert [item for item, _, _ in got] == [item for item, _ in expected]
-    np.testing.assert_allclose([distance for _, distance, _ in got], [distance for _, distance in expected], rtol=1e-6)
 
 
 ASKED = [

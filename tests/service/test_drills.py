@@ -23,6 +23,7 @@ from indexer.opening import open_store
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.conftest import COLOURS, SmallConfig, encoded, photograph, write_photographs
+from tests.indexer.synthetic import SEGMENT
 from tests.service.calls import PHOTO, assert_problem, send
 from training import checkpoint
 from training.alexnet import AlexNet
@@ -31,15 +32,6 @@ from training.files import exclusively
 from training.initial import initialise
 
 KEY = {"X-API-Key": "key"}
-SEGMENT = (
-    artifact.IDS,
-    artifact.VECTORS,
-    artifact.CODES,
-    artifact.COMPONENTS,
-    artifact.LENGTHS,
-    artifact.CATALOG,
-    artifact.THUMBNAILS,
-)
 FILES = [artifact.AUTOENCODER, artifact.PRINCIPAL, artifact.DELETED, artifact.REJECTS, *(f"0/{name}" for name in SEGMENT)]
 OTHER = encoded(photograph(4711, COLOURS["blue"]))
 
