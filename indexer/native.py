@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.native import compiled_beside
+from training.compiled import compiled_beside
 
 HIT: Final = np.dtype([("key", np.float64), ("row", np.int64)])
 _FIRST: Final = (-1.0, -1)

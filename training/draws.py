@@ -5,7 +5,6 @@ So a run goes on after an interruption as if there had been none, and draws the 
 Legend: B batch, N examples.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from training.alexnet import Masks
+from training.preprocess import Crops
 
 
 class Purpose(IntEnum):
@@ -22,22 +22,6 @@ class Purpose(IntEnum):
     CROPS = 1
     DROPOUT = 2
     COLOURS = 3
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Where the views of one batch are cut, whether they are mirrored, and how their colours are shifted."""
-
-    tops_B: list[int]
-    lefts_B: list[int]
-    mirrored_B: list[bool]
-    normals_B3: Tensor  # float32 (B, 3), standard normal: one for each direction of the colours
-
-    def only(self, chosen_B: Tensor) -> "Crops":
-        """Those of some images: bool (B,)."""
-        picked = [i for i, chosen in enumerate(chosen_B.tolist()) if chosen]
-        tops_B, lefts_B = [self.tops_B[i] for i in picked], [self.lefts_B[i] for i in picked]
-        return Crops(tops_B, lefts_B, [self.mirrored_B[i] for i in picked], self.normals_B3[chosen_B])
 
 
 def stream(seed: int, purpose: Purpose, epoch: int, step: int = 0) -> np.random.Generator:

@@ -4,15 +4,14 @@ Legend: B batch, C maps of all columns, H height, W width.
 """
 
 import ctypes
-from contextlib import suppress
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 from typing import Any, Final
 
 import torch  # before the library, which then shares PyTorch's OpenMP threads
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from training.compiled import compiled_beside
 
 LARGEST_WINDOW: Final = 16  # of max-pooling; a place within it is kept in a byte
 _DTYPES: Final = {torch.float32: 0, torch.bfloat16: 1}
@@ -31,16 +30,6 @@ class _Shape(ctypes.Structure):
 def library() -> ctypes.CDLL | None:
     """The compiled native.c beside this module; None where there is none that loads: PyTorch's operations then serve."""
     return compiled_beside(__file__)
-
-
-def compiled_beside(module: str) -> ctypes.CDLL | None:
-    """The library `_native` that an installation compiled beside a module's file; None where there is none that loads."""
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(module).with_name(f"_native{suffix}")
-        if path.is_file():
-            with suppress(OSError):
-                return ctypes.CDLL(str(path))
-    return None
 
 
 def serves(x_BCHW: Tensor, *, beta: float, pool_size: int) -> bool:

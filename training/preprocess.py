@@ -14,7 +14,6 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from training.draws import Crops
 from training.errors import BadImage, ImageTooLarge, NotAnImage
 
 # The limits below are ours and are checked from the header; Pillow's own would cut them short.
@@ -63,6 +62,22 @@ class Photograph:
     format: str  # "JPEG", "PNG", ...
     width: int  # as stored in the file, before rotation
     height: int
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Where the views of one batch are cut, whether they are mirrored, and how their colours are shifted."""
+
+    tops_B: list[int]
+    lefts_B: list[int]
+    mirrored_B: list[bool]
+    normals_B3: Tensor  # float32 (B, 3), standard normal: one for each direction of the colours
+
+    def only(self, chosen_B: Tensor) -> "Crops":
+        """Those of some images: bool (B,)."""
+        picked = [i for i, chosen in enumerate(chosen_B.tolist()) if chosen]
+        tops_B, lefts_B = [self.tops_B[i] for i in picked], [self.lefts_B[i] for i in picked]
+        return Crops(tops_B, lefts_B, [self.mirrored_B[i] for i in picked], self.normals_B3[chosen_B])
 
 
 def decode(data: bytes, limits: ImageLimits) -> Photograph:
