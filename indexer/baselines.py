@@ -9,11 +9,10 @@ from typing import Final, Protocol
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-Vectors = NDArray[np.float32]
-Codes = NDArray[np.uint8]
+from indexer.arrays import Codes, Vectors
+
 _ROWS: Final = 20_000  # fitted to at most, as the autoencoder is
 _BLOCK: Final = 4096
 

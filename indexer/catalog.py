@@ -4,29 +4,12 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from indexer.store import Item
 from training.errors import NotReady
-
-
-@dataclass(frozen=True)
-class Item:
-    """One indexed photograph."""
-
-    id: int  # never given to another, even after the item was removed
-    root: str  # the folder that its path is below
-    path: str  # with forward slashes
-    label: str  # the folder it lay in; "" for none
-    size: int  # bytes
-    width: int  # pixels, as stored
-    height: int
-    format: str  # "JPEG", "PNG", ...
-    sha256: str  # of the file
-    thumbnail_start: int  # byte offset in the thumbnail file
-    thumbnail_size: int  # bytes
-
 
 _AMONG = "{} IN (SELECT value FROM json_each(?))"
 _NAMES = [field.name for field in fields(Item)]

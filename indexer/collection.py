@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.catalog import Item
 from indexer.place import Connection
+from indexer.store import Item
 from training.errors import FC7Error, Mismatch, NotReady
 
 LIMIT: Final = 16384  # Milvus's own: hits of one search, rows of one answer

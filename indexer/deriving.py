@@ -9,11 +9,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import artifact, faisslist, scan, shortlist
+from indexer import artifact, faisslist, principal, scan
+from indexer.arrays import blocks
 from indexer.artifact import ShortlistRecord
 from indexer.faisslist import ByFaiss
+from indexer.principal import Principal
+from indexer.rows import RowWriter
 from indexer.segment import Segment
-from indexer.shortlist import ByCodes, ByPrincipal, Principal, Shortlist
+from indexer.shortlist import ByCodes, ByPrincipal, Shortlist
 from indexer.versions import Version
 from training.errors import BadSettings
 
@@ -42,9 +45,9 @@ def derive(partial: Path, kind: str, bits: int, seed: int) -> tuple[ShortlistRec
     vectors_ND = np.load(folder / artifact.VECTORS, mmap_mode="r")
     codes_NW = np.load(folder / artifact.CODES, mmap_mode="r") if bits else None
     if kind == PRINCIPAL:
-        principal = shortlist.train_principal(vectors_ND, seed)
-        principal.save(partial / artifact.PRINCIPAL)
-        encode_principal(folder, principal)
+        learned = principal.train(vectors_ND, seed)
+        learned.save(partial / artifact.PRINCIPAL)
+        encode_principal(folder, learned)
     elif kind != CODES:
         rows = codes_NW if faisslist.is_binary(kind) and codes_NW is not None else vectors_ND
         faisslist.build(kind, rows, partial / artifact.FAISS, bits, seed)
@@ -65,9 +68,17 @@ def derive(partial: Path, kind: str, bits: int, seed: int) -> tuple[ShortlistRec
     return ShortlistRecord(kind=kind, length=length, recall_at_10=recalls[length]), measured
 
 
-def encode_principal(folder: Path, principal: Principal) -> None:
+def encode_principal(folder: Path, learned: Principal) -> None:
     """Writes the principal components of a segment's vectors."""
-    shortlist.write_principal(folder, principal, artifact.VECTORS, (artifact.COMPONENTS, artifact.LENGTHS))
+    rows_ND = np.load(folder / artifact.VECTORS, mmap_mode="r")
+    components = RowWriter(folder / artifact.COMPONENTS, np.uint8, learned.basis_DP.shape[1])
+    lengths = RowWriter(folder / artifact.LENGTHS, np.float32, 2)
+    for block in blocks(len(rows_ND)):
+        components_NP, lengths_N2 = learned.encode(rows_ND[block])
+        components.write(components_NP)
+        lengths.write(lengths_N2)
+    components.close()
+    lengths.close()
 
 
 def open_shortlists(version: Version) -> list[Shortlist | None]:
@@ -95,7 +106,7 @@ def _first(kind: str, partial: Path, codes_NW: NDArray[np.uint8] | None, vectors
     folder = partial / "0"
     if kind == PRINCIPAL:
         arrays = (np.load(folder / name, mmap_mode="r") for name in (artifact.COMPONENTS, artifact.LENGTHS))
-        return ByPrincipal(shortlist.load_principal(partial / artifact.PRINCIPAL, vectors_ND.shape[1]), *arrays)
+        return ByPrincipal(principal.load(partial / artifact.PRINCIPAL, vectors_ND.shape[1]), *arrays)
     if kind == CODES:
         assert codes_NW is not None  # noqa: S101  checked before anything was built
         return ByCodes(codes_NW)

@@ -16,13 +16,14 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from indexer import artifact, autoencoder, baselines, report, splits
+from indexer.arrays import Vectors
 from indexer.autoencoder import BITS
 from indexer.opening import Opened, open_store
 from indexer.queries import Held, Labels, Queries, ask, hold
 from indexer.report import Report
 from indexer.retrieval import LISTED, Latency, Task, Way, latency
 from indexer.segment import code_bytes
-from indexer.store import Mode, Query, Vectors
+from indexer.store import Mode, Query
 from training import checkpoint
 from training.checkpoint import Model
 from training.data import Examples, Part, list_examples

@@ -10,8 +10,7 @@ from typing import Any, Final
 import faiss
 import numpy as np
 
-from indexer.rows import blocks
-from indexer.shortlist import Codes, Mask, Rows, Vectors
+from indexer.arrays import Codes, Mask, Rows, Vectors, blocks
 from training.errors import BadSettings, BadValue, FC7Error, Mismatch
 from training.program import progress
 

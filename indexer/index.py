@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import writing
+from indexer.arrays import Vectors
 from indexer.artifact import Manifest
-from indexer.catalog import Item
 from indexer.deriving import open_shortlists
 from indexer.extract import Shard
 from indexer.originals import read_original
 from indexer.ranking import key_of
 from indexer.search import Searcher
-from indexer.store import Hits, Mode, Query, Vectors
+from indexer.store import Hits, Item, Mode, Query
 from indexer.versions import Version, open_version
 from training.errors import NotFound
 from training.preprocess import ImageLimits

@@ -15,8 +15,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from indexer.arrays import Floats, Rows
+
 Order = Literal["expected", "best", "worst"]
 ORDERS: Final[tuple[Order, ...]] = ("expected", "best", "worst")
 BLOCK: Final = 256  # queries whose distances to the whole database are held at once
@@ -26,13 +26,13 @@ BLOCK: Final = 256  # queries whose distances to the whole database are held at 
 class Rankings:
     """The rankings of Q queries, as their ties. Ties without relevant items may be left out, and any tie may be empty."""
 
-    before_QT: Ints  # items ranked before the tie
-    size_QT: Ints
-    relevant_QT: Ints  # of its items
+    before_QT: Rows  # items ranked before the tie
+    size_QT: Rows
+    relevant_QT: Rows  # of its items
 
-    def relevant(self) -> Ints:
+    def relevant(self) -> Rows:
         """Relevant items of each query, int64 (Q,)."""
-        count_Q: Ints = self.relevant_QT.sum(1)
+        count_Q: Rows = self.relevant_QT.sum(1)
         return count_Q
 
     def has_ties(self) -> bool:
@@ -45,18 +45,18 @@ class Database:
     """What codes are ranked against: a code and a label for each item. Items lie in order of label."""
 
     words_VN: NDArray[np.uint64]  # codes, 8 bytes of each after the other
-    labels_N: Ints
-    order_N: Ints  # where each item was
+    labels_N: Rows
+    order_N: Rows  # where each item was
 
     @classmethod
-    def of(cls, codes_NW: NDArray[np.uint8], labels_N: Ints) -> "Database":
+    def of(cls, codes_NW: NDArray[np.uint8], labels_N: Rows) -> "Database":
         """Of uint8 (N, W) codes and int64 (N,) labels."""
         order_N = np.argsort(labels_N, kind="stable")
         return cls(np.ascontiguousarray(_words(codes_NW)[order_N].T), labels_N[order_N], order_N)
 
 
 def rank_codes(
-    database: Database, queries_QW: NDArray[np.uint8], labels_Q: Ints, wanted: Sequence[Ints]
+    database: Database, queries_QW: NDArray[np.uint8], labels_Q: Rows, wanted: Sequence[Rows]
 ) -> tuple[Rankings, list[Rankings]]:
     """Rankings by Hamming distance: relevant are the items with the query's label, and then the rows of each of `wanted` (Q, K).
 
@@ -77,8 +77,8 @@ def rank_codes(
 
 
 def rank_vectors(
-    vectors_ND: NDArray[np.float32], labels_N: Ints, queries_QD: NDArray[np.float32], labels_Q: Ints, k: int
-) -> Iterator[tuple[Rankings, Ints]]:
+    vectors_ND: NDArray[np.float32], labels_N: Rows, queries_QD: NDArray[np.float32], labels_Q: Rows, k: int
+) -> Iterator[tuple[Rankings, Rows]]:
     """Exact rankings by Euclidean distance in float32, some queries at a time, and the k nearest rows, ties by row: int64 (q, K).
 
     `vectors_ND` may be a memory map: it is not copied.
@@ -123,7 +123,7 @@ def average_precision(rankings: Rankings, depth: int, order: Order = "expected")
     places = np.clip(depth - before, 0, size)
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, last + 1))])
 
-    def reciprocals(skipped: Ints, count: Ints) -> Floats:
+    def reciprocals(skipped: Rows, count: Rows) -> Floats:
         sums: Floats = harmonic[skipped + count] - harmonic[skipped]
         return sums
 
@@ -177,7 +177,7 @@ def _squared_lengths(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([np.einsum("nd,nd->n", block, block) for block in blocks]).astype(np.float32)
 
 
-def _nearest(distances_N: NDArray[np.float32], k: int) -> Ints:
+def _nearest(distances_N: NDArray[np.float32], k: int) -> Rows:
     k = min(k, len(distances_N))
     candidates = np.flatnonzero(distances_N <= np.partition(distances_N, k - 1)[k - 1])
     return candidates[np.argsort(distances_N[candidates], kind="stable")[:k]]

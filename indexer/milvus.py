@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import collection, place, scan
+from indexer.arrays import Codes, Ids, Keys, Vectors
 from indexer.autoencoder import Autoencoder
-from indexer.catalog import Item
 from indexer.collection import ITEM, Collection, State
 from indexer.extract import Shard
 from indexer.originals import read_original
 from indexer.place import Place
-from indexer.ranking import Ids, Keys, cut, euclidean, hamming, key_of, most_squared, stack
+from indexer.ranking import cut, euclidean, hamming, key_of, most_squared, stack
 from indexer.segment import code_bytes
-from indexer.store import Hits, Mode, Query, Vectors
+from indexer.store import Hits, Item, Mode, Query
 from training.errors import BadValue, Mismatch, NotFound
 from training.preprocess import ImageLimits
 
@@ -35,7 +35,6 @@ _SPARE: Final = 16  # hits asked for beyond k, so that one search mostly shows w
 _GROWTH: Final = 4
 _SHORTLIST: Final = 200  # for 10 neighbours, where nobody has measured
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-Codes = NDArray[np.uint8]
 
 
 class MilvusStore:

@@ -1,8 +1,10 @@
 """The files that the items of an index were made from."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from indexer.catalog import Item
+from indexer import artifact
+from indexer.store import Item
 from training import shards
 from training.data import read_bytes
 from training.errors import FC7Error
@@ -25,3 +27,11 @@ def read_original(item: Item, limits: ImageLimits) -> Path | bytes | None:
         return read_bytes(root, item.path, limits)
     except (OSError, FC7Error):
         return None
+
+
+def forget_uploads(index: Path, items: Iterable[Item]) -> None:
+    """Deletes the files of items that came over HTTP."""
+    uploads = (index / artifact.UPLOADS).resolve()
+    for item in items:
+        if Path(item.root) == uploads:
+            (uploads / item.path).unlink(missing_ok=True)

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.catalog import Item
+from indexer.arrays import Vectors
 from indexer.extract import raw_pixels
 from indexer.index import Index
 from indexer.opening import Opened
-from indexer.store import Hits, Vectors
+from indexer.store import Hits, Item
 from training.checkpoint import Model
 from training.data import Example, ReadResult, read_photographs
 from training.errors import FC7Error, NotReady

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import scan
+from indexer.arrays import Ids, Keys, Vectors
 from indexer.autoencoder import Autoencoder
-from indexer.store import Hits, Mode, Query, Store, Vectors
+from indexer.store import Hits, Mode, Query, Store
 
-Keys = NDArray[np.float64]  # what hits are ordered by: squared Euclidean or Hamming distances
-Ids = NDArray[np.int64]
 _NO_KEYS: Final[Keys] = np.empty(0)
 _NO_IDS: Final[Ids] = np.empty(0, np.int64)
 

@@ -15,8 +15,8 @@ from indexer.artifact import Manifest, MilvusRecord
 from indexer.collection import Collection, State
 from indexer.extract import Shard
 from indexer.milvus import MilvusStore
+from indexer.originals import forget_uploads
 from indexer.segment import Segment, open_segment
-from indexer.writing import forget_uploads
 from training.errors import Mismatch
 from training.preprocess import ImageLimits
 from training.program import progress

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from indexer import metrics
-from indexer.metrics import ORDERS, Database, Floats, Ints, Order, Rankings
+from indexer.arrays import Floats, Rows
+from indexer.metrics import ORDERS, Database, Order, Rankings
 from training.program import progress
 
 PRECISIONS: Final = (1, 10, 100, 1000)  # precision@N
@@ -66,10 +67,10 @@ class Latency(BaseModel):
 class Task:
     """Who asks, and what there is to be found: labels as numbers."""
 
-    labels_N: Ints
-    labels_Q: Ints
+    labels_N: Rows
+    labels_Q: Rows
 
-    def vectors(self, name: str, vectors_ND: NDArray[np.float32], queries_QD: NDArray[np.float32], size: int) -> tuple[Way, Ints]:
+    def vectors(self, name: str, vectors_ND: NDArray[np.float32], queries_QD: NDArray[np.float32], size: int) -> tuple[Way, Rows]:
         """Ranks by exact Euclidean distance; also gives the rows of the 100 nearest, int64 (Q, K). `size` is bytes an item."""
         tallies, nearest = [], []
         ranked = metrics.rank_vectors(vectors_ND, self.labels_N, queries_QD, self.labels_Q, LISTED)
@@ -79,13 +80,13 @@ class Task:
         joined = {key: np.concatenate([tally[key] for tally in tallies]) for key in tallies[0]}
         return _way(joined, name=name, bytes_per_item=size), np.concatenate(nearest)
 
-    def codes(self, name: str, bits: int, codes_NW: NDArray[np.uint8], queries_QW: NDArray[np.uint8], nearest_QK: Ints) -> Way:
+    def codes(self, name: str, bits: int, codes_NW: NDArray[np.uint8], queries_QW: NDArray[np.uint8], nearest_QK: Rows) -> Way:
         """Ranks by Hamming distance, against the rows of the exact nearest neighbours."""
         wanted = [nearest_QK[:, :k] for k in NEIGHBOURS]
         rankings, true = metrics.rank_codes(Database.of(codes_NW, self.labels_N), queries_QW, self.labels_Q, wanted)
         return _way(self._tally(rankings) | _recalls(true, nearest_QK), name=name, bits=bits, bytes_per_item=codes_NW.shape[1])
 
-    def lists(self, name: str, bits: int, rows_QK: Ints, nearest_QK: Ints, size: int) -> Way:
+    def lists(self, name: str, bits: int, rows_QK: Rows, nearest_QK: Rows, size: int) -> Way:
         """Measures lists of the 100 first rows, -1 where there is none. `size` is bytes an item."""
         there_QK = rows_QK >= 0
         relevant = metrics.rank_lists((self.labels_N[rows_QK] == self.labels_Q[:, None]) & there_QK)
@@ -134,7 +135,7 @@ def _seconds(search: Callable[[NDArray[np.float32], int], object], queries_QD: N
     return time.perf_counter() - started
 
 
-def _recalls(true: Sequence[Rankings], nearest_QK: Ints) -> Tally:
+def _recalls(true: Sequence[Rankings], nearest_QK: Rows) -> Tally:
     known = nearest_QK.shape[1]
     tally = {
         ("recall", k): _over_orders(metrics.found, ranked, k) / k

@@ -1,6 +1,5 @@
 """Arrays of rows on disk, as NumPy's own .npy files: written a block at a time, opened as memory maps."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +10,6 @@ from numpy.typing import DTypeLike, NDArray
 from training.errors import Mismatch
 
 _HEADER: Final = 128  # bytes; room for any shape
-BLOCK: Final = 4096  # rows looked at together, so that memory does not grow with a file
 
 
 class RowWriter:
@@ -49,8 +47,3 @@ def open_rows(path: Path, dtype: DTypeLike, width: int | None) -> NDArray[Any]:
     if rows.dtype != np.dtype(dtype) or rows.shape[1:] != (() if width is None else (width,)):
         raise Mismatch(f"{path} holds {rows.dtype} rows of shape {rows.shape[1:]}, expected {np.dtype(dtype)} of width {width}")
     return rows
-
-
-def blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
-    """Slices that cover `rows`, a block of `size` each."""
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))

@@ -15,12 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import native
+from indexer.arrays import Codes, Mask, Rows, Vectors
 from indexer.native import HIT, Wanted
 
-Vectors = NDArray[np.float32]
-Codes = NDArray[np.uint8]
-Mask = NDArray[np.uint8]
-Rows = NDArray[np.int64]
 After = tuple[float, int]
 
 # From so many queries on a matrix product, refined, is faster than a scan for each.

@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import scan
-from indexer.ranking import Ids, Keys, cut, euclidean, hamming, most_squared, stack
+from indexer.arrays import Codes, Ids, Keys, Mask, Vectors
+from indexer.ranking import cut, euclidean, hamming, most_squared, stack
 from indexer.scan import Buckets
 from indexer.segment import Segment
 from indexer.shortlist import Shortlist
-from indexer.store import Hits, Mode, Query, Vectors
+from indexer.store import Hits, Mode, Query
 from training.errors import BadValue
 
-Codes = NDArray[np.uint8]
-Mask = NDArray[np.uint8]
 # How much longer a short-list becomes when it did not give as many neighbours as were asked for.
 _GROWTH: Final = 4
 _MEASURED_K: Final = 10  # neighbours that the length of a short-list was measured for

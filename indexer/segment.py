@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import artifact
+from indexer.arrays import Rows, blocks
 from indexer.autoencoder import Autoencoder
-from indexer.catalog import Catalog, CatalogWriter, Item
+from indexer.catalog import Catalog, CatalogWriter
 from indexer.extract import RAW_SIZE
-from indexer.rows import RowWriter, blocks, open_rows
+from indexer.rows import RowWriter, open_rows
+from indexer.store import Item
 from training.errors import Mismatch
 
 PIXELS: Final = 3 * RAW_SIZE**2
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

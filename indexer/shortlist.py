@@ -1,41 +1,19 @@
 """The first of two stages: what proposes the rows whose distances are then taken exactly.
 
-"codes" proposes by Hamming distance. "principal" keeps 192 principal components of every row in a byte each, and two lengths, and
-estimates |x - q|^2 as |x|^2 - 2 Px.Pq - 2 c rx rq: rx and rq are what the components leave out of the two, and c is the cosine
-between these rests as measured between neighbours, since it is 0.1 for FC7 of photographs and 0.9 for tight clusters. Any other
-name is a string of FAISS's index_factory, over the vectors, or index_binary_factory, over the codes.
+"codes" proposes by Hamming distance, "principal" by principal components in a byte each (indexer/principal.py). Any other name is
+a string of FAISS's index_factory, over the vectors, or index_binary_factory, over the codes.
 
 Legend: N rows, Q queries, D width of a vector, P components, W bytes of a code, R rows proposed.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
-from indexer import binarise, native, scan
-from indexer.native import Wanted
-from indexer.rows import RowWriter, blocks
-from training.errors import Mismatch
-from training.files import write_tensors
-
-COMPONENTS: Final = 192
-_SAMPLE: Final = 20_000
-_PAIRS: Final = 200  # rows whose neighbours tell the cosine
-_K: Final = 10
-_PROPOSED: Final = 2**20  # rows on the short-lists that are made at a time, each with its estimate in every thread
-_FEW: Final = 64  # rows that a pass over the basis is not worth several threads' waking for
-_RANGE: Final = 4.0  # standard deviations of the first component that a byte spans, each way
-_ARRAYS: Final = ("mean", "basis", "numbers")
-
-Vectors = NDArray[np.float32]
-Codes = NDArray[np.uint8]
-Mask = NDArray[np.uint8]
-Rows = NDArray[np.int64]
+from indexer import scan
+from indexer.arrays import Codes, Mask, Rows, Vectors
+from indexer.principal import Principal
 
 
 class Shortlist(Protocol):
@@ -63,48 +41,6 @@ class ByCodes:
         return scan.hamming(self._codes_NW, codes_QW, r, allowed_N)[1]
 
 
-@dataclass(frozen=True)
-class Principal:
-    """Principal components of vectors, and how they are put into bytes."""
-
-    mean_D: Vectors
-    basis_DP: Vectors
-    step: float  # of a component, in the vectors' unit, per unit of a byte
-    cosine: float  # between the rests of neighbours
-
-    def encode(self, vectors_ND: Vectors) -> tuple[NDArray[np.uint8], Vectors]:
-        """Components in bytes, offset by 128, uint8 (N, P); the centred rows' squared lengths and their rests' lengths (N, 2)."""
-        components_NP, lengths_N2 = self._project(vectors_ND)
-        return (components_NP + 128).astype(np.uint8), lengths_N2
-
-    def candidates(
-        self, rows_NP: NDArray[np.uint8], lengths_N2: Vectors, queries_QD: Vectors, r: int, allowed_N: Mask | None
-    ) -> Rows:
-        """The r rows of least estimated distance from each query, int64 (Q, R), in any order; padded with -1."""
-        components_QP, lengths_Q2 = self._project(queries_QD)
-        wanted = Wanted(min(r, len(rows_NP)), allowed_N, None, None)
-        scale, weights_Q = 2 * self.step * self.step, 2 * self.cosine * lengths_Q2[:, 1].astype(np.float64)
-        estimate = native.principal if native.library() else _by_estimate
-        found = [np.empty((0, wanted.k), np.int64)]
-        for some in blocks(len(queries_QD), max(1, _PROPOSED // max(1, wanted.k))):
-            found.append(estimate(rows_NP, lengths_N2, components_QP[some].astype(np.int8), scale, weights_Q[some], wanted))
-        return np.concatenate(found)
-
-    def save(self, path: Path) -> None:
-        """Writes a safetensors file."""
-        numbers = torch.tensor([self.step, self.cosine], dtype=torch.float64)
-        arrays = {"mean": torch.from_numpy(self.mean_D), "basis": torch.from_numpy(self.basis_DP), "numbers": numbers}
-        write_tensors(path, arrays)
-
-    def _project(self, vectors_ND: Vectors) -> tuple[Vectors, Vectors]:
-        centred_ND = vectors_ND - self.mean_D
-        multiply = native.products if native.library() and len(vectors_ND) <= _FEW else native.product
-        components_NP: Vectors = multiply(centred_ND, self.basis_DP)
-        square_N = np.einsum("nd,nd->n", centred_ND, centred_ND)
-        rest_N = np.sqrt(np.maximum(square_N - np.einsum("np,np->n", components_NP, components_NP), 0))
-        return np.clip(np.rint(components_NP / self.step), -127, 127), np.stack([square_N, rest_N], 1)
-
-
 class ByPrincipal:
     """Proposes the rows of least estimated distance."""
 
@@ -116,80 +52,3 @@ class ByPrincipal:
     def candidates(self, queries_QD: Vectors, codes_QW: Codes | None, r: int, allowed_N: Mask | None) -> Rows:
         """See Shortlist."""
         return self._principal.candidates(self._rows_NP, self._lengths_N2, queries_QD, r, allowed_N)
-
-
-def train_principal(vectors_ND: Vectors, seed: int) -> Principal:
-    """Learns from a sample of float32 (N, D) rows, a memory map perhaps; the cosine from neighbours within the sample."""
-    rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(len(vectors_ND))[:_SAMPLE])
-    sample_ND = np.asarray(vectors_ND[rows])
-    mean_D = sample_ND.mean(0, dtype=np.float64).astype(np.float32)
-    centred_ND = torch.from_numpy(sample_ND - mean_D)
-    basis_DP = binarise.leading((centred_ND.T @ centred_ND / len(rows)).double()).numpy()[:, :COMPONENTS]
-    short = -basis_DP.shape[1] % 64  # the scan takes 64 bytes at a time
-    basis_DP = np.ascontiguousarray(np.pad(basis_DP, ((0, 0), (0, short))))
-    spread = float((centred_ND.numpy() @ basis_DP[:, 0]).std())
-    step = _RANGE * spread / 127 if spread > 0 else 1.0
-    asked = rng.permutation(len(rows))[:_PAIRS]
-    nearest = scan.exact(sample_ND, sample_ND[asked], _K + 1)[1]
-    centred = centred_ND.numpy()
-    cosines = [_cosine(centred, basis_DP, own, nearest[i][nearest[i] != own]) for i, own in enumerate(asked)]
-    found = np.concatenate([np.empty(0), *cosines])
-    return Principal(mean_D, basis_DP, step, float(found.mean()) if len(found) else 0.0)
-
-
-def write_principal(folder: Path, principal: Principal, vectors: str, to: tuple[str, str]) -> None:
-    """Encodes the vectors of a segment, from one file into two."""
-    rows_ND = np.load(folder / vectors, mmap_mode="r")
-    components = RowWriter(folder / to[0], np.uint8, principal.basis_DP.shape[1])
-    lengths = RowWriter(folder / to[1], np.float32, 2)
-    for block in blocks(len(rows_ND)):
-        components_NP, lengths_N2 = principal.encode(rows_ND[block])
-        components.write(components_NP)
-        lengths.write(lengths_N2)
-    components.close()
-    lengths.close()
-
-
-def load_principal(path: Path, width: int) -> Principal:
-    """Reads what Principal.save wrote, for vectors of this width. Raises Mismatch where it is damaged or something else."""
-    try:
-        with safe_open(path, "numpy") as file:
-            mean_D, basis_DP, numbers = (file.get_tensor(name) for name in _ARRAYS)
-    except (SafetensorError, OSError) as error:
-        raise Mismatch(f"{path} has no principal components, or damaged ones: {error}") from error
-    if {mean_D.dtype, basis_DP.dtype} != {np.dtype(np.float32)} or basis_DP.ndim != 2 or basis_DP.shape[1] % 64:
-        raise Mismatch(f"{path} has a basis of {basis_DP.shape} {basis_DP.dtype}, not of float32 in multiples of 64")
-    if mean_D.shape != (width,) or basis_DP.shape[:1] != (width,) or numbers.shape != (2,):
-        raise Mismatch(f"{path} is for vectors of {mean_D.shape[0]} components, the index has {width}")
-    return Principal(mean_D, basis_DP, float(numbers[0]), float(numbers[1]))
-
-
-def _cosine(centred_ND: Vectors, basis_DP: Vectors, own: int, others: Rows) -> NDArray[np.float64]:
-    """The cosines between what the components leave out of a row and of its neighbours."""
-    both = centred_ND[np.concatenate([[own], others[:_K]])]
-    rest = (both - (both @ basis_DP) @ basis_DP.T).astype(np.float64)
-    lengths = np.sqrt(np.square(rest).sum(1)).clip(1e-9)
-    cosines: NDArray[np.float64] = (rest[1:] @ rest[0]) / (lengths[1:] * lengths[0])
-    return cosines
-
-
-def _by_estimate(
-    rows_NP: NDArray[np.uint8],
-    lengths_N2: Vectors,
-    queries_QP: NDArray[np.int8],
-    scale: float,
-    weights_Q: NDArray[np.float64],
-    wanted: Wanted,
-) -> Rows:
-    """native.principal in NumPy."""
-    rows_QK = np.full((len(queries_QP), wanted.k), -1, np.int64)
-    for query_P, weight, found_K in zip(queries_QP, weights_Q, rows_QK, strict=True):
-        products_N = np.concatenate([(rows_NP[block].astype(np.float32) - 128) @ query_P for block in blocks(len(rows_NP))])
-        about_N = lengths_N2[:, 0] - scale * products_N - weight * lengths_N2[:, 1]
-        if wanted.allowed_N is not None:
-            about_N = np.where(wanted.allowed_N == 0, np.inf, about_N)
-        order = np.argsort(about_N, kind="stable")[: wanted.k]
-        order = order[np.isfinite(about_N[order])]
-        found_K[: len(order)] = order
-    return rows_QK

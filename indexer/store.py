@@ -11,13 +11,29 @@ from typing import Final, Literal, Protocol, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.catalog import Item
+from indexer.arrays import Vectors
 from indexer.extract import Shard
 from training.errors import BadValue
 
 Mode = Literal["exact", "code", "two-stage", "ball"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
-Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One indexed photograph."""
+
+    id: int  # never given to another, even after the item was removed
+    root: str  # the folder that its path is below
+    path: str  # with forward slashes
+    label: str  # the folder it lay in; "" for none
+    size: int  # bytes
+    width: int  # pixels, as stored
+    height: int
+    format: str  # "JPEG", "PNG", ...
+    sha256: str  # of the file
+    thumbnail_start: int  # byte offset in the thumbnail file
+    thumbnail_size: int  # bytes
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import artifact, autoencoder
+from indexer import artifact, autoencoder, principal
 from indexer.artifact import Manifest
 from indexer.autoencoder import Autoencoder
 from indexer.catalog import Catalog
+from indexer.principal import Principal
 from indexer.rows import open_rows
 from indexer.segment import Segment, code_bytes, open_segment
-from indexer.shortlist import Principal, load_principal
 from training.errors import Mismatch
 
 
@@ -56,8 +56,8 @@ def open_version(index: Path, known: Version | None = None, contents: bool = Tru
     old = known.manifest.files if known else {}
     changed = {name: record for name, record in manifest.files.items() if old.get(name) != record}
     artifact.verify_files(folder, manifest if not known else manifest.model_copy(update={"files": changed}), contents)
-    principal = load_principal(folder / artifact.PRINCIPAL, manifest.width) if artifact.PRINCIPAL in manifest.files else None
-    components = principal.basis_DP.shape[1] if principal else 0
+    learned = principal.load(folder / artifact.PRINCIPAL, manifest.width) if artifact.PRINCIPAL in manifest.files else None
+    components = learned.basis_DP.shape[1] if learned else 0
     widths = (manifest.width, code_bytes(manifest.bits), components, code_bytes(manifest.pixel_bits))
     segments = []
     for number, rows in enumerate(manifest.segments):
@@ -84,7 +84,7 @@ def open_version(index: Path, known: Version | None = None, contents: bool = Tru
         segments,
         deleted,
         _autoencoder(folder / artifact.AUTOENCODER, manifest.bits),
-        principal,
+        learned,
         _autoencoder(folder / artifact.PIXEL_AUTOENCODER, manifest.pixel_bits),
     )
 

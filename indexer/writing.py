@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import artifact
-from indexer.catalog import Item
 from indexer.deriving import CODES, derive, encode_principal
 from indexer.extract import Shard
+from indexer.originals import forget_uploads
 from indexer.rows import RowWriter
 from indexer.segment import SegmentWriter, open_segment, write_codes
+from indexer.store import Item
 from indexer.versions import Version
 from training.errors import NotReady
 
@@ -85,14 +86,6 @@ def remove(version: Version, ids: Sequence[int]) -> None:
     write_deleted(partial, deleted)
     _publish(version, partial, kept=sum(version.manifest.segments) - len(deleted), deleted=len(deleted))
     forget_uploads(version.index, gone)
-
-
-def forget_uploads(index: Path, items: Iterable[Item]) -> None:
-    """Deletes the files of items that came over HTTP."""
-    uploads = (index / artifact.UPLOADS).resolve()
-    for item in items:
-        if Path(item.root) == uploads:
-            (uploads / item.path).unlink(missing_ok=True)
 
 
 def compact(version: Version) -> None:

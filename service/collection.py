@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from indexer import artifact
 from indexer.opening import Opened, open_store
+from service.errors import Refused
 from training import checkpoint
 from training.checkpoint import Model
 from training.errors import FC7Error, NotReady, TryAgain
@@ -21,10 +22,6 @@ from training.files import exclusively
 T = TypeVar("T")
 LOOK_S: Final = 1.0  # how often, at most, the folders are looked at
 _log = logging.getLogger("fc7.service")
-
-
-class Refused(FC7Error):
-    """What is on disk does not verify or does not belong together; the pair before it goes on answering."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import Path, Request, Response
 from pydantic import BaseModel
 
-from indexer.catalog import Item
+from indexer.store import Item
 from service import schemas
 from service.engine import Engine
 from service.metrics import Metrics

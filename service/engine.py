@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from indexer import artifact
+from indexer.arrays import Vectors
 from indexer.auto import choose
-from indexer.catalog import Item
 from indexer.extract import shard_of
 from indexer.opening import Opened
-from indexer.store import Mode, Query, Store, Vectors
+from indexer.store import Item, Mode, Query, Store
 from service.batching import Batcher, Done, Worker
 from service.collection import Collection, Pair
 from service.cursor import Cursor

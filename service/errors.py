@@ -9,7 +9,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from service.collection import Refused
 from service.metrics import Metrics, Reason
 from service.schemas import FieldError, Problem
 from training.errors import BadImage, BadValue, FC7Error, ImageTooLarge, Mismatch, NotAnImage, NotFound, NotReady, TryAgain
@@ -20,6 +19,12 @@ LONGEST_VALUE = 100
 LONGEST_DETAIL = 1000
 RETRY_AFTER_S = 1
 _log = logging.getLogger("fc7.service")
+
+
+class Refused(FC7Error):
+    """What is on disk does not verify or does not belong together; the pair before it goes on answering."""
+
+
 _REASONS: dict[type[FC7Error], Reason] = {
     ImageTooLarge: "too_large",
     NotAnImage: "not_an_image",

@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from indexer import artifact, faisslist, native, shortlist
+from indexer import artifact, faisslist, native, principal
 from indexer.assembling import Plan, assemble
 from indexer.faisslist import ByFaiss
 from indexer.index import Index, open_index
@@ -46,8 +46,8 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("mask", [None, MASK])
 def test_principal_components_propose_the_nearest(mask: np.ndarray | None) -> None:
     vectors = clusters(2000)
-    principal = shortlist.train_principal(vectors, seed=0)
-    made = ByPrincipal(principal, *principal.encode(vectors))
+    learned = principal.train(vectors, seed=0)
+    made = ByPrincipal(learned, *learned.encode(vectors))
     rows = made.candidates(vectors[:20], None, 40, mask)
     assert rows.shape == (20, 40)
     assert all(len(set(found)) == 40 for found in rows.tolist())
@@ -61,10 +61,10 @@ def test_principal_components_propose_the_nearest(mask: np.ndarray | None) -> No
 
 def test_the_estimate_is_the_distance_where_components_leave_nothing_out() -> None:
     vectors = features(300, width=64)
-    principal = shortlist.train_principal(vectors, seed=0)
-    components, lengths = principal.encode(vectors)
+    learned = principal.train(vectors, seed=0)
+    components, lengths = learned.encode(vectors)
     assert components.shape == (300, 64)
-    projected = (components.astype(np.float64) - 128) * principal.step
+    projected = (components.astype(np.float64) - 128) * learned.step
     about = lengths[:, 0] + lengths[0, 0] - 2 * projected @ projected[0]
     exact = ((vectors.astype(np.float64) - vectors[0]) ** 2).sum(1)
     assert np.abs(about - exact).max() < 0.05 * exact.max()
@@ -73,8 +73,8 @@ def test_the_estimate_is_the_distance_where_components_leave_nothing_out() -> No
 @pytest.mark.usefixtures("path")
 def test_compiled_or_not_the_same_rows_are_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clusters(700)
-    principal = shortlist.train_principal(vectors, seed=0)
-    made = ByPrincipal(principal, *principal.encode(vectors))
+    learned = principal.train(vectors, seed=0)
+    made = ByPrincipal(learned, *learned.encode(vectors))
     one = made.candidates(vectors[:5], None, 30, None)
     monkeypatch.undo()
     other = made.candidates(vectors[:5], None, 30, None)
@@ -82,22 +82,22 @@ def test_compiled_or_not_the_same_rows_are_proposed(monkeypatch: pytest.MonkeyPa
 
 
 def test_principal_components_come_back_from_their_file(tmp_path: Path) -> None:
-    principal = shortlist.train_principal(clusters(200), seed=0)
-    principal.save(tmp_path / "p")
-    loaded = shortlist.load_principal(tmp_path / "p", 96)
-    np.testing.assert_array_equal(loaded.basis_DP, principal.basis_DP)
-    assert (loaded.step, loaded.cosine) == (principal.step, principal.cosine)
+    learned = principal.train(clusters(200), seed=0)
+    learned.save(tmp_path / "p")
+    loaded = principal.load(tmp_path / "p", 96)
+    np.testing.assert_array_equal(loaded.basis_DP, learned.basis_DP)
+    assert (loaded.step, loaded.cosine) == (learned.step, learned.cosine)
     with pytest.raises(Mismatch, match="is for vectors of 96 components, the index has 97"):
-        shortlist.load_principal(tmp_path / "p", 97)
+        principal.load(tmp_path / "p", 97)
     (tmp_path / "p").write_bytes(b"junk")
     with pytest.raises(Mismatch, match="has no principal components"):
-        shortlist.load_principal(tmp_path / "p", 96)
+        principal.load(tmp_path / "p", 96)
 
 
 @pytest.mark.parametrize("vectors", [np.zeros((30, 40), np.float32), np.ones((1, 40), np.float32), features(3, width=40)])
 def test_few_and_equal_rows_do(vectors: np.ndarray) -> None:
-    principal = shortlist.train_principal(vectors, seed=0)
-    made = ByPrincipal(principal, *principal.encode(vectors))
+    learned = principal.train(vectors, seed=0)
+    made = ByPrincipal(learned, *learned.encode(vectors))
     assert sorted(made.candidates(vectors[:1], None, 100, None)[0].tolist()) == list(range(len(vectors)))
 
 

@@ -1,0 +1,24 @@
+"""Arrays by the names that the index knows them by, and going through their rows in blocks.
+
+Legend: N rows, Q queries, D width of a vector, W bytes of a code, K hits.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]  # (N, D)
+Codes = NDArray[np.uint8]  # (N, W)
+Mask = NDArray[np.uint8]  # (N,): rows with 0 are not there
+Rows = NDArray[np.int64]  # positions of rows, -1 for none
+Ids = NDArray[np.int64]  # of items, -1 for none
+Keys = NDArray[np.float64]  # what hits are ordered by: squared Euclidean or Hamming distances
+Floats = NDArray[np.float64]
+BLOCK: Final = 4096  # rows looked at together, so that memory does not grow with a file
+
+
+def blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
+    """Slices that cover `rows`, a block of `size` each."""
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
