@@ -21,6 +21,7 @@ COMMANDS = {
     "service.__main__",
 }
 MODULES = sorted(path for package in RANKS for path in (ROOT / package).rglob("*.py"))
+PAGES = ("service", "training", "indexer", "docker", "tests")
 README = (ROOT / "README.md").read_text()
 
 
@@ -51,29 +52,44 @@ def test_public_names_say_what_they_are(path: Path) -> None:
             assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
-def drawn_files() -> set[str]:
-    """The files of the README's tree, whose folders end in / and whose entries are indented below them."""
-    block = re.search(r"```text\n(service/.*?)```", README, re.DOTALL)
+def drawn(page: Path, top: str) -> set[str]:
+    """The paths that a page's tree draws below `top`: folders end in /, and what is in them is indented below them."""
+    block = re.search(rf"```text\n({top}.*?)```", page.read_text(), re.DOTALL)
     assert block
     found, folders = set(), [""]
     for line in block[1].splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
-        name = line.split("#")[0].strip()
+        names = line.split("#")[0].split()
         folders = folders[: depth + 1]
-        if name.endswith("/"):
-            folders.append(folders[-1] + name)
-        elif name:
-            found |= {folders[-1] + part for part in name.split()}
+        found |= {folders[-1] + name for name in names}
+        folders += [folders[-1] + name for name in names if name.endswith("/")]
     return found
 
 
-def test_the_readme_draws_every_file_and_no_other() -> None:
-    folders = ("service", "training", "indexer", "docker", "tests", ".ci", ".readme")
-    files = {path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()}
-    files |= {path for path in ROOT.iterdir() if path.is_file()}
-    ignored = re.compile(r"__pycache__|\.egg-info|(^|/)__init__\.py$|^\.git$|^\.coverage|\.so$")
-    present = {name for path in files if not ignored.search(name := path.relative_to(ROOT).as_posix())}
-    assert drawn_files() == present
+def present() -> set[str]:
+    """The files of the repository and the folders that they are in, these with a / at the end; not what tools leave there."""
+    tools = re.compile(
+        r"(^|/)(__pycache__|\.\w+_cache|\.venv|\.hypothesis|\.cache|\.git|build|var[^/]*|\w+\.egg-info)/|/__init__\.py$|\.so$|^\.git$"
+    )
+    paths = [
+        path.relative_to(ROOT)
+        for path in ROOT.rglob("*")
+        if path.is_file() and not tools.search(path.relative_to(ROOT).as_posix())
+    ]
+    return {path.as_posix() for path in paths} | {f"{folder.as_posix()}/" for path in paths for folder in path.parents[:-1]}
+
+
+PRESENT = present()
+
+
+@pytest.mark.parametrize("package", PAGES)
+def test_a_package_draws_every_file_of_its_own_and_no_other(package: str) -> None:
+    assert drawn(ROOT / package / "README.md", f"{package}/") == {path for path in PRESENT if path.startswith(f"{package}/")}
+
+
+def test_the_readme_draws_every_room_and_no_other() -> None:
+    rooms = {path for path in PRESENT if path.endswith("/") and path.count("/") <= 2}
+    assert drawn(ROOT / "README.md", "service/") == rooms | {path for path in PRESENT if "/" not in path}
 
 
 def test_the_readme_lists_every_setting_of_the_service_with_its_default() -> None:
