@@ -11,8 +11,8 @@ from PIL import Image
 
 from indexer import build
 from training import checkpoint
-from training.alexnet import PROFILES, AlexNet, AlexNetConfig
-from training.initial import initialise
+from training.network.alexnet import PROFILES, AlexNet, AlexNetConfig
+from training.network.initialisation import initialise
 
 SMALL_MAPS = (4, 6, 8, 8, 6)
 SmallConfig = partial(AlexNetConfig, maps=SMALL_MAPS, hidden=16, pixel_scale=(1 / 64,) * 3)

@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.alexnet import AlexNet, AlexNetConfig
 from training.errors import Mismatch, NotReady
 from training.files import replacing, sha256_of, verify, write_tensors
+from training.network.alexnet import AlexNet, AlexNetConfig
 from training.preprocess import SIZE, centre_view, ten_views
 
 FORMAT: Final = 1

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.alexnet import Masks
+from training.network.alexnet import Masks
 from training.preprocess import Crops
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from training import draws
 from training.ahead import ahead
-from training.alexnet import AlexNetConfig, Masks
 from training.colour import ColourNoise
+from training.network.alexnet import AlexNetConfig, Masks
 from training.preprocess import SIZE, centre_view, training_view
 from training.views import Views
 

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from training.colour import ColourNoise
-from training.columns import PlacedNet
 from training.errors import FC7Error, Mismatch, TrainingDiverged
 from training.feed import Batch, Feed
 from training.files import write_tensors
 from training.metrics import Metrics
+from training.network.columns import PlacedNet
 from training.position import Position
 from training.program import progress
 from training.sgd import PaperSGD

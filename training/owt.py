@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.models import AlexNet_Weights
 
-from training.alexnet import PROFILES
 from training.errors import FC7Error, Mismatch, NotReady
+from training.network.alexnet import PROFILES
 from training.pickles import read_arrays
 from training.published import LAYERS, Found, Published, check_size, checked, count
 

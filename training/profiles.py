@@ -5,7 +5,7 @@ from typing import Any, Final
 import torch
 from pydantic_settings import SettingsConfigDict
 
-from training.alexnet import PROFILES, AlexNet, AlexNetConfig, Profile
+from training.network.alexnet import PROFILES, AlexNet, AlexNetConfig, Profile
 from training.program import Settings, run_program
 
 # where each field in which the profiles differ comes from; layers-*.cfg, layer-params-*.cfg and layer.py are the 2012 code's

@@ -7,9 +7,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from training.alexnet import AlexNet, AlexNetConfig
 from training.errors import Mismatch
-from training.initial import initialise
+from training.network.alexnet import AlexNet, AlexNetConfig
+from training.network.initialisation import initialise
 from training.preprocess import SIZE
 
 MAX_BYTES: Final = 2**30  # AlexNet has 244 MB

@@ -6,9 +6,9 @@ from typing import Any, Final, Literal, get_args
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from training.alexnet import PROFILES, AlexNetConfig, Nonlinearity, Profile
 from training.colour import Reading
-from training.initial import Scheme
+from training.network.alexnet import PROFILES, AlexNetConfig, Nonlinearity, Profile
+from training.network.initialisation import Scheme
 from training.preprocess import ImageLimits
 from training.program import Settings, expected
 from training.schedule import Schedule

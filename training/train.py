@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from training import checkpoint
-from training.alexnet import AlexNet
 from training.checkpoint import Model
 from training.colour import colour_noise
-from training.columns import PlacedNet, Placement, placed, values_exchanged
 from training.data import list_examples
 from training.errors import BadValue
 from training.feed import Feed
 from training.files import exclusively, replacing, sha256_of
-from training.initial import initialise
 from training.loop import Run, check_settings, train_epoch, validate
 from training.metrics import Metrics
+from training.network.alexnet import AlexNet
+from training.network.columns import PlacedNet, Placement, placed, values_exchanged
+from training.network.initialisation import initialise
 from training.preprocess import ImageLimits
 from training.program import asked_to_stop, keep_freed_memory, run_program
 from training.recipe import TrainSettings

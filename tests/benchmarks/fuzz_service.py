@@ -36,8 +36,8 @@ from tests.service import mutations  # noqa: E402
 from tests.service.mutations import Sent  # noqa: E402
 from tests.service.test_fuzz import ALLOWED  # noqa: E402
 from training import checkpoint  # noqa: E402
-from training.alexnet import AlexNet  # noqa: E402
-from training.initial import initialise  # noqa: E402
+from training.network.alexnet import AlexNet  # noqa: E402
+from training.network.initialisation import initialise  # noqa: E402
 
 CLIENTS: Final = 8
 IDLERS: Final = 200

@@ -17,9 +17,9 @@ from indexer.remove import main as remove
 from indexer.store import Query
 from tests.conftest import SmallConfig
 from training import checkpoint
-from training.alexnet import AlexNet
 from training.errors import BadSettings, BadValue, Busy, FC7Error, Mismatch, NotFound
 from training.files import exclusively
+from training.network.alexnet import AlexNet
 from training.program import parse
 
 

@@ -26,10 +26,10 @@ from tests.conftest import COLOURS, SmallConfig, encoded, photograph, write_phot
 from tests.indexer.synthetic import SEGMENT
 from tests.service.calls import PHOTO, assert_problem, send
 from training import checkpoint
-from training.alexnet import AlexNet
 from training.checkpoint import Model
 from training.files import exclusively
-from training.initial import initialise
+from training.network.alexnet import AlexNet
+from training.network.initialisation import initialise
 
 KEY = {"X-API-Key": "key"}
 FILES = [artifact.AUTOENCODER, artifact.PRINCIPAL, artifact.DELETED, artifact.REJECTS, *(f"0/{name}" for name in SEGMENT)]

@@ -33,11 +33,11 @@ from service.settings import ServiceSettings
 from tests.conftest import SmallConfig, encoded, photograph
 from tests.service.calls import PHOTO, assert_problem, send
 from training import checkpoint
-from training.alexnet import AlexNet
 from training.checkpoint import Model
 from training.errors import TryAgain
 from training.files import exclusively
-from training.initial import initialise
+from training.network.alexnet import AlexNet
+from training.network.initialisation import initialise
 from training.preprocess import ImageLimits, Photograph, decode
 
 KEY = {"X-API-Key": "key"}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from training import checkpoint
-from training.alexnet import AlexNet
 from training.errors import Mismatch, NotReady
+from training.network.alexnet import AlexNet
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from torchvision.models import alexnet
 
 from tests.conftest import SMALL_MAPS, SmallConfig
 from training import profiles
-from training.alexnet import PROFILES, AlexNet, AlexNetConfig
-from training.initial import initialise
+from training.network.alexnet import PROFILES, AlexNet, AlexNetConfig
+from training.network.initialisation import initialise
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from training.alexnet import PROFILES
 from training.colour import colour_noise
 from training.errors import BadSettings, BadValue
+from training.network.alexnet import PROFILES
 from training.program import parse
 from training.recipe import TrainSettings
 from training.schedule import plateaus, rates

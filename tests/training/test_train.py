@@ -14,18 +14,18 @@ from safetensors.torch import load_file
 
 from tests.conftest import SmallConfig, write_photographs
 from training import checkpoint, evaluate, train
-from training.alexnet import AlexNet
 from training.data import list_examples
 from training.errors import BadValue, FC7Error, Mismatch, NotReady, TrainingDiverged
 from training.evaluate import EvaluateSettings, measure
-from training.initial import initialise
+from training.network.alexnet import AlexNet
+from training.network.initialisation import initialise
 from training.preprocess import ImageLimits, decode
 from training.recipe import TrainSettings
 
 KILLED_RUN = """
 import os, signal, sys
 from training import loop, train
-from training.alexnet import PROFILES, AlexNetConfig
+from training.network.alexnet import PROFILES, AlexNetConfig
 from training.recipe import TrainSettings
 
 steps = 0
@@ -153,7 +153,7 @@ def test_evaluation_without_a_known_class_is_an_error(images: Path, tmp_path: Pa
 INTERRUPTED_RUN = """
 import os, signal, sys
 from training import loop, train
-from training.alexnet import PROFILES, AlexNetConfig
+from training.network.alexnet import PROFILES, AlexNetConfig
 from training.program import run_program
 from training.recipe import TrainSettings
 
@@ -189,7 +189,7 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(images: Path, tmp_path: Pat
 FULL_DISK = """
 import resource, sys
 from training import train
-from training.alexnet import PROFILES, AlexNetConfig
+from training.network.alexnet import PROFILES, AlexNetConfig
 from training.program import run_program
 from training.recipe import TrainSettings
 
@@ -361,7 +361,7 @@ def test_training_does_not_write_among_the_photographs_it_reads(tmp_path: Path) 
 ON_RANKS = """
 import sys
 from training import train
-from training.alexnet import PROFILES, AlexNetConfig
+from training.network.alexnet import PROFILES, AlexNetConfig
 from training.program import run_program
 from training.recipe import TrainSettings
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training import lrn, native
-from training.alexnet import AlexNet
+from training.network import lrn, native
+from training.network.alexnet import AlexNet
 
 COMPILED = pytest.param("compiled", marks=pytest.mark.skipif(native.library() is None, reason="native.c is not compiled here"))
 SHAPES = [(1, 96, 27, 27), (3, 40, 13, 55), (2, 12, 7, 8), (1, 2, 3, 3), (2, 6, 2, 3)]

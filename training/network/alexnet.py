@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.lrn import local_response_norm, map_norm, norm_pool
+from training.network.lrn import local_response_norm, map_norm, norm_pool
 
 Profile = Literal["paper", "source", "caffe", "owt"]
 Nonlinearity = Literal["relu", "tanh", "abs-tanh", "sigmoid"]

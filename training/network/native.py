@@ -41,7 +41,7 @@ def serves(x_BCHW: Tensor, *, beta: float, pool_size: int) -> bool:
 def norm_pool(
     x_BCHW: Tensor, *, rectify: bool, size: int, k: float, alpha: float, columns: int, pool_size: int, pool_stride: int
 ) -> Tensor:
-    """training.lrn.norm_pool at beta = 3/4, of what `serves` accepts. The result lies channels-last."""
+    """training.network.lrn.norm_pool at beta = 3/4, of what `serves` accepts. The result lies channels-last."""
     x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
     images, maps, height, width = x_BCHW.shape
     shape = _Shape(

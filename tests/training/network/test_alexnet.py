@@ -5,8 +5,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.conftest import SmallConfig
-from training.alexnet import AlexNet, AlexNetConfig
-from training.initial import initialise
+from training.network.alexnet import AlexNet, AlexNetConfig
+from training.network.initialisation import initialise
 
 
 def test_has_the_papers_number_of_parameters() -> None:

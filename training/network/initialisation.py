@@ -6,7 +6,7 @@ from typing import Final, Literal
 import torch
 from torch import nn
 
-from training.alexnet import AlexNet
+from training.network.alexnet import AlexNet
 
 BIASES: Final = (0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)  # of conv1..fc8, in the paper and in the 2012 code
 Scheme = Literal["paper", "source", "fan-in"]

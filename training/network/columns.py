@@ -18,8 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from training.alexnet import AlexNet, AlexNetConfig, Masks
 from training.errors import BadValue
+from training.network.alexnet import AlexNet, AlexNetConfig, Masks
 
 EXCHANGES: Final = ("conv3", "fc6", "fc7", "fc8")
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training import native
+from training.network import native
 
 
 @lru_cache(maxsize=16)

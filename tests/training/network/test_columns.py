@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from tests.conftest import SmallConfig
 from training import draws
-from training.alexnet import PROFILES, AlexNet, AlexNetConfig
-from training.columns import EXCHANGES, PlacedNet, Placement, Traffic, placed, values_exchanged
 from training.errors import BadValue
 from training.feed import Batch
-from training.initial import initialise
 from training.loop import Run, _step
+from training.network.alexnet import PROFILES, AlexNet, AlexNetConfig
+from training.network.columns import EXCHANGES, PlacedNet, Placement, Traffic, placed, values_exchanged
+from training.network.initialisation import initialise
 from training.sgd import PaperSGD
 
 BATCH, STEPS, LR = 7, 5, 0.02
@@ -38,9 +38,9 @@ STEPS_ON_RANKS = """
 import json, sys
 from pathlib import Path
 from safetensors.torch import load_file
-from tests.training import test_columns as test
-from training.alexnet import AlexNetConfig
-from training.columns import placed
+from tests.training.network import test_columns as test
+from training.network.alexnet import AlexNetConfig
+from training.network.columns import placed
 from training.files import write_tensors
 
 folder, config = Path(sys.argv[1]), AlexNetConfig.model_validate_json(sys.argv[2])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.lrn import local_response_norm
+from training.network.lrn import local_response_norm
 
 
 def by_formula(a: np.ndarray, columns: int, size: int, k: float, alpha: float, beta: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-/* [ReLU ->] LRN across maps -> overlapping max-pooling in one pass over memory, forward and backward; called by training/lrn.py.
+/* [ReLU ->] LRN across maps -> overlapping max-pooling in one pass over memory, forward and backward; called by training/network/lrn.py.
 
    Images lie in memory as (images, height, width, maps), float32 or bfloat16; arithmetic is float32. The maps of a column are
    adjacent, so that every pixel is `columns` segments of `maps / columns` values that do not see each other. beta is 3/4.
