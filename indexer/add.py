@@ -12,9 +12,9 @@ from indexer import artifact
 from indexer.extract import SHARD, Shard, shard_of
 from indexer.opening import open_store
 from training import checkpoint
-from training.data import Part, list_examples, read_photographs
 from training.files import exclusively
-from training.preprocess import ImageLimits
+from training.images.folders import Part, list_examples, read_photographs
+from training.images.preprocess import ImageLimits
 from training.program import Settings, keep_freed_memory, progress, run_program
 
 

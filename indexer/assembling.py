@@ -17,7 +17,7 @@ from indexer.deriving import derive
 from indexer.extract import Shard
 from indexer.segment import SegmentWriter, write_codes
 from indexer.writing import write_deleted, write_shard
-from training.preprocess import ImageLimits
+from training.images.preprocess import ImageLimits
 
 
 @dataclass(frozen=True)

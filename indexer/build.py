@@ -19,10 +19,10 @@ from indexer.deriving import CODES
 from indexer.extract import Extraction
 from training import checkpoint
 from training.checkpoint import Model
-from training.data import Example, Part, list_examples
 from training.errors import BadSettings, BadValue, FC7Error, NotReady
 from training.files import exclusively
-from training.preprocess import ImageLimits
+from training.images.folders import Example, Part, list_examples
+from training.images.preprocess import ImageLimits
 from training.program import Settings, keep_freed_memory, run_program
 
 _PATIENCE = timedelta(days=7)  # of ranks that are done, for those that are not

@@ -26,9 +26,9 @@ from indexer.segment import code_bytes
 from indexer.store import Mode, Query
 from training import checkpoint
 from training.checkpoint import Model
-from training.data import Examples, Part, list_examples
 from training.errors import BadValue, Mismatch
-from training.preprocess import ImageLimits
+from training.images.folders import Examples, Part, list_examples
+from training.images.preprocess import ImageLimits
 from training.program import Settings, keep_freed_memory, progress, run_program
 
 K = 5

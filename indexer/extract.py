@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.checkpoint import Model
-from training.data import Example, ReadResult, read_photographs, stamp
 from training.errors import FC7Error
 from training.files import write_tensors
-from training.preprocess import ImageLimits, Photograph
+from training.images.folders import Example, ReadResult, read_photographs, stamp
+from training.images.preprocess import ImageLimits, Photograph
 from training.program import progress
 
 SHARD = 1024

@@ -21,7 +21,7 @@ from indexer.search import Searcher
 from indexer.store import Hits, Item, Mode, Query
 from indexer.versions import Version, open_version
 from training.errors import NotFound
-from training.preprocess import ImageLimits
+from training.images.preprocess import ImageLimits
 
 
 class Index:

@@ -29,7 +29,7 @@ from indexer.ranking import cut, euclidean, hamming, key_of, most_squared, stack
 from indexer.segment import code_bytes
 from indexer.store import Hits, Item, Mode, Query
 from training.errors import BadValue, Mismatch, NotFound
-from training.preprocess import ImageLimits
+from training.images.preprocess import ImageLimits
 
 _SPARE: Final = 16  # hits asked for beyond k, so that one search mostly shows which k are nearest
 _GROWTH: Final = 4

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from indexer import artifact
 from indexer.store import Item
-from training import shards
-from training.data import read_bytes
 from training.errors import FC7Error
-from training.preprocess import ImageLimits
+from training.images import shards
+from training.images.folders import read_bytes
+from training.images.preprocess import ImageLimits
 
 
 def read_original(item: Item, limits: ImageLimits) -> Path | bytes | None:

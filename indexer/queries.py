@@ -19,9 +19,9 @@ from indexer.index import Index
 from indexer.opening import Opened
 from indexer.store import Hits, Item
 from training.checkpoint import Model
-from training.data import Example, ReadResult, read_photographs
 from training.errors import FC7Error, NotReady
-from training.preprocess import ImageLimits, Photograph
+from training.images.folders import Example, ReadResult, read_photographs
+from training.images.preprocess import ImageLimits, Photograph
 from training.program import progress
 
 Labels = NDArray[np.str_]

@@ -18,7 +18,7 @@ from indexer.milvus import MilvusStore
 from indexer.originals import forget_uploads
 from indexer.segment import Segment, open_segment
 from training.errors import Mismatch
-from training.preprocess import ImageLimits
+from training.images.preprocess import ImageLimits
 from training.program import progress
 
 _BATCH: Final = 256  # rows sent at once

@@ -7,9 +7,9 @@ from pydantic_settings import SettingsConfigDict
 
 from indexer.opening import open_store
 from indexer.store import Store
-from training.data import list_examples
 from training.errors import NotFound
 from training.files import exclusively, sha256_of
+from training.images.folders import list_examples
 from training.program import Settings, run_program
 
 

@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from pydantic import BaseModel
 
-from training.data import Examples, read_bytes
 from training.errors import FC7Error, Mismatch, NotReady
 from training.files import replacing
-from training.preprocess import ImageLimits
+from training.images.folders import Examples, read_bytes
+from training.images.preprocess import ImageLimits
 from training.program import progress
 
 _SHA256: Final = re.compile("[0-9a-f]{64}")

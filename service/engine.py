@@ -31,10 +31,10 @@ from service.metrics import Metrics
 from service.settings import ServiceSettings
 from service.stages import Stages
 from training.checkpoint import Model
-from training.data import Example, ReadResult
 from training.errors import FC7Error, NotFound, NotReady
 from training.files import replacing
-from training.preprocess import Photograph, decode
+from training.images.folders import Example, ReadResult
+from training.images.preprocess import Photograph, decode
 
 T = TypeVar("T")
 DUPLICATE_SHARE: Final = 0.25

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from service.settings_file import FileSettings
-from training.preprocess import ImageLimits
+from training.images.preprocess import ImageLimits
 
 _ORIGIN: Final = re.compile(r"https?://[\w.\-\[\]:]+")
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from training.errors import Mismatch, NotReady
 from training.files import replacing, sha256_of, verify, write_tensors
+from training.images.preprocess import SIZE, centre_view, ten_views
 from training.network.alexnet import AlexNet, AlexNetConfig
-from training.preprocess import SIZE, centre_view, ten_views
 
 FORMAT: Final = 1
 WEIGHTS: Final = "model.safetensors"

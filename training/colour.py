@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.statistics import principal_components
+from training.images.statistics import principal_components
 
 Reading = Literal["none", "eigenvalue", "deviation"]
 STD: Final = 0.1  # of the random multiples, in the paper and in the 2012 code

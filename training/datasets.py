@@ -15,10 +15,10 @@ from pydantic_settings import SettingsConfigDict
 from torchvision import datasets
 from torchvision.datasets.imagenet import ARCHIVE_META
 
-from training import shards
-from training.data import TEST_SHARE, Example, list_examples
 from training.errors import BadValue, FC7Error, NotReady
 from training.files import sha256_of
+from training.images import shards
+from training.images.folders import TEST_SHARE, Example, list_examples
 from training.program import Settings, progress, run_program
 
 _MARK: Final = ".complete"

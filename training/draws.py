@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.images.preprocess import Crops
 from training.network.alexnet import Masks
-from training.preprocess import Crops
 
 
 class Purpose(IntEnum):

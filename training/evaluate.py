@@ -12,9 +12,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training import checkpoint
-from training.data import Part, list_examples, read_photographs
 from training.errors import NotReady
-from training.preprocess import ImageLimits, Photograph
+from training.images.folders import Part, list_examples, read_photographs
+from training.images.preprocess import ImageLimits, Photograph
 from training.program import Settings, keep_freed_memory, progress, run_program
 
 BATCH = 64

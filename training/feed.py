@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from training import draws
-from training.ahead import ahead
 from training.colour import ColourNoise
+from training.images.prefetch import ahead
+from training.images.preprocess import SIZE, centre_view, training_view
+from training.images.squares import Views
 from training.network.alexnet import AlexNetConfig, Masks
-from training.preprocess import SIZE, centre_view, training_view
-from training.views import Views
 
 _ahead = partial(ahead, workers=1, waiting=2, name="feed")
 

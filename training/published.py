@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from training.errors import Mismatch
+from training.images.preprocess import SIZE
 from training.network.alexnet import AlexNet, AlexNetConfig
 from training.network.initialisation import initialise
-from training.preprocess import SIZE
 
 MAX_BYTES: Final = 2**30  # AlexNet has 244 MB
 Found = dict[str, tuple[str, Tensor]]  # our name -> the file's name and the tensor as ours

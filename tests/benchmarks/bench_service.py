@@ -45,9 +45,9 @@ from tests.benchmarks.machine import heading  # noqa: E402
 from tests.benchmarks.mixture import Mixture  # noqa: E402
 from tests.indexer.synthetic import shard  # noqa: E402
 from training import checkpoint  # noqa: E402
+from training.images.preprocess import ImageLimits, Photograph, decode  # noqa: E402
 from training.network.alexnet import AlexNet, AlexNetConfig  # noqa: E402
 from training.network.initialisation import initialise  # noqa: E402
-from training.preprocess import ImageLimits, Photograph, decode  # noqa: E402
 from training.program import keep_freed_memory  # noqa: E402
 
 INSTRUCTIONS: Final = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16")

@@ -27,7 +27,7 @@ from tests.indexer.synthetic import SEGMENT
 from training import checkpoint
 from training.errors import BadValue, Busy, FC7Error, Mismatch, NotFound, NotReady
 from training.files import exclusively
-from training.preprocess import ImageLimits, decode
+from training.images.preprocess import ImageLimits, decode
 
 
 def build(model: Path, data: Path, index: Path, **changes: object) -> None:

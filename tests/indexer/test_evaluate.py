@@ -15,7 +15,7 @@ from indexer.report import Report
 from indexer.retrieval import Task, Way
 from training import checkpoint
 from training.errors import BadValue, Mismatch, NotReady
-from training.preprocess import ImageLimits, decode
+from training.images.preprocess import ImageLimits, decode
 from training.program import parse
 
 

@@ -18,7 +18,7 @@ from indexer.milvus import MilvusStore
 from indexer.store import Query
 from tests.indexer.synthetic import WIDTH, features, shard
 from training.errors import BadValue, Busy, FC7Error, Mismatch, NotFound, NotReady
-from training.preprocess import ImageLimits
+from training.images.preprocess import ImageLimits
 
 ROOT = Path("/c")
 MODEL = "m" * 64

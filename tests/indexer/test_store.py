@@ -18,7 +18,7 @@ from indexer.milvus import MilvusStore
 from indexer.store import Query, Store
 from tests.indexer.synthetic import LABELS, WIDTH, check, features, shard
 from training.errors import BadValue, NotFound
-from training.preprocess import ImageLimits
+from training.images.preprocess import ImageLimits
 
 ROOT = Path("/c")
 MODEL = "m" * 64

@@ -22,7 +22,7 @@ from tests.conftest import COLOURS, encoded, photograph
 from tests.service.asgi import Answer, Sending, exchange, unread
 from tests.service.calls import PHOTO, assert_problem, send
 from training.checkpoint import Model
-from training.preprocess import ImageLimits, decode
+from training.images.preprocess import ImageLimits, decode
 
 KEY = {"X-API-Key": "key"}
 ALWAYS = ("/healthz", "/readyz", "/metrics", "/info")

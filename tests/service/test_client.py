@@ -26,7 +26,7 @@ from service.settings import ServiceSettings
 from tests.conftest import encoded, photograph
 from tests.service.calls import PHOTO
 from training import checkpoint
-from training.preprocess import ImageLimits, decode
+from training.images.preprocess import ImageLimits, decode
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "secret"

@@ -26,7 +26,7 @@ from tests.conftest import COLOURS, encoded, photograph
 from tests.service.calls import PHOTO, assert_problem, send
 from training import checkpoint
 from training.checkpoint import Model
-from training.preprocess import ImageLimits, decode
+from training.images.preprocess import ImageLimits, decode
 
 MAX_IMAGES = 8
 JSON = {"content-type": "application/json"}

@@ -24,7 +24,7 @@ from tests.conftest import COLOURS, encoded, photograph
 from tests.service import mutations
 from tests.service.asgi import exchange
 from tests.service.calls import PHOTO, assert_problem, send
-from training.preprocess import ImageLimits, decode
+from training.images.preprocess import ImageLimits, decode
 
 KEY = {"X-API-Key": "key"}
 MOST_BYTES = 2_000_000

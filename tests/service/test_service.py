@@ -18,7 +18,7 @@ from service.settings import ServiceSettings
 from tests.conftest import encoded, photograph
 from tests.service.calls import PHOTO, assert_problem, send
 from training import checkpoint
-from training.preprocess import ImageLimits, decode
+from training.images.preprocess import ImageLimits, decode
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from service.settings import ServiceSettings
 from tests.service.calls import PHOTO, assert_problem
 from tests.service.test_swaps import listening
 from training.checkpoint import Model
-from training.preprocess import decode
+from training.images.preprocess import decode
 
 PATIENCE_S = 60  # far below the times set below that must not be waited for
 NEVER_S = 3600

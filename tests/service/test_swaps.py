@@ -36,9 +36,9 @@ from training import checkpoint
 from training.checkpoint import Model
 from training.errors import TryAgain
 from training.files import exclusively
+from training.images.preprocess import ImageLimits, Photograph, decode
 from training.network.alexnet import AlexNet
 from training.network.initialisation import initialise
-from training.preprocess import ImageLimits, Photograph, decode
 
 KEY = {"X-API-Key": "key"}
 NUMBERS = (1, 2, 3, 4)

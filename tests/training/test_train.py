@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 from tests.conftest import SmallConfig, write_photographs
 from training import checkpoint, evaluate, train
-from training.data import list_examples
 from training.errors import BadValue, FC7Error, Mismatch, NotReady, TrainingDiverged
 from training.evaluate import EvaluateSettings, measure
+from training.images.folders import list_examples
+from training.images.preprocess import ImageLimits, decode
 from training.network.alexnet import AlexNet
 from training.network.initialisation import initialise
-from training.preprocess import ImageLimits, decode
 from training.recipe import TrainSettings
 
 KILLED_RUN = """

@@ -17,10 +17,10 @@ from scipy.io import savemat
 
 from tests.conftest import encoded, photograph, write_photographs
 from training import datasets
-from training.data import list_examples, read_photographs, stamp
 from training.datasets import DatasetSettings
 from training.errors import BadValue, FC7Error, ImageTooLarge, NotAnImage, NotReady
-from training.preprocess import ImageLimits, Photograph
+from training.images.folders import list_examples, read_photographs, stamp
+from training.images.preprocess import ImageLimits, Photograph
 
 
 def test_examples_are_ordered_and_labelled_by_their_folder(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import BadImage, FC7Error, NotFound
-from training.packed import PackedStrings
+from training.images.packed import PackedStrings
 
 CLASSES: Final = "classes.txt"
 _IMAGES: Final = frozenset({"jpg", "jpeg", "jpe", "png", "webp", "gif", "bmp", "tif", "tiff"})

@@ -4,7 +4,7 @@ A data set is a folder. Where it has a `train` folder, `train` and `test` (or `v
 from the SHA-256 of each file: a fifth, those whose hash is divisible by 5, is for testing. A file keeps its part
 when others are added, renamed or removed, and two copies of one photograph never end up on both sides.
 
-A tar file (training/shards.py) stands for the photographs in it, as if it were a folder: `shard.tar/member`. Where shards
+A tar file (training/images/shards.py) stands for the photographs in it, as if it were a folder: `shard.tar/member`. Where shards
 directly below the data set's folder have the word `train` in their names, those with `train`, and with `test` or `val`, are its
 parts.
 """
@@ -23,12 +23,12 @@ from typing import Final, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from training import shards
-from training.ahead import ahead
 from training.errors import BadImage, FC7Error, NotReady
 from training.files import sha256_of
-from training.packed import PackedStrings
-from training.preprocess import ImageLimits, Photograph, decode
+from training.images import shards
+from training.images.packed import PackedStrings
+from training.images.prefetch import ahead
+from training.images.preprocess import ImageLimits, Photograph, decode
 
 Part = Literal["train", "test", "all"]
 TEST_SHARE = 5

@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from training.data import Examples, ReadResult, read_photograph, read_photographs, stamp
 from training.errors import FC7Error, Mismatch, NotReady
 from training.files import sync, write_tensors
-from training.preprocess import SIZE, ImageLimits, Photograph
+from training.images.folders import Examples, ReadResult, read_photograph, read_photographs, stamp
+from training.images.preprocess import SIZE, ImageLimits, Photograph
+from training.images.statistics import Statistics
 from training.program import progress
-from training.statistics import Statistics
 
 Keep = Literal["auto", "always", "never"]
-_PIXELS, _PASS = "views.u8", "views.safetensors"
+_PIXELS, _PASS = "squares.u8", "squares.safetensors"
 _SQUARE: Final = 3 * SIZE * SIZE  # bytes
 _SAVE_EVERY: Final = 2**13
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.statistics import Statistics, principal_components
+from training.images.statistics import Statistics, principal_components
 
 
 @pytest.fixture(scope="module")

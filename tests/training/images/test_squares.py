@@ -15,30 +15,30 @@ import pytest
 import torch
 
 from tests.conftest import write_photographs
-from training.data import Example, ReadResult, list_examples, read_photographs
 from training.errors import FC7Error, Mismatch, NotReady
-from training.preprocess import ImageLimits, Photograph, decode
-from training.views import Keep, Views, prepare_views
+from training.images.folders import Example, ReadResult, list_examples, read_photographs
+from training.images.preprocess import ImageLimits, Photograph, decode
+from training.images.squares import Keep, Views, prepare_views
 
 KEEPS = ("always", "never")
 LIMITS = ImageLimits()
 KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
-from training import views
-from training.data import list_examples
-from training.preprocess import ImageLimits
+from training.images import squares
+from training.images.folders import list_examples
+from training.images.preprocess import ImageLimits
 
-read, done = views.read_photographs, 0
+read, done = squares.read_photographs, 0
 def dying(*args):
     for i, result in enumerate(read(*args)):
         if i == 7:
             os.kill(os.getpid(), signal.SIGKILL)
         yield result
 
-views.read_photographs, views._SAVE_EVERY = dying, 3
+squares.read_photographs, squares._SAVE_EVERY = dying, 3
 data, folder, keep = sys.argv[1:]
-views.prepare_views(Path(data), list_examples(Path(data), "all"), Path(folder), ImageLimits(), keep)
+squares.prepare_views(Path(data), list_examples(Path(data), "all"), Path(folder), ImageLimits(), keep)
 """
 
 
@@ -88,7 +88,7 @@ def test_squares_are_kept_only_where_they_take_less_than_half_of_the_free_disk(
     for free, kept in ((2 * needed + 1, True), (2 * needed, False)):
         monkeypatch.setattr("shutil.disk_usage", lambda _path, free=free: SimpleNamespace(free=free))
         prepare(data, tmp_path / str(kept))
-        assert (tmp_path / str(kept) / "views.u8").exists() == kept
+        assert (tmp_path / str(kept) / "squares.u8").exists() == kept
     monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=needed - 1))
     with pytest.raises(FC7Error, match=r"decoded photographs need 0\.0 GB, .* has 0\.0 GB left"):
         prepare(data, tmp_path / "work", "always")
@@ -113,7 +113,7 @@ def test_what_can_no_longer_be_read_or_has_changed_is_a_problem_of_its_own(data:
 
 def test_kept_squares_that_were_cut_short_are_named(data: Path, tmp_path: Path) -> None:
     found = prepare(data, tmp_path / "work", "always")
-    with (tmp_path / "work/views.u8").open("r+b") as file:
+    with (tmp_path / "work/squares.u8").open("r+b") as file:
         file.truncate(8 * 3 * 256 * 256 + 5)
     with pytest.raises(Mismatch, match=r"views\.u8 ends before photograph 8"):
         found.read(torch.tensor([8]))
@@ -133,7 +133,7 @@ def test_a_killed_pass_goes_on_where_it_was_and_ends_the_same(
         read.extend(example.path for example in examples)
         return read_photographs(root, examples, limits)
 
-    monkeypatch.setattr("training.views.read_photographs", recorded)
+    monkeypatch.setattr("training.images.squares.read_photographs", recorded)
     found = prepare(data, tmp_path / "killed", keep)
     assert read == [example.path for example in list_examples(data, "all")[6:]]
     assert list(found.kept()) == list(whole.kept())
@@ -163,19 +163,19 @@ def test_notes_of_another_pass_are_not_trusted(data: Path, tmp_path: Path, chang
     elif change == "keep":
         keep = "never"
     elif change == "pixels":
-        (folder / "views.u8").unlink()
+        (folder / "squares.u8").unlink()
     else:
-        (folder / "views.safetensors").write_bytes(b"junk")
+        (folder / "squares.safetensors").write_bytes(b"junk")
     found = prepare(data, folder, keep, limits)
     names = [name for _, name in found.kept()]
     torch.testing.assert_close(found.read(torch.arange(9)).pixels_BCHW, squares(data, names), rtol=0, atol=0)
-    assert (folder / "views.u8").exists() == (change != "keep")
+    assert (folder / "squares.u8").exists() == (change != "keep")
 
 
 def test_a_full_disk_is_named_and_the_pass_goes_on_where_there_is_room(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.views._SAVE_EVERY", 3)
+    monkeypatch.setattr("training.images.squares._SAVE_EVERY", 3)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (17 * 3 * 256 * 128, unlimited[1]))
     try:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tests.conftest import encoded, photograph, write_photographs
-from training import data as data_module
-from training.data import list_examples, read_bytes, read_photographs, stamp
 from training.errors import FC7Error, NotReady
-from training.preprocess import ImageLimits, Photograph
-from training.views import Keep, prepare_views
+from training.images import folders as data_module
+from training.images.folders import list_examples, read_bytes, read_photographs, stamp
+from training.images.preprocess import ImageLimits, Photograph
+from training.images.squares import Keep, prepare_views
 
 LIMITS = ImageLimits()
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.preprocess import SIZE
+from training.images.preprocess import SIZE
 
 
 def _zeros(*shape: int) -> NDArray[np.int64]:

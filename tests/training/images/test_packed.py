@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from training.packed import PackedStrings
+from training.images.packed import PackedStrings
 
 STRINGS = ["", "a", "\u00e9\U0001f600", os.fsdecode(b"latin-\xe9"), "last"]
 
