@@ -14,22 +14,22 @@ from torch import Tensor
 
 from training import checkpoint
 from training.checkpoint import Model
-from training.colour import colour_noise
 from training.errors import BadValue
-from training.feed import Feed
 from training.files import exclusively, replacing, sha256_of
 from training.images.folders import list_examples
 from training.images.preprocess import ImageLimits
 from training.images.squares import Views, prepare_views
-from training.loop import Run, check_settings, train_epoch, validate
-from training.metrics import Metrics
 from training.network.alexnet import AlexNet
 from training.network.columns import PlacedNet, Placement, placed, values_exchanged
 from training.network.initialisation import initialise
 from training.program import asked_to_stop, keep_freed_memory, run_program
-from training.recipe import TrainSettings
-from training.schedule import rates
-from training.sgd import PaperSGD
+from training.run.colour import colour_noise
+from training.run.feed import Feed
+from training.run.log import Metrics
+from training.run.loop import Run, check_settings, train_epoch, validate
+from training.run.recipe import TrainSettings
+from training.run.schedule import rates
+from training.run.sgd import PaperSGD
 
 WORK = "training"
 STATE = "state.safetensors"

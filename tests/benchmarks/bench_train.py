@@ -35,20 +35,20 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from tests.benchmarks.machine import heading  # noqa: E402
-from training import draws  # noqa: E402
-from training.colour import colour_noise  # noqa: E402
-from training.feed import Batch, Feed  # noqa: E402
 from training.images.folders import list_examples  # noqa: E402
 from training.images.preprocess import ImageLimits  # noqa: E402
 from training.images.squares import Keep, prepare_views  # noqa: E402
-from training.loop import Run, _step, train_epoch  # noqa: E402
-from training.metrics import Metrics  # noqa: E402
 from training.network import lrn, native  # noqa: E402
 from training.network.alexnet import AlexNet, AlexNetConfig  # noqa: E402
 from training.network.columns import PlacedNet, Placement  # noqa: E402
 from training.network.initialisation import initialise  # noqa: E402
 from training.program import keep_freed_memory  # noqa: E402
-from training.sgd import GROUPS, PaperSGD  # noqa: E402
+from training.run import draws  # noqa: E402
+from training.run.colour import colour_noise  # noqa: E402
+from training.run.feed import Batch, Feed  # noqa: E402
+from training.run.log import Metrics  # noqa: E402
+from training.run.loop import Run, _step, train_epoch  # noqa: E402
+from training.run.sgd import GROUPS, PaperSGD  # noqa: E402
 
 BATCH: Final = 128
 EPOCH: Final = 8  # steps

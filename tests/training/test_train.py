@@ -20,13 +20,14 @@ from training.images.folders import list_examples
 from training.images.preprocess import ImageLimits, decode
 from training.network.alexnet import AlexNet
 from training.network.initialisation import initialise
-from training.recipe import TrainSettings
+from training.run.recipe import TrainSettings
 
 KILLED_RUN = """
 import os, signal, sys
-from training import loop, train
+from training.run import loop
+from training import train
 from training.network.alexnet import PROFILES, AlexNetConfig
-from training.recipe import TrainSettings
+from training.run.recipe import TrainSettings
 
 steps = 0
 def dying_step(*args):
@@ -152,10 +153,11 @@ def test_evaluation_without_a_known_class_is_an_error(images: Path, tmp_path: Pa
 
 INTERRUPTED_RUN = """
 import os, signal, sys
-from training import loop, train
+from training.run import loop
+from training import train
 from training.network.alexnet import PROFILES, AlexNetConfig
 from training.program import run_program
-from training.recipe import TrainSettings
+from training.run.recipe import TrainSettings
 
 steps = 0
 def interrupted_step(*args):
@@ -191,7 +193,7 @@ import resource, sys
 from training import train
 from training.network.alexnet import PROFILES, AlexNetConfig
 from training.program import run_program
-from training.recipe import TrainSettings
+from training.run.recipe import TrainSettings
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 PROFILES["paper"] = AlexNetConfig(maps=(4, 6, 8, 8, 6), hidden=16)
@@ -363,7 +365,7 @@ import sys
 from training import train
 from training.network.alexnet import PROFILES, AlexNetConfig
 from training.program import run_program
-from training.recipe import TrainSettings
+from training.run.recipe import TrainSettings
 
 PROFILES["paper"] = AlexNetConfig(maps=(4, 6, 8, 8, 6), hidden=16)
 run_program(TrainSettings, train.main, sys.argv[1:])

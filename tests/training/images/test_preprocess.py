@@ -9,9 +9,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from tests.conftest import encoded, photograph
-from training import draws
 from training.errors import BadImage, ImageTooLarge
 from training.images.preprocess import ImageLimits, centre_view, decode, ten_views, training_view
+from training.run import draws
 
 LIMITS = ImageLimits()
 

@@ -115,7 +115,7 @@ def test_kept_squares_that_were_cut_short_are_named(data: Path, tmp_path: Path) 
     found = prepare(data, tmp_path / "work", "always")
     with (tmp_path / "work/squares.u8").open("r+b") as file:
         file.truncate(8 * 3 * 256 * 256 + 5)
-    with pytest.raises(Mismatch, match=r"views\.u8 ends before photograph 8"):
+    with pytest.raises(Mismatch, match=r"squares\.u8 ends before photograph 8"):
         found.read(torch.tensor([8]))
     assert len(prepare(data, tmp_path / "work").read(torch.tensor([8])).pixels_BCHW) == 1
 
@@ -179,7 +179,7 @@ def test_a_full_disk_is_named_and_the_pass_goes_on_where_there_is_room(
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (17 * 3 * 256 * 128, unlimited[1]))
     try:
-        with pytest.raises(FC7Error, match=r"views\.u8 cannot be written: File too large"):
+        with pytest.raises(FC7Error, match=r"squares\.u8 cannot be written: File too large"):
             prepare(data, tmp_path / "work", "always")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)

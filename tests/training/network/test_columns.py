@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.conftest import SmallConfig
-from training import draws
 from training.errors import BadValue
-from training.feed import Batch
-from training.loop import Run, _step
 from training.network.alexnet import PROFILES, AlexNet, AlexNetConfig
 from training.network.columns import EXCHANGES, PlacedNet, Placement, Traffic, placed, values_exchanged
 from training.network.initialisation import initialise
-from training.sgd import PaperSGD
+from training.run import draws
+from training.run.feed import Batch
+from training.run.loop import Run, _step
+from training.run.sgd import PaperSGD
 
 BATCH, STEPS, LR = 7, 5, 0.02
 RATES = {"weights": LR, "biases": LR, "conv1.weights": LR, "conv1.biases": LR}

@@ -6,13 +6,13 @@ from typing import Any, Final, Literal, get_args
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from training.colour import Reading
 from training.images.preprocess import ImageLimits
 from training.images.squares import Keep
 from training.network.alexnet import PROFILES, AlexNetConfig, Nonlinearity, Profile
 from training.network.initialisation import Scheme
 from training.program import Settings, expected
-from training.schedule import Schedule
+from training.run.colour import Reading
+from training.run.schedule import Schedule
 
 Preset = Literal["paper", "source", "quick"]
 Layer = Literal["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]

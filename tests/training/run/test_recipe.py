@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from training.colour import colour_noise
 from training.errors import BadSettings, BadValue
 from training.network.alexnet import PROFILES
 from training.program import parse
-from training.recipe import TrainSettings
-from training.schedule import plateaus, rates
+from training.run.colour import colour_noise
+from training.run.recipe import TrainSettings
+from training.run.schedule import plateaus, rates
 
 
 def test_the_defaults_are_the_papers() -> None:

@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from training import draws
-from training.colour import ColourNoise
 from training.images.prefetch import ahead
 from training.images.preprocess import SIZE, centre_view, training_view
 from training.images.squares import Views
 from training.network.alexnet import AlexNetConfig, Masks
+from training.run import draws
+from training.run.colour import ColourNoise
 
 _ahead = partial(ahead, workers=1, waiting=2, name="feed")
 

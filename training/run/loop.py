@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from training.colour import ColourNoise
 from training.errors import FC7Error, Mismatch, TrainingDiverged
-from training.feed import Batch, Feed
 from training.files import write_tensors
-from training.metrics import Metrics
 from training.network.columns import PlacedNet
-from training.position import Position
 from training.program import progress
-from training.sgd import PaperSGD
+from training.run.colour import ColourNoise
+from training.run.feed import Batch, Feed
+from training.run.log import Metrics
+from training.run.position import Position
+from training.run.sgd import PaperSGD
 
 MAX_SKIPPED: Final = 0.1  # share of an epoch's photographs
 

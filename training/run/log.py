@@ -7,7 +7,7 @@ from typing import Any, Final, TextIO
 
 from training.errors import BadValue
 from training.files import replacing
-from training.position import Position
+from training.run.position import Position
 
 STEPS: Final = "steps.jsonl"
 EPOCHS: Final = "metrics.jsonl"

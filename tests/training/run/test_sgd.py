@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from training.sgd import PaperSGD
+from training.run.sgd import PaperSGD
 
 
 def test_update_is_the_papers_also_when_learning_rates_change_and_biases_do_not_decay() -> None:

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from training import draws
+from training.run import draws
 
 
 def test_an_order_is_a_permutation_that_follows_from_seed_and_epoch() -> None:
