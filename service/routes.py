@@ -13,7 +13,7 @@ from service.engine import Best, Engine
 from service.inputs import Sent
 from service.metrics import CONTENT_TYPE
 from service.stages import Stages
-from training import filters
+from training.analysis import kernels
 from training.checkpoint import Model
 from training.errors import BadValue, NotReady
 
@@ -74,13 +74,13 @@ def filters_in_figures(request: Request) -> schemas.FiltersAnswer:
     """The first layer's kernels in figures: how much of each is colour."""
     model = engine_of(request).model
     weight, count = model.net.conv1.weight, model.net.config.columns
-    kernels = filters.kernels(weight, count)
-    columns = [[kernel.colour for kernel in kernels if kernel.column == column] for column in range(count)]
+    found = kernels.figures(weight, count)
+    columns = [[kernel.colour for kernel in found if kernel.column == column] for column in range(count)]
     return schemas.FiltersAnswer(
         model=model.fingerprint,
         shape=list(weight.shape),
         mean_colour_by_column=[sum(colours) / len(colours) for colours in columns],
-        kernels=[schemas.KernelAnswer(index=k.index, column=k.column, colour=k.colour, norm=k.norm) for k in kernels],
+        kernels=[schemas.KernelAnswer(index=k.index, column=k.column, colour=k.colour, norm=k.norm) for k in found],
     )
 
 
@@ -89,7 +89,7 @@ def filters_as_picture(request: Request) -> Response:
     """Figure 3 of the paper for this model: 96 kernels, those of the first GPU above, those of the second below."""
     buffer = io.BytesIO()
     net = engine_of(request).model.net
-    filters.picture(net.conv1.weight, net.config.columns).save(buffer, "PNG")
+    kernels.picture(net.conv1.weight, net.config.columns).save(buffer, "PNG")
     return Response(buffer.getvalue(), media_type="image/png", headers=REVALIDATE)
 
 

@@ -8,12 +8,12 @@ from pydantic_settings import SettingsConfigDict
 from torchvision.models import AlexNet_Weights
 
 from training import checkpoint
-from training.bvlc import read_onnx
 from training.errors import BadValue, Mismatch
 from training.files import exclusively, sha256_of
-from training.owt import download, lpips_file, read_lpips, read_torchvision
 from training.program import Settings, run_program
-from training.published import Published
+from training.weights.bvlc import read_onnx
+from training.weights.published import Published
+from training.weights.torchvision import download, lpips_file, read_lpips, read_torchvision
 
 
 class PretrainedSettings(Settings):

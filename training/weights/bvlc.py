@@ -12,10 +12,10 @@ networks take red, green, blue, so the channels of conv1's kernels are turned ro
 from pathlib import Path
 from typing import Final
 
-from training.chain import Chain
 from training.errors import Mismatch
 from training.network.alexnet import KERNELS, PROFILES, AlexNetConfig
-from training.published import LAYERS, Found, Published, checked, count
+from training.weights.onnx_chain import Chain
+from training.weights.published import LAYERS, Found, Published, checked, count
 
 _MEAN: Final = (123.0, 117.0, 104.0)  # red, green, blue
 _CAFFE: Final = PROFILES["caffe"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from training.errors import Mismatch
-from training.pickles import read_arrays
+from training.weights.pickles import read_arrays
 
 LIMIT = 2**20
 

@@ -27,7 +27,7 @@ class Kernel:
     norm: float  # Euclidean length of its weights
 
 
-def kernels(weight_KCHW: Tensor, columns: int) -> list[Kernel]:
+def figures(weight_KCHW: Tensor, columns: int) -> list[Kernel]:
     """Figures of every kernel of float (K, 3, H, W) weights, in order."""
     weight_KCHW = weight_KCHW.double()
     energy = weight_KCHW.square().sum((1, 2, 3))

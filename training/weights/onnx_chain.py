@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.errors import Mismatch, NotReady
-from training.published import check_size
+from training.weights.published import check_size
 
 # what the operators do where a node does not say; from the ONNX operator descriptions, for two-dimensional images
 _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
