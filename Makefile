@@ -34,12 +34,12 @@ fuzz-service: .venv/dev
 bench-train: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_train.py
 
-.venv/demo: pyproject.toml training/network/native.c indexer/native.c
+.venv/demo: pyproject.toml training/network/native.c indexer/scans/native.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --progress-bar on --editable '.[demo]'
 	@touch $@
 
-.venv/dev: pyproject.toml training/network/native.c indexer/native.c
+.venv/dev: pyproject.toml training/network/native.c indexer/scans/native.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
 	@touch $@

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from indexer import artifact, autoencoder, remote
+from indexer import artifact, remote
+from indexer.codes import autoencoder
 from indexer.deriving import derive
 from indexer.extract import Shard
 from indexer.segment import SegmentWriter, write_codes

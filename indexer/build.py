@@ -14,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 
 from indexer import artifact, deriving, place
 from indexer.assembling import Assembled, Plan, assemble
-from indexer.autoencoder import BITS
+from indexer.codes.autoencoder import BITS
 from indexer.deriving import CODES
 from indexer.extract import Extraction
 from training import checkpoint

@@ -9,12 +9,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import artifact, faisslist, principal, scan
+from indexer import artifact, faisslist
 from indexer.arrays import blocks
 from indexer.artifact import ShortlistRecord
+from indexer.codes import principal
+from indexer.codes.principal import Principal
 from indexer.faisslist import ByFaiss
-from indexer.principal import Principal
 from indexer.rows import RowWriter
+from indexer.scans import scan
 from indexer.segment import Segment
 from indexer.shortlist import ByCodes, ByPrincipal, Shortlist
 from indexer.versions import Version

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from indexer import artifact, autoencoder, baselines, report, splits
+from indexer import artifact, report, splits
 from indexer.arrays import Vectors
-from indexer.autoencoder import BITS
+from indexer.codes import autoencoder, baselines
+from indexer.codes.autoencoder import BITS
 from indexer.opening import Opened, open_store
 from indexer.queries import Held, Labels, Queries, ask, hold
 from indexer.report import Report

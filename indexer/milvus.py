@@ -18,14 +18,15 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import collection, place, scan
+from indexer import collection, place
 from indexer.arrays import Codes, Ids, Keys, Vectors
-from indexer.autoencoder import Autoencoder
+from indexer.codes.autoencoder import Autoencoder
 from indexer.collection import ITEM, Collection, State
 from indexer.extract import Shard
 from indexer.originals import read_original
 from indexer.place import Place
 from indexer.ranking import cut, euclidean, hamming, key_of, most_squared, stack
+from indexer.scans import scan
 from indexer.segment import code_bytes
 from indexer.store import Hits, Item, Mode, Query
 from training.errors import BadValue, Mismatch, NotFound

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import scan
 from indexer.arrays import Ids, Keys, Vectors
-from indexer.autoencoder import Autoencoder
+from indexer.codes.autoencoder import Autoencoder
+from indexer.scans import scan
 from indexer.store import Hits, Mode, Query, Store
 
 _NO_KEYS: Final[Keys] = np.empty(0)

@@ -10,8 +10,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from indexer import artifact, autoencoder, place
+from indexer import artifact, place
 from indexer.artifact import Manifest, MilvusRecord
+from indexer.codes import autoencoder
 from indexer.collection import Collection, State
 from indexer.extract import Shard
 from indexer.milvus import MilvusStore

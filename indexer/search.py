@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import scan
 from indexer.arrays import Codes, Ids, Keys, Mask, Vectors
 from indexer.ranking import cut, euclidean, hamming, most_squared, stack
-from indexer.scan import Buckets
+from indexer.scans import scan
+from indexer.scans.scan import Buckets
 from indexer.segment import Segment
 from indexer.shortlist import Shortlist
 from indexer.store import Hits, Mode, Query

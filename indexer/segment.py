@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from indexer import artifact
 from indexer.arrays import Rows, blocks
-from indexer.autoencoder import Autoencoder
 from indexer.catalog import Catalog, CatalogWriter
+from indexer.codes.autoencoder import Autoencoder
 from indexer.extract import RAW_SIZE
 from indexer.rows import RowWriter, open_rows
 from indexer.store import Item

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import artifact, autoencoder, principal
+from indexer import artifact
 from indexer.artifact import Manifest
-from indexer.autoencoder import Autoencoder
 from indexer.catalog import Catalog
-from indexer.principal import Principal
+from indexer.codes import autoencoder, principal
+from indexer.codes.autoencoder import Autoencoder
+from indexer.codes.principal import Principal
 from indexer.rows import open_rows
 from indexer.segment import Segment, code_bytes, open_segment
 from training.errors import Mismatch

@@ -36,9 +36,10 @@ import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from indexer import artifact, deriving, native, scan  # noqa: E402
+from indexer import artifact, deriving  # noqa: E402
 from indexer.assembling import Plan, assemble  # noqa: E402
 from indexer.index import Index, open_index  # noqa: E402
+from indexer.scans import native, scan  # noqa: E402
 from indexer.segment import code_bytes  # noqa: E402
 from indexer.store import Query  # noqa: E402
 from tests.benchmarks.machine import heading  # noqa: E402

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer import artifact, autoencoder, build, evaluate
+from indexer import artifact, build, evaluate
+from indexer.codes import autoencoder
 from indexer.evaluate import EvaluateSettings, main
 from indexer.opening import open_store
 from indexer.report import Report

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer import autoencoder, collection, place
-from indexer.autoencoder import Autoencoder
+from indexer import collection, place
+from indexer.codes import autoencoder
+from indexer.codes.autoencoder import Autoencoder
 from indexer.collection import Collection
 from indexer.milvus import MilvusStore
 from indexer.store import Query

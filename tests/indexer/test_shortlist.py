@@ -6,10 +6,12 @@ import faiss
 import numpy as np
 import pytest
 
-from indexer import artifact, faisslist, native, principal
+from indexer import artifact, faisslist
 from indexer.assembling import Plan, assemble
+from indexer.codes import principal
 from indexer.faisslist import ByFaiss
 from indexer.index import Index, open_index
+from indexer.scans import native
 from indexer.shortlist import ByCodes, ByPrincipal
 from indexer.store import Query
 from tests.indexer.synthetic import WIDTH, features, shard

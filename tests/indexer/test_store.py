@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer import autoencoder
 from indexer.assembling import Plan, assemble
-from indexer.autoencoder import Autoencoder
+from indexer.codes import autoencoder
+from indexer.codes.autoencoder import Autoencoder
 from indexer.index import open_index
 from indexer.milvus import MilvusStore
 from indexer.store import Query, Store

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from indexer import autoencoder
-from indexer.autoencoder import BITS, Autoencoder, train
+from indexer.codes import autoencoder
+from indexer.codes.autoencoder import BITS, Autoencoder, train
 from training.errors import BadValue, Mismatch, NotReady
 
 Rows = np.ndarray

@@ -4,7 +4,7 @@ import faiss
 import numpy as np
 import pytest
 
-from indexer import baselines
+from indexer.codes import baselines
 
 
 def clusters(rows: int, width: int = 24, seed: int = 0) -> np.ndarray:

@@ -1,5 +1,5 @@
 /* The scans of a search, on every core: Euclidean distances of float32 rows in float64, Hamming distances of codes, and the k
-   first of each in order of (distance, row); called by indexer/scan.py.
+   first of each in order of (distance, row); called by indexer/scans/scan.py.
 
    Nothing of Python is needed to build this; OpenMP and several instruction sets in one binary are used where the compiler has
    them. Sums are taken in one order whatever the threads, so that equal rows have equal distances. */

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from indexer import native, scan
+from indexer.scans import native, scan
 from tests.indexer.synthetic import features
 
 PATHS = ["compiled", "numpy"]

@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import native
 from indexer.arrays import Codes, Mask, Rows, Vectors
-from indexer.native import HIT, Wanted
+from indexer.scans import native
+from indexer.scans.native import HIT, Wanted
 
 After = tuple[float, int]
 

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from indexer import binarise, native, scan
 from indexer.arrays import Mask, Rows, Vectors, blocks
-from indexer.native import Wanted
+from indexer.codes import binarise
+from indexer.scans import native, scan
+from indexer.scans.native import Wanted
 from training.errors import Mismatch
 from training.files import write_tensors
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from indexer import binarise, native
+from indexer.codes import binarise
+from indexer.scans import native
 from training.errors import BadValue, Mismatch, NotReady
 from training.files import write_tensors
 from training.program import progress
