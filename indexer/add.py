@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from indexer import artifact
-from indexer.extract import SHARD, Shard, shard_of
+from indexer.features import SHARD, Shard, shard_of
 from indexer.opening import open_store
+from indexer.storage import artifact
 from training import checkpoint
 from training.files import exclusively
 from training.images.folders import Part, list_examples, read_photographs

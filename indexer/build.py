@@ -12,11 +12,13 @@ import torch.distributed as dist
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from indexer import artifact, deriving, place
-from indexer.assembling import Assembled, Plan, assemble
+from indexer.assembly import Assembled, Plan, assemble
 from indexer.codes.autoencoder import BITS
-from indexer.deriving import CODES
-from indexer.extract import Extraction
+from indexer.features import Extraction
+from indexer.milvus import connection
+from indexer.search import shortlists
+from indexer.search.shortlists import CODES
+from indexer.storage import artifact
 from training import checkpoint
 from training.checkpoint import Model
 from training.errors import BadSettings, BadValue, FC7Error, NotReady
@@ -63,7 +65,7 @@ class BuildSettings(Settings):
 
     def address(self) -> str:
         """The store without a token."""
-        return place.parse(self.store).address if self.store else ""
+        return connection.parse(self.store).address if self.store else ""
 
     def limits(self) -> ImageLimits:
         """What decoding one image may cost."""
@@ -118,11 +120,11 @@ def _preflight(settings: BuildSettings, examples: Sequence[Example]) -> Model:
     if settings.store and (not settings.bits or settings.raw_pixel_codes):
         raise BadSettings("store needs bits, and goes without raw_pixel_codes: Milvus searches by the codes of FC7")
     if settings.store:
-        with place.connected(place.parse(settings.store)):
+        with connection.connected(connection.parse(settings.store)):
             pass
     model = checkpoint.load(settings.model)
     width = model.net.config.fc7_width
-    deriving.check(settings.plan().shortlist, width, settings.bits)
+    shortlists.check(settings.plan().shortlist, width, settings.bits)
     settings.index.mkdir(parents=True, exist_ok=True)
     if not os.access(settings.index, os.W_OK | os.X_OK):
         raise BadValue("index", str(settings.index), "a folder that can be written to")

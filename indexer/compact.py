@@ -6,8 +6,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from indexer import writing
-from indexer.versions import open_version
+from indexer import changes
+from indexer.storage.version import open_version
 from training.files import exclusively
 from training.program import Settings, keep_freed_memory, run_program
 
@@ -30,7 +30,7 @@ def main(settings: CompactSettings) -> None:
     with exclusively(settings.index):
         version = open_version(settings.index)
         before = version.manifest
-        writing.compact(version)
+        changes.compact(version)
         after = open_version(settings.index, contents=False)
     seconds = time.monotonic() - started
     print(

@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from indexer import artifact, report, splits
 from indexer.arrays import Vectors
 from indexer.codes import autoencoder, baselines
 from indexer.codes.autoencoder import BITS
+from indexer.evaluation import report, splits
+from indexer.evaluation.protocol import LISTED, Latency, Task, Way, latency
+from indexer.evaluation.queries import Held, Labels, Queries, ask, hold
+from indexer.evaluation.report import Report
 from indexer.opening import Opened, open_store
-from indexer.queries import Held, Labels, Queries, ask, hold
-from indexer.report import Report
-from indexer.retrieval import LISTED, Latency, Task, Way, latency
-from indexer.segment import code_bytes
+from indexer.storage import artifact
+from indexer.storage.segment import code_bytes
 from indexer.store import Mode, Query
 from training import checkpoint
 from training.checkpoint import Model

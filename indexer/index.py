@@ -10,16 +10,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import writing
+from indexer import changes
 from indexer.arrays import Vectors
-from indexer.artifact import Manifest
-from indexer.deriving import open_shortlists
-from indexer.extract import Shard
-from indexer.originals import read_original
-from indexer.ranking import key_of
-from indexer.search import Searcher
+from indexer.features import Shard
+from indexer.search.ranking import key_of
+from indexer.search.searcher import Searcher
+from indexer.search.shortlists import open_shortlists
+from indexer.storage.artifact import Manifest
+from indexer.storage.originals import read_original
+from indexer.storage.version import Version, open_version
 from indexer.store import Hits, Item, Mode, Query
-from indexer.versions import Version, open_version
 from training.errors import NotFound
 from training.images.preprocess import ImageLimits
 
@@ -116,18 +116,18 @@ class Index:
 
     def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Which of these files are among the items: SHA-256 -> the item's id."""
-        return writing.holding(self._opened, list(sha256s))
+        return changes.holding(self._opened, list(sha256s))
 
     def add(self, shards: Iterable[Shard], root: Path) -> tuple[Self, list[int]]:
         """The index with these items too, published, and the ids they got."""
-        ids, changed = writing.add(self._opened, shards, root)
+        ids, changed = changes.add(self._opened, shards, root)
         return (self.renewed() if changed else self), ids
 
     def remove(self, ids: Sequence[int]) -> Self:
         """The index without these items, published. Raises NotFound, and then removes none."""
         for item in ids:
             self._find(item)
-        writing.remove(self._opened, ids)
+        changes.remove(self._opened, ids)
         return self.renewed()
 
     def renewed(self) -> Self:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Protocol, Self
 
-from indexer import artifact
-from indexer.artifact import Described
 from indexer.index import Index, open_index
-from indexer.remote import MilvusIndex, open_remote
+from indexer.milvus.index import MilvusIndex, open_remote
+from indexer.storage import artifact
+from indexer.storage.artifact import Described
 from indexer.store import Store
 
 

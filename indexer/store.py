@@ -1,4 +1,6 @@
-"""What every index is to those who ask it, wherever its items lie: on disk (indexer/index.py) or in Milvus (indexer/milvus.py).
+"""What every index is to those who ask it, wherever its items lie.
+
+They lie on disk (indexer/index.py) or in Milvus (indexer/milvus/store.py).
 
 Legend: N items, Q queries, D feature width (4096), K neighbours, W bytes of a code.
 """
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.arrays import Vectors
-from indexer.extract import Shard
+from indexer.features import Shard
 from training.errors import BadValue
 
 Mode = Literal["exact", "code", "two-stage", "ball"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from indexer import artifact
 from indexer.opening import Opened, open_store
+from indexer.storage import artifact
 from service.errors import Refused
 from training import checkpoint
 from training.checkpoint import Model

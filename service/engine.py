@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from indexer import artifact
 from indexer.arrays import Vectors
-from indexer.auto import choose
-from indexer.extract import shard_of
+from indexer.features import shard_of
 from indexer.opening import Opened
+from indexer.search.mode import choose
+from indexer.storage import artifact
 from indexer.store import Item, Mode, Query, Store
 from service.batching import Batcher, Done, Worker
 from service.collection import Collection, Pair

@@ -36,11 +36,12 @@ import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from indexer import artifact, deriving  # noqa: E402
-from indexer.assembling import Plan, assemble  # noqa: E402
+from indexer.assembly import Plan, assemble  # noqa: E402
 from indexer.index import Index, open_index  # noqa: E402
 from indexer.scans import native, scan  # noqa: E402
-from indexer.segment import code_bytes  # noqa: E402
+from indexer.search import shortlists  # noqa: E402
+from indexer.storage import artifact  # noqa: E402
+from indexer.storage.segment import code_bytes  # noqa: E402
 from indexer.store import Query  # noqa: E402
 from tests.benchmarks.machine import heading  # noqa: E402
 from tests.benchmarks.mixture import Mixture  # noqa: E402
@@ -152,7 +153,7 @@ def with_shortlist(index: Index, kind: str, folder: Path) -> Index:
     own = (artifact.PRINCIPAL, artifact.FAISS, f"0/{artifact.COMPONENTS}", f"0/{artifact.LENGTHS}")
     known = {name: record for name, record in index.manifest.files.items() if name not in own}
     artifact.take_over(index.folder, partial, known)
-    record, recall = deriving.derive(partial, kind, BITS, 0)
+    record, recall = shortlists.derive(partial, kind, BITS, 0)
     facts = index.manifest.model_dump(exclude={"format", "created", "files", "shortlist", "recall"})
     artifact.publish(folder, partial, known, shortlist=record, recall=recall, **facts)
     return open_index(folder, contents=False)

@@ -37,7 +37,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from indexer.assembling import Plan, assemble  # noqa: E402
+from indexer.assembly import Plan, assemble  # noqa: E402
 from indexer.index import open_index  # noqa: E402
 from tests.benchmarks import load  # noqa: E402
 from tests.benchmarks.load import Summary  # noqa: E402

@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 
-from indexer import artifact
-from indexer.extract import Shard
+from indexer.features import Shard
+from indexer.storage import artifact
 from indexer.store import Hits
 
 WIDTH = 32

@@ -18,10 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
-from indexer import artifact, extract
+from indexer import features
 from indexer.build import BuildSettings, main
 from indexer.index import open_index
-from indexer.originals import read_original
+from indexer.storage import artifact
+from indexer.storage.originals import read_original
 from tests.conftest import write_photographs
 from tests.indexer.synthetic import SEGMENT
 from training import checkpoint
@@ -135,10 +136,10 @@ def test_an_opened_index_answers_on_while_newer_versions_drop_it(tmp_path: Path,
 
 KILLED_BUILD = """
 import os, signal, sys
-from indexer import build, extract
+from indexer import build, features
 
-extract.SHARD = 4
-extract_one, done = extract.shard_of, 0
+features.SHARD = 4
+extract_one, done = features.shard_of, 0
 def dying_extract(*args):
     global done
     done += 1
@@ -146,7 +147,7 @@ def dying_extract(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     return extract_one(*args)
 
-extract.shard_of = dying_extract
+features.shard_of = dying_extract
 build.main(build.BuildSettings.model_validate_json(sys.argv[1]))
 """
 
@@ -154,7 +155,7 @@ build.main(build.BuildSettings.model_validate_json(sys.argv[1]))
 def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(
     tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract, "SHARD", 4)
+    monkeypatch.setattr(features, "SHARD", 4)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     build(model, images, whole, part="train")
     settings = BuildSettings(model=model, data=images, index=killed, part="train")
@@ -162,13 +163,13 @@ def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(
     assert run.returncode == -signal.SIGKILL
     assert len(list((killed / "work").iterdir())) == 3
     kept = {path.name for path in (killed / "work").iterdir()}
-    written, write = set(), extract._write
+    written, write = set(), features._write
 
-    def recorded(path: Path, shard: extract.Shard) -> None:
+    def recorded(path: Path, shard: features.Shard) -> None:
         written.add(path.name)
         write(path, shard)
 
-    monkeypatch.setattr(extract, "_write", recorded)
+    monkeypatch.setattr(features, "_write", recorded)
     main(settings)
     assert len(written) == 3
     assert written.isdisjoint(kept)
@@ -261,7 +262,8 @@ def test_an_unknown_id_is_named(index: Path, item: int) -> None:
 
 KILLED_ASSEMBLY = """
 import os, signal, sys
-from indexer import artifact, build
+from indexer.storage import artifact
+from indexer import build
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -325,7 +327,7 @@ def test_a_disk_without_room_is_seen_before_the_first_photograph(
     tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    monkeypatch.setattr(extract, "read_photographs", lambda *args: pytest.fail("a photograph was read"))
+    monkeypatch.setattr(features, "read_photographs", lambda *args: pytest.fail("a photograph was read"))
     with pytest.raises(FC7Error, match=r"the index needs up to 0\.0 GB while it is built, .* has 0\.0 GB left"):
         build(model, images, tmp_path / "index")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from indexer import artifact
 from indexer.add import AddSettings
 from indexer.add import main as add
 from indexer.compact import CompactSettings
@@ -14,6 +13,7 @@ from indexer.compact import main as compact
 from indexer.index import open_index
 from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
+from indexer.storage import artifact
 from indexer.store import Query
 from tests.conftest import SmallConfig
 from training import checkpoint

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer import artifact, build, evaluate
+from indexer import build, evaluate
 from indexer.codes import autoencoder
 from indexer.evaluate import EvaluateSettings, main
+from indexer.evaluation.protocol import Task, Way
+from indexer.evaluation.report import Report
 from indexer.opening import open_store
-from indexer.report import Report
-from indexer.retrieval import Task, Way
+from indexer.storage import artifact
 from training import checkpoint
 from training.errors import BadValue, Mismatch, NotReady
 from training.images.preprocess import ImageLimits, decode

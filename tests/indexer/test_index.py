@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer import artifact, writing
-from indexer.assembling import Plan, assemble
+from indexer import changes
+from indexer.assembly import Plan, assemble
 from indexer.index import Index, open_index
+from indexer.storage import artifact
+from indexer.storage.version import open_version
 from indexer.store import Query
-from indexer.versions import open_version
 from tests.indexer.synthetic import LABELS, WIDTH, check, features, shard
 from training.errors import BadValue, Mismatch, NotFound
 
@@ -183,7 +184,7 @@ def test_compaction_keeps_ids_and_answers_and_takes_removed_rows_out_of_the_file
     asks = [Query(k=50), Query(k=50, mode="code"), Query(k=300, mode="ball", radius=5)]
     before = [store.search(x_ND[:3], ask) for ask in asks]
     pixel_codes = [segment.pixel_codes_NW for segment in store.opened.segments]
-    writing.compact(store.opened)
+    changes.compact(store.opened)
     after = open_index(tmp_path)
     assert after.manifest.segments == [257]
     assert (after.manifest.deleted, after.manifest.next_id) == (0, 260)
@@ -217,7 +218,7 @@ def test_everything_may_be_removed(tmp_path: Path) -> None:
 
 def test_what_was_verified_is_not_read_again_and_what_is_new_is(grown: tuple[Index, np.ndarray]) -> None:
     store, x_ND = grown
-    writing.add(store.opened, [shard(x_ND[:1], 900)], Path("/c"))
+    changes.add(store.opened, [shard(x_ND[:1], 900)], Path("/c"))
     current = artifact.current(store.opened.index)
     newest = max((path for path in current.iterdir() if path.is_dir()), key=lambda path: int(path.name))
     vectors = newest / artifact.VECTORS

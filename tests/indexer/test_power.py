@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from indexer import artifact
-from indexer.assembling import Plan, assemble
+from indexer.assembly import Plan, assemble
 from indexer.index import open_index
+from indexer.storage import artifact
 from tests.indexer.synthetic import WIDTH, features, shard
 
 # A process that has done nothing yet is forked for every boundary, since to start one takes longer than all the rest.
 KILLED_CHANGE = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-from indexer import writing
+from indexer import changes
 from indexer.index import open_index
-from indexer.versions import open_version
+from indexer.storage.version import open_version
 from tests.indexer.synthetic import features, shard
 
 EVENTS = {"os.rename", "os.link", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "sqlite3.connect"}
@@ -44,11 +44,11 @@ def run(last):
     sys.addaudithook(hook)
     os.fsync = dying_fsync
     if change == "add":
-        writing.add(version, [shard(features(40, seed=1), 1000)], Path("/c"))
+        changes.add(version, [shard(features(40, seed=1), 1000)], Path("/c"))
     elif change == "remove":
-        writing.remove(version, [3, 77])
+        changes.remove(version, [3, 77])
     else:
-        writing.compact(version)
+        changes.compact(version)
 
 outcomes = []
 for last in range(10_000):

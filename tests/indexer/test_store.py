@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.assembling import Plan, assemble
+from indexer.assembly import Plan, assemble
 from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
 from indexer.index import open_index
-from indexer.milvus import MilvusStore
+from indexer.milvus.store import MilvusStore
 from indexer.store import Query, Store
 from tests.indexer.synthetic import LABELS, WIDTH, check, features, shard
 from training.errors import BadValue, NotFound

@@ -17,9 +17,10 @@ import torch
 from fastapi.testclient import TestClient
 from httpx import Response
 
-from indexer import artifact, build
+from indexer import build
 from indexer.index import open_index
 from indexer.opening import open_store
+from indexer.storage import artifact
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.conftest import COLOURS, SmallConfig, encoded, photograph, write_photographs

@@ -9,17 +9,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import artifact, faisslist
 from indexer.arrays import blocks
-from indexer.artifact import ShortlistRecord
 from indexer.codes import principal
 from indexer.codes.principal import Principal
-from indexer.faisslist import ByFaiss
-from indexer.rows import RowWriter
 from indexer.scans import scan
-from indexer.segment import Segment
-from indexer.shortlist import ByCodes, ByPrincipal, Shortlist
-from indexer.versions import Version
+from indexer.search import faiss_shortlist
+from indexer.search.faiss_shortlist import ByFaiss
+from indexer.search.shortlist import ByCodes, ByPrincipal, Shortlist
+from indexer.storage import artifact
+from indexer.storage.artifact import ShortlistRecord
+from indexer.storage.rows import RowWriter
+from indexer.storage.segment import Segment
+from indexer.storage.version import Version
 from training.errors import BadSettings
 
 CODES: Final = "codes"
@@ -35,7 +36,7 @@ def check(kind: str, width: int, bits: int) -> None:
     if kind == CODES and not bits:
         raise BadSettings("shortlist codes needs codes; give --bits too")
     if kind not in (CODES, PRINCIPAL):
-        faisslist.check(kind, width, bits)
+        faiss_shortlist.check(kind, width, bits)
 
 
 def derive(partial: Path, kind: str, bits: int, seed: int) -> tuple[ShortlistRecord, dict[str, float]]:
@@ -51,8 +52,8 @@ def derive(partial: Path, kind: str, bits: int, seed: int) -> tuple[ShortlistRec
         learned.save(partial / artifact.PRINCIPAL)
         encode_principal(folder, learned)
     elif kind != CODES:
-        rows = codes_NW if faisslist.is_binary(kind) and codes_NW is not None else vectors_ND
-        faisslist.build(kind, rows, partial / artifact.FAISS, bits, seed)
+        rows = codes_NW if faiss_shortlist.is_binary(kind) and codes_NW is not None else vectors_ND
+        faiss_shortlist.build(kind, rows, partial / artifact.FAISS, bits, seed)
     made = _first(kind, partial, codes_NW, vectors_ND)
     own = np.sort(np.random.default_rng(seed + 1).permutation(len(vectors_ND))[:_QUERIES])
     queries_QD = np.array(vectors_ND[own])

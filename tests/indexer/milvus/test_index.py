@@ -6,19 +6,21 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from indexer import artifact, evaluate, place
+from indexer import evaluate
 from indexer.add import AddSettings
 from indexer.add import main as add
 from indexer.build import BuildSettings
 from indexer.build import main as build
-from indexer.collection import Collection
 from indexer.compact import CompactSettings
 from indexer.compact import main as compact
 from indexer.index import open_index
+from indexer.milvus import connection
+from indexer.milvus.collection import Collection
+from indexer.milvus.index import MilvusIndex, collections
 from indexer.opening import open_store
-from indexer.remote import MilvusIndex, collections
 from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
+from indexer.storage import artifact
 from indexer.store import Query
 from service.app import create_app
 from service.settings import ServiceSettings
@@ -90,10 +92,10 @@ def test_a_new_build_leaves_the_collections_of_two_versions(remote: Path, model:
         build(BuildSettings(model=model, data=images, index=remote, part="test", store=str(tmp_path / "milvus.db")))
     store = open_store(remote)
     assert len(store) == 9
-    with place.connected(place.parse(first.uri)) as connection:
-        assert not Collection(connection, first.collection).exists()
+    with connection.connected(connection.parse(first.uri)) as opened:
+        assert not Collection(opened, first.collection).exists()
         [second] = [record for folder, record in collections(remote).items() if folder.name == "2"]
-        assert Collection(connection, second.collection).exists()
+        assert Collection(opened, second.collection).exists()
     store.close()
 
 

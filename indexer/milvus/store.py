@@ -18,16 +18,16 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import collection, place
 from indexer.arrays import Codes, Ids, Keys, Vectors
 from indexer.codes.autoencoder import Autoencoder
-from indexer.collection import ITEM, Collection, State
-from indexer.extract import Shard
-from indexer.originals import read_original
-from indexer.place import Place
-from indexer.ranking import cut, euclidean, hamming, key_of, most_squared, stack
+from indexer.features import Shard
+from indexer.milvus import collection, connection
+from indexer.milvus.collection import ITEM, Collection, State
+from indexer.milvus.connection import Place
 from indexer.scans import scan
-from indexer.segment import code_bytes
+from indexer.search.ranking import cut, euclidean, hamming, key_of, most_squared, stack
+from indexer.storage.originals import read_original
+from indexer.storage.segment import code_bytes
 from indexer.store import Hits, Item, Mode, Query
 from training.errors import BadValue, Mismatch, NotFound
 from training.images.preprocess import ImageLimits
@@ -47,7 +47,7 @@ class MilvusStore:
         """Connects. `autoencoder` makes the codes; None for no codes. `shortlist` is how many items two-stage search compares for
         10 neighbours. Raises NotReady where Milvus does not answer or is not installed, Busy for a file open elsewhere."""
         self._where, self._name, self._autoencoder, self._limits, self._shortlist = where, name, autoencoder, limits, shortlist
-        self._connection = place.connect(where, self)
+        self._connection = connection.connect(where, self)
         self._collection = Collection(self._connection, name)
         self._state: State
 
@@ -61,11 +61,11 @@ class MilvusStore:
         limits: ImageLimits,
         shortlist: int = _SHORTLIST,
     ) -> Self:
-        """The store of a collection that is there; see place.parse for `uri`.
+        """The store of a collection that is there; see connection.parse for `uri`.
 
         Raises Mismatch where another model or autoencoder made it, and NotReady or Busy like __init__.
         """
-        return cls(place.parse(uri), name, autoencoder, limits, shortlist)._opened(model)
+        return cls(connection.parse(uri), name, autoencoder, limits, shortlist)._opened(model)
 
     @classmethod
     def create(
@@ -84,7 +84,7 @@ class MilvusStore:
         """
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,240}", name):
             raise BadValue("collection", name, "letters, digits and _, the first no digit")
-        return cls(place.parse(uri), name, autoencoder, limits, shortlist)._opened(model, width)
+        return cls(connection.parse(uri), name, autoencoder, limits, shortlist)._opened(model, width)
 
     @property
     def version(self) -> int:
@@ -217,7 +217,7 @@ class MilvusStore:
 
     def close(self) -> None:
         """Lets go of the connection; others of this process that use it keep it. Again is harmless."""
-        place.disconnect(self._connection, self)
+        connection.disconnect(self._connection, self)
 
     def _exact(self, query_D: Vectors, query: Query, expression: str) -> tuple[Keys, Ids]:
         """The hits of one query among the items that satisfy the expression."""

@@ -1,6 +1,6 @@
 """Which mode a collection is searched with where nobody has said."""
 
-from indexer.auto import choose
+from indexer.search.mode import choose
 
 
 def test_without_a_short_list_there_is_only_exact() -> None:

@@ -1,7 +1,7 @@
 """The first of two stages: what proposes the rows whose distances are then taken exactly.
 
-"codes" proposes by Hamming distance. "principal" proposes by principal components in a byte each (indexer/codes/principal.py). Any
-other name is a string of FAISS's index_factory, over the vectors, or index_binary_factory, over the codes.
+"codes" proposes by Hamming distance. "principal" proposes by principal components in a byte each (indexer/codes/principal.py).
+Any other name is a string of FAISS's index_factory, over the vectors, or index_binary_factory, over the codes.
 
 Legend: N rows, Q queries, D width of a vector, P components, W bytes of a code, R rows proposed.
 """

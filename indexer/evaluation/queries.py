@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.arrays import Vectors
-from indexer.extract import raw_pixels
+from indexer.features import raw_pixels
 from indexer.index import Index
 from indexer.opening import Opened
 from indexer.store import Hits, Item

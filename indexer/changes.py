@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import artifact
-from indexer.deriving import CODES, derive, encode_principal
-from indexer.extract import Shard
-from indexer.originals import forget_uploads
-from indexer.rows import RowWriter
-from indexer.segment import SegmentWriter, open_segment, write_codes
+from indexer.features import Shard
+from indexer.search.shortlists import CODES, derive, encode_principal
+from indexer.storage import artifact
+from indexer.storage.originals import forget_uploads
+from indexer.storage.rows import RowWriter
+from indexer.storage.segment import SegmentWriter, open_segment, write_codes
+from indexer.storage.version import Version
 from indexer.store import Item
-from indexer.versions import Version
 from training.errors import NotReady
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.arrays import Codes, Ids, Keys, Mask, Vectors
-from indexer.ranking import cut, euclidean, hamming, most_squared, stack
 from indexer.scans import scan
 from indexer.scans.scan import Buckets
-from indexer.segment import Segment
-from indexer.shortlist import Shortlist
+from indexer.search.ranking import cut, euclidean, hamming, most_squared, stack
+from indexer.search.shortlist import Shortlist
+from indexer.storage.segment import Segment
 from indexer.store import Hits, Mode, Query
 from training.errors import BadValue
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from indexer import artifact
+from indexer.storage import artifact
 from indexer.store import Item
 from training.errors import FC7Error
 from training.images import shards

@@ -6,13 +6,14 @@ import faiss
 import numpy as np
 import pytest
 
-from indexer import artifact, faisslist
-from indexer.assembling import Plan, assemble
+from indexer.assembly import Plan, assemble
 from indexer.codes import principal
-from indexer.faisslist import ByFaiss
 from indexer.index import Index, open_index
 from indexer.scans import native
-from indexer.shortlist import ByCodes, ByPrincipal
+from indexer.search import faiss_shortlist
+from indexer.search.faiss_shortlist import ByFaiss
+from indexer.search.shortlist import ByCodes, ByPrincipal
+from indexer.storage import artifact
 from indexer.store import Query
 from tests.indexer.synthetic import WIDTH, features, shard
 from training.errors import BadSettings, BadValue, FC7Error, Mismatch
@@ -115,7 +116,7 @@ def test_codes_propose_the_nearest_codes() -> None:
 def test_any_factory_of_faiss_proposes_from_its_file(tmp_path: Path, factory: str, mask: np.ndarray | None) -> None:
     vectors = clusters(2000)
     codes = np.packbits(vectors > vectors.mean(0), axis=1, bitorder="little")
-    faisslist.build(factory, codes if factory[0] == "B" else vectors, tmp_path / "x", 96, seed=0)
+    faiss_shortlist.build(factory, codes if factory[0] == "B" else vectors, tmp_path / "x", 96, seed=0)
     made = ByFaiss(tmp_path / "x", factory, 2000)
     rows = made.candidates(vectors[:20], codes[:20], 200, mask)
     assert recall(rows, vectors, vectors[:20], mask) > 0.8
@@ -126,14 +127,14 @@ def test_any_factory_of_faiss_proposes_from_its_file(tmp_path: Path, factory: st
 
 def test_strings_that_make_no_index_are_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(BadValue, match="shortlist must be codes, principal, or a string of FAISS's"):
-        faisslist.check("IVF16,Nothing", 64, 0)
+        faiss_shortlist.check("IVF16,Nothing", 64, 0)
     with pytest.raises(BadValue, match="got 'BNothing'"):
-        faisslist.check("BNothing", 64, 128)
+        faiss_shortlist.check("BNothing", 64, 128)
     with pytest.raises(BadSettings, match="'BIVF8' is over codes; give --bits too"):
-        faisslist.check("BIVF8", 64, 0)
-    faisslist.check("PCA32,HNSW16", 64, 0)
+        faiss_shortlist.check("BIVF8", 64, 0)
+    faiss_shortlist.check("PCA32,HNSW16", 64, 0)
     with pytest.raises(FC7Error, match="the short-list 'IVF64,Flat' cannot be made of 10 rows"):
-        faisslist.build("IVF64,Flat", features(10), tmp_path / "x", 0, seed=0)
+        faiss_shortlist.build("IVF64,Flat", features(10), tmp_path / "x", 0, seed=0)
     (tmp_path / "junk").write_bytes(b"junk" * 100)
     with pytest.raises(Mismatch, match="is not a FAISS index"):
         ByFaiss(tmp_path / "junk", "Flat", 10)
@@ -166,5 +167,5 @@ def test_an_index_with_any_short_list_grows_and_answers(tmp_path: Path, kind: st
 
 
 def test_faiss_is_what_reads_the_file(tmp_path: Path) -> None:
-    faisslist.build("Flat", features(50), tmp_path / "x", 0, seed=0)
+    faiss_shortlist.build("Flat", features(50), tmp_path / "x", 0, seed=0)
     assert faiss.read_index(str(tmp_path / "x")).ntotal == 50

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from pydantic import BaseModel
 
-from indexer.retrieval import Figure, Latency, Way
-from indexer.splits import Split
+from indexer.evaluation.protocol import Figure, Latency, Way
+from indexer.evaluation.splits import Split
 from training.files import replacing
 
 EXACT: Final = "FC7, exact"

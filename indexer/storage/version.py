@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import artifact
-from indexer.artifact import Manifest
-from indexer.catalog import Catalog
 from indexer.codes import autoencoder, principal
 from indexer.codes.autoencoder import Autoencoder
 from indexer.codes.principal import Principal
-from indexer.rows import open_rows
-from indexer.segment import Segment, code_bytes, open_segment
+from indexer.storage import artifact
+from indexer.storage.artifact import Manifest
+from indexer.storage.catalog import Catalog
+from indexer.storage.rows import open_rows
+from indexer.storage.segment import Segment, code_bytes, open_segment
 from training.errors import Mismatch
 
 

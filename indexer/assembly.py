@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from indexer import artifact, remote
+from indexer.changes import write_deleted, write_shard
 from indexer.codes import autoencoder
-from indexer.deriving import derive
-from indexer.extract import Shard
-from indexer.segment import SegmentWriter, write_codes
-from indexer.writing import write_deleted, write_shard
+from indexer.features import Shard
+from indexer.milvus.index import collections, drop_unused, move
+from indexer.search.shortlists import derive
+from indexer.storage import artifact
+from indexer.storage.segment import SegmentWriter, write_codes
 from training.images.preprocess import ImageLimits
 
 
@@ -27,7 +28,7 @@ class Plan:
 
     bits: int = 128  # of the codes; 0 for none
     pixel_codes: bool = False  # whether to keep raw pixels and their codes too, for comparison
-    shortlist: str = "principal"  # see indexer/shortlist.py
+    shortlist: str = "principal"  # see indexer/search/shortlist.py
     seed: int = 0
     store: str = ""  # Milvus to put the items into; see place.parse
 
@@ -66,8 +67,8 @@ def assemble(index: Path, shards: Iterable[Shard], root: Path, width: int, plan:
     milvus = None
     if plan.store:
         limits = ImageLimits.model_validate(facts["limits"])
-        milvus = remote.move(partial, plan.store, root, facts["model"], width, limits)
-    collections = remote.collections(index)
+        milvus = move(partial, plan.store, root, facts["model"], width, limits)
+    before = collections(index)
     version = artifact.publish(
         index,
         partial,
@@ -83,7 +84,7 @@ def assemble(index: Path, shards: Iterable[Shard], root: Path, width: int, plan:
         recall=recall,
         **facts,
     )
-    remote.drop_unused(collections)
+    drop_unused(before)
     return Assembled(version, kept, rejects)
 
 

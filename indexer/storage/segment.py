@@ -12,12 +12,12 @@ from typing import BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import artifact
 from indexer.arrays import Rows, blocks
-from indexer.catalog import Catalog, CatalogWriter
 from indexer.codes.autoencoder import Autoencoder
-from indexer.extract import RAW_SIZE
-from indexer.rows import RowWriter, open_rows
+from indexer.features import RAW_SIZE
+from indexer.storage import artifact
+from indexer.storage.catalog import Catalog, CatalogWriter
+from indexer.storage.rows import RowWriter, open_rows
 from indexer.store import Item
 from training.errors import Mismatch
 

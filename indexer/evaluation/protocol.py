@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from indexer import metrics
 from indexer.arrays import Floats, Rows
-from indexer.metrics import ORDERS, Database, Order, Rankings
+from indexer.evaluation import metrics
+from indexer.evaluation.metrics import ORDERS, Database, Order, Rankings
 from training.program import progress
 
 PRECISIONS: Final = (1, 10, 100, 1000)  # precision@N

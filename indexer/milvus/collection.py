@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.place import Connection
+from indexer.milvus.connection import Connection
 from indexer.store import Item
 from training.errors import FC7Error, Mismatch, NotReady
 

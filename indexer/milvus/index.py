@@ -10,14 +10,15 @@ from uuid import uuid4
 
 import numpy as np
 
-from indexer import artifact, place
-from indexer.artifact import Manifest, MilvusRecord
 from indexer.codes import autoencoder
-from indexer.collection import Collection, State
-from indexer.extract import Shard
-from indexer.milvus import MilvusStore
-from indexer.originals import forget_uploads
-from indexer.segment import Segment, open_segment
+from indexer.features import Shard
+from indexer.milvus import connection
+from indexer.milvus.collection import Collection, State
+from indexer.milvus.store import MilvusStore
+from indexer.storage import artifact
+from indexer.storage.artifact import Manifest, MilvusRecord
+from indexer.storage.originals import forget_uploads
+from indexer.storage.segment import Segment, open_segment
 from training.errors import Mismatch
 from training.images.preprocess import ImageLimits
 from training.program import progress
@@ -88,8 +89,8 @@ def drop_unused(before: dict[Path, MilvusRecord]) -> None:
     """Drops those of `collections` whose versions are there no more."""
     for folder, record in before.items():
         if not folder.exists():
-            with place.connected(place.parse(record.uri)) as connection:
-                Collection(connection, record.collection).drop()
+            with connection.connected(connection.parse(record.uri)) as opened:
+                Collection(opened, record.collection).drop()
 
 
 def _shards(segment: Segment) -> Iterator[Shard]:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer import collection, place
 from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
-from indexer.collection import Collection
-from indexer.milvus import MilvusStore
+from indexer.milvus import collection, connection
+from indexer.milvus.collection import Collection
+from indexer.milvus.store import MilvusStore
 from indexer.store import Query
 from tests.indexer.synthetic import WIDTH, features, shard
 from training.errors import BadValue, Busy, FC7Error, Mismatch, NotFound, NotReady
@@ -36,9 +36,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A file whose server runs until these tests have ended."""
     path = str(tmp_path_factory.mktemp("milvus") / "items.db")
     user = type("User", (), {})()
-    connection = place.connect(place.parse(path), user)
+    held = connection.connect(connection.parse(path), user)
     yield path
-    place.disconnect(connection, user)
+    connection.disconnect(held, user)
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def store(file: str, coder: Autoencoder, request: pytest.FixtureRequest) -> Iter
 def test_an_address_says_where_and_keeps_its_token_to_itself(
     text: str, address: str, uri: str, token: str, database: str
 ) -> None:
-    parsed = place.parse(text)
+    parsed = connection.parse(text)
     assert (parsed.address, parsed.uri, parsed.token, parsed.database, parsed.is_file) == (address, uri, token, database, False)
-    assert place.parse(parsed.address).uri == uri
+    assert connection.parse(parsed.address).uri == uri
     if token:
         assert token not in repr(parsed) + str(parsed)
         assert "crt" not in repr(parsed)
@@ -72,9 +72,9 @@ def test_an_address_says_where_and_keeps_its_token_to_itself(
 
 def test_a_token_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FC7_MILVUS_TOKEN", "secret")
-    assert place.parse("milvus://db").token == "secret"  # noqa: S105
-    assert place.parse("milvus://own@db").token == "own"  # noqa: S105
-    assert place.parse("items.db").token == ""
+    assert connection.parse("milvus://db").token == "secret"  # noqa: S105
+    assert connection.parse("milvus://own@db").token == "own"  # noqa: S105
+    assert connection.parse("items.db").token == ""
 
 
 @pytest.mark.parametrize(
@@ -93,17 +93,17 @@ def test_what_is_no_address_is_refused_and_its_token_is_not_shown(text: str) -> 
     with pytest.raises(
         BadValue, match=r"store must be milvus://host:port, milvus\+tls://host:port or a path that ends in \.db"
     ) as caught:
-        place.parse(text)
+        connection.parse(text)
     assert "secret" not in str(caught.value)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="nowhere is not a folder"):
-        place.parse(str(tmp_path / "nowhere" / "items.db"))
+        connection.parse(str(tmp_path / "nowhere" / "items.db"))
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "_CONNECT_S", 0.1)
+    monkeypatch.setattr(connection, "_CONNECT_S", 0.1)
     with pytest.raises(NotReady, match=r"Milvus at milvus://127.0.0.1:1 does not answer .*; start it, correct --store") as caught:
         MilvusStore.open("milvus://me:secret@127.0.0.1:1", "items", None, MODEL, LIMITS)
     assert "secret" not in str(caught.value)

@@ -7,8 +7,8 @@ from math import factorial
 import numpy as np
 import pytest
 
-from indexer import metrics
-from indexer.metrics import Database, Order, Rankings, rank_codes, rank_lists, rank_vectors
+from indexer.evaluation import metrics
+from indexer.evaluation.metrics import Database, Order, Rankings, rank_codes, rank_lists, rank_vectors
 
 OVER: dict[Order, Callable[..., float]] = {"expected": np.mean, "best": np.max, "worst": np.min}
 
