@@ -10,8 +10,8 @@ from typing import Final
 import uvicorn
 
 from service import logs
-from service.admission import Gate
 from service.app import create_app
+from service.middleware.admission import Gate
 from service.settings import ServiceSettings
 from training.errors import BadValue, FC7Error
 from training.program import keep_freed_memory, run_program

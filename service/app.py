@@ -13,14 +13,15 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
-from service import __version__, errors, items, neighbors, routes
-from service.access import KeyHolders
-from service.admission import Admission, Gate
+from service import __version__, errors
 from service.engine import Engine
-from service.inputs import Inputs
-from service.limits import AnswerHead, LimitBody, SecureHeaders
 from service.metrics import Metrics
-from service.observe import Observe
+from service.middleware.access import KeyHolders
+from service.middleware.admission import Admission, Gate
+from service.middleware.limits import AnswerHead, LimitBody, SecureHeaders
+from service.middleware.observe import Observe
+from service.routes import about, classify, items, layers, neighbors
+from service.routes.inputs import Inputs
 from service.settings import ServiceSettings
 
 WEB = Path(__file__).parent / "web"
@@ -48,7 +49,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app = FastAPI(title="FC7", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.settings, app.state.metrics, app.state.gate = settings, metrics, gate
     errors.install(app)
-    for module in (neighbors, routes, items):  # the first is found first
+    for module in (neighbors, classify, layers, about, items):  # the first is found first
         app.include_router(module.router)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=WEB), name="web")

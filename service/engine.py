@@ -25,9 +25,9 @@ from indexer.search.mode import choose
 from indexer.storage import artifact
 from indexer.store import Item, Mode, Query, Store
 from service.batching import Batcher, Done, Worker
-from service.collection import Collection, Pair
 from service.cursor import Cursor
 from service.metrics import Metrics
+from service.pair import Collection, Pair
 from service.settings import ServiceSettings
 from service.stages import Stages
 from training.checkpoint import Model

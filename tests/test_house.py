@@ -1,7 +1,8 @@
-"""The house as the README draws it: one direction of imports, a true tree, a true settings table, documented names."""
+"""The house as the README draws it: what may import what, true trees, a true settings table, documented names."""
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -9,38 +10,120 @@ import pytest
 from service.settings import ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[1]
-RANKS = {"training": 0, "indexer": 1, "service": 2}
+# What each room, and each module at a package's door, may import of its own package. A command may import whatever is not one.
+ROOMS = {
+    "training": {
+        "errors": "",
+        "compiled": "",
+        "files": "errors",
+        "program": "errors files",
+        "network": "errors compiled files program",
+        "images": "errors compiled files program",
+        "checkpoint": "errors files network images",
+        "run": "errors files program network images",
+        "weights": "errors files network images",
+        "analysis": "errors files network images",
+    },
+    "indexer": {
+        "arrays": "",
+        "features": "",
+        "store": "arrays features",
+        "scans": "arrays",
+        "codes": "arrays scans",
+        "storage": "arrays features store scans codes",
+        "search": "arrays store scans codes storage",
+        "changes": "arrays features store codes storage search",
+        "milvus": "arrays features store scans codes storage search",
+        "index": "arrays features store codes storage search changes",
+        "assembly": "arrays features codes storage search changes milvus",
+        "opening": "store storage index milvus",
+        "evaluation": "arrays features store codes storage search index opening",
+    },
+    "service": {
+        "metrics": "",
+        "logs": "",
+        "schemas": "",
+        "client": "",
+        "settings_file": "",
+        "settings": "settings_file",
+        "cursor": "",
+        "batching": "",
+        "stages": "metrics",
+        "errors": "metrics schemas",
+        "middleware": "metrics logs schemas settings errors",
+        "pair": "errors",
+        "engine": "metrics settings batching pair stages cursor errors",
+        "routes": "metrics schemas settings errors middleware pair stages cursor engine",
+        "app": "metrics settings errors middleware engine routes",
+    },
+}
 COMMANDS = {
-    "training.train",
-    "training.evaluate",
-    "training.datasets",
-    "training.pretrained",
-    "training.profiles",
-    "indexer.build",
-    "indexer.evaluate",
+    *(f"training.{name}" for name in ("train", "evaluate", "datasets", "pretrained", "profiles")),
+    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate")),
     "service.__main__",
 }
-MODULES = sorted(path for package in RANKS for path in (ROOT / package).rglob("*.py"))
+# What a package may import of the packages below it.
+BELOW = {
+    "training": set[str](),
+    "indexer": {f"training.{room}" for room in ("errors", "compiled", "files", "program", "images", "checkpoint")},
+    "service": {
+        *(f"training.{room}" for room in ("errors", "files", "program", "images", "checkpoint")),
+        *(f"indexer.{room}" for room in ("arrays", "features", "store", "storage", "search", "opening")),
+    },
+}
+ANALYSES = {"training.analysis"}  # which only commands and routes import
+MODULES = sorted(path for package in ROOMS for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py")
 PAGES = ("service", "training", "indexer", "docker", "tests")
 README = (ROOT / "README.md").read_text()
 
 
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def room_of(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
 def imported(path: Path) -> set[str]:
+    """The modules of this repository that a module imports."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return {dotted(path) for path in MODULES} & names
+
+
+def allowed(module: str) -> set[str]:
+    """The rooms that a module may import from."""
+    package, room = room_of(module).split(".")
+    own = set(ROOMS[package]) if module in COMMANDS else {room, *ROOMS[package][room].split()}
+    analyses = ANALYSES if module in COMMANDS or (package, room) == ("service", "routes") else set()
+    return {f"{package}.{name}" for name in own} | BELOW[package] | analyses
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_imports_never_point_upward_and_never_at_a_command(path: Path) -> None:
-    rank = RANKS[path.relative_to(ROOT).parts[0]]
-    for name in imported(path):
-        assert RANKS.get(name.split(".")[0], -1) <= rank, f"{path.name} imports {name}"
-        assert name not in COMMANDS, f"{path.name} imports the command {name}"
+def test_a_room_imports_what_the_table_allows_and_never_a_command(path: Path) -> None:
+    imports = imported(path) - {dotted(path)}
+    assert not imports & COMMANDS
+    assert {room_of(name) for name in imports} <= allowed(dotted(path))
+
+
+def test_the_table_names_every_room_and_every_command() -> None:
+    modules = {dotted(path) for path in MODULES}
+    assert {room_of(module) for module in modules - COMMANDS} == {
+        f"{package}.{room}" for package in ROOMS for room in ROOMS[package]
+    }
+    runs = {dotted(path) for path in MODULES if '__name__ == "__main__"' in path.read_text() or path.name == "__main__.py"}
+    assert runs == COMMANDS
+
+
+def test_no_rooms_and_no_modules_go_round_in_a_circle() -> None:
+    for rooms in ROOMS.values():
+        list(TopologicalSorter({room: names.split() for room, names in rooms.items()}).static_order())
+    list(TopologicalSorter({dotted(path): imported(path) - {dotted(path)} for path in MODULES}).static_order())
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())

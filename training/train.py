@@ -20,8 +20,9 @@ from training.images.folders import list_examples
 from training.images.preprocess import ImageLimits
 from training.images.squares import Views, prepare_views
 from training.network.alexnet import AlexNet
-from training.network.columns import PlacedNet, Placement, placed, values_exchanged
+from training.network.columns import PlacedNet, values_exchanged
 from training.network.initialisation import initialise
+from training.network.placement import Placement, placed
 from training.program import asked_to_stop, keep_freed_memory, run_program
 from training.run.colour import colour_noise
 from training.run.feed import Feed

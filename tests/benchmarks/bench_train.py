@@ -40,8 +40,9 @@ from training.images.preprocess import ImageLimits  # noqa: E402
 from training.images.squares import Keep, prepare_views  # noqa: E402
 from training.network import lrn, native  # noqa: E402
 from training.network.alexnet import AlexNet, AlexNetConfig  # noqa: E402
-from training.network.columns import PlacedNet, Placement  # noqa: E402
+from training.network.columns import PlacedNet  # noqa: E402
 from training.network.initialisation import initialise  # noqa: E402
+from training.network.placement import Placement  # noqa: E402
 from training.program import keep_freed_memory  # noqa: E402
 from training.run import draws  # noqa: E402
 from training.run.colour import colour_noise  # noqa: E402

@@ -25,10 +25,10 @@ from httpx import Response
 import service.engine
 from indexer import build
 from indexer.opening import open_store
-from service import collection
+from service import pair
 from service.app import create_app
 from service.batching import Batcher
-from service.collection import Collection
+from service.pair import Collection
 from service.settings import ServiceSettings
 from tests.conftest import SmallConfig, encoded, photograph
 from tests.service.calls import PHOTO, assert_problem, send
@@ -220,7 +220,7 @@ def test_reload_goes_over_to_the_published_pair_and_says_what_it_is(made: Pairs,
 
 
 def test_a_published_pair_is_taken_up_without_being_asked_for(made: Pairs, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collection, "LOOK_S", 0.0)
+    monkeypatch.setattr(pair, "LOOK_S", 0.0)
     with serving(create_app(settings_for(root))) as client:
         for number in (2, 3, 4, 1):
             publish(root, number)
@@ -358,11 +358,11 @@ def test_a_third_model_is_not_loaded_before_the_first_is_let_go(
 def test_a_swap_that_waits_in_vain_says_why_and_is_tried_again(
     made: Pairs, root: Path, loads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collection, "LOOK_S", 0.0)
+    monkeypatch.setattr(pair, "LOOK_S", 0.0)
     with serving(create_app(settings_for(root))) as client:
         engine = client.app.state.engine  # type: ignore[attr-defined]
         engine.collection._patience_s = 0.0
-        pair = engine.pair  # as a request would that does not end
+        held = engine.pair  # as a request would that does not end
         publish(root, 2)
         reload(client)
         publish(root, 3)
@@ -371,8 +371,8 @@ def test_a_swap_that_waits_in_vain_says_why_and_is_tried_again(
         assert int(response.headers["retry-after"]) > 0
         assert 'fc7_rejects_total{reason="swapping"} 1.0' in client.get("/metrics").text
         assert client.post("/neighbors?id=7").json()["model"] == made[2].fingerprint
-        assert pair.store.version == 1
-        del pair
+        assert held.store.version == 1
+        del held
         for _ in range(3):  # one may be waiting already; whoever looks then has the swap tried again
             client.get("/readyz")
             engine.collection._following.result(timeout=60)

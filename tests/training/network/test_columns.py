@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from tests.conftest import SmallConfig
 from training.errors import BadValue
 from training.network.alexnet import PROFILES, AlexNet, AlexNetConfig
-from training.network.columns import EXCHANGES, PlacedNet, Placement, Traffic, placed, values_exchanged
+from training.network.columns import EXCHANGES, PlacedNet, Traffic, values_exchanged
 from training.network.initialisation import initialise
+from training.network.placement import Placement, placed
 from training.run import draws
 from training.run.feed import Batch
 from training.run.loop import Run, _step
@@ -40,7 +41,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from tests.training.network import test_columns as test
 from training.network.alexnet import AlexNetConfig
-from training.network.columns import placed
+from training.network.placement import placed
 from training.files import write_tensors
 
 folder, config = Path(sys.argv[1]), AlexNetConfig.model_validate_json(sys.argv[2])

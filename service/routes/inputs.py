@@ -15,8 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.common import LARGEST_ID, metrics_of, settings_of
 from service.errors import problem, reason
+from service.routes.common import LARGEST_ID, metrics_of, settings_of
 from training.errors import BadValue, FC7Error, NotAnImage, NotReady, TryAgain
 
 T = TypeVar("T")

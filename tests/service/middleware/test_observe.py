@@ -19,9 +19,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from service import logs
-from service.limits import AnswerHead
 from service.metrics import CONTENT_TYPE, Metrics
-from service.observe import Observe
+from service.middleware.limits import AnswerHead
+from service.middleware.observe import Observe
 from tests.service.calls import assert_problem
 
 HIDDEN = "s3cret"
@@ -247,7 +247,7 @@ import socket, sys, uvicorn
 from service import logs
 logs.configure()
 from service.metrics import Metrics
-from tests.service.test_observe import application
+from tests.service.middleware.test_observe import application
 config = uvicorn.Config(application(Metrics()), log_config=None, access_log=False)
 uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
 """

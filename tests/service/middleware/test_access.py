@@ -14,9 +14,10 @@ from fastapi.testclient import TestClient
 from httpx import Response
 
 from indexer.opening import open_store
-from service import access, logs
+from service import logs
 from service.app import create_app
 from service.engine import Engine
+from service.middleware import access
 from service.settings import ServiceSettings
 from tests.service.asgi import Answer, exchange
 from tests.service.calls import PHOTO, assert_problem, send

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from indexer.opening import open_store
-from service import collection
+from service import pair
 from service.app import create_app
 from service.engine import Engine
 from service.settings import ServiceSettings
@@ -28,7 +28,7 @@ def growing(index: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(model: Path, growing: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.setattr(collection, "LOOK_S", 0.0)
+    monkeypatch.setattr(pair, "LOOK_S", 0.0)
     settings = ServiceSettings(model=model, index=growing, api_key="key")
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
@@ -92,7 +92,7 @@ def test_a_version_that_does_not_verify_is_refused_and_the_old_one_stays(
 def test_an_index_that_is_built_later_is_opened_without_a_new_start(
     model: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collection, "LOOK_S", 0.0)
+    monkeypatch.setattr(pair, "LOOK_S", 0.0)
     with TestClient(create_app(ServiceSettings(model=model, index=tmp_path / "index"))) as client:
         assert_problem(client.post("/neighbors?id=0"), 503, "python -m indexer.build")
         shutil.copytree(index, tmp_path / "index", symlinks=True)

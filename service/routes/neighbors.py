@@ -12,11 +12,12 @@ from pydantic import BaseModel, Field
 from indexer import store as search
 from indexer.opening import Opened
 from indexer.store import Mode
-from service import cursor, inputs, schemas
-from service.collection import Pair
-from service.common import LARGEST_ID, ItemId, as_json, engine_of, links, metrics_of, problems, settings_of
+from service import cursor, schemas
 from service.engine import DUPLICATE_SHARE, Engine, Page, Subject
-from service.inputs import Sent
+from service.pair import Pair
+from service.routes import inputs
+from service.routes.common import LARGEST_ID, ItemId, as_json, engine_of, links, metrics_of, problems, settings_of
+from service.routes.inputs import Sent
 from service.stages import Stages
 from training.errors import BadValue
 

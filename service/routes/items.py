@@ -3,12 +3,13 @@
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse
 
-from service import inputs, schemas
-from service.access import needs_key
-from service.common import REVALIDATE, ItemId, engine_of, links, metrics_of, pictures, problems
+from service import schemas
 from service.engine import Upload
 from service.errors import problem
-from service.inputs import Form, Sent
+from service.middleware.access import needs_key
+from service.routes import inputs
+from service.routes.common import REVALIDATE, ItemId, engine_of, links, metrics_of, pictures, problems
+from service.routes.inputs import Form, Sent
 from service.stages import Stages
 from training.errors import BadValue, FC7Error, NotFound
 

@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
-from service.access import is_change
 from service.metrics import Metrics
+from service.middleware.access import is_change
 from service.settings import ServiceSettings
 from training.errors import FC7Error, TryAgain
 

@@ -1,0 +1,66 @@
+"""Classification of photographs; the work is the engine's."""
+
+import time
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service import schemas
+from service.engine import Best
+from service.routes import inputs
+from service.routes.common import as_json, engine_of, metrics_of, problems
+from service.routes.inputs import Sent
+from service.stages import Stages
+from training.checkpoint import Model
+from training.errors import BadValue
+
+_CORNERS: Final = ("top left", "top right", "bottom left", "bottom right", "centre")  # in the order of preprocess.ten_views
+router = APIRouter()
+
+
+@router.post(
+    "/classify",
+    response_model=schemas.ClassifyAnswer,
+    responses=problems(413, 415, 422, 503),
+    openapi_extra=inputs.described(photographs_only=True),
+    tags=["search"],
+)
+async def classify(
+    request: Request,
+    views: Annotated[Literal["1", "10"], Query(description="1: the centre; 10: corners, centre and mirrors, averaged")] = "1",
+    top: Annotated[int, Query(ge=1, le=1000, description="classes to name, most probable first")] = 5,
+    per_view: Annotated[bool, Query(description="with views=10: the classes of each view too")] = False,
+    timings: Annotated[bool, Query(description="say how long each stage took")] = False,
+) -> Response:
+    """Classifies photographs. One that cannot be decoded is an error of its own beside the answers for the others."""
+    engine, stages, number = engine_of(request), Stages(metrics_of(request)), int(views)
+    model = engine.model
+    if per_view and number == 1:
+        raise BadValue("per_view", per_view, "given with views=10, and with it alone")
+
+    async def of_one(sent: Sent) -> schemas.ClassifiedImage:
+        if sent.data is None:
+            raise BadValue("image", sent.name, "a photograph; ids and vectors are for /neighbors")
+        upload = await engine.decode(sent.data, stages)
+        mean, *of_views = await engine.classify(model, upload.photograph, number, top, stages)
+        each_view = [
+            schemas.ViewClasses(corner=_CORNERS[v // 2], mirrored=v % 2 == 1, classes=_named(model, best))
+            for v, best in enumerate(of_views if per_view else [])
+        ]
+        return schemas.ClassifiedImage(name=sent.name, classes=_named(model, mean), views=each_view or None)
+
+    sent = await inputs.read(request)
+    if not sent:
+        raise inputs.no_image()
+    answers = await inputs.each(request, sent, of_one)
+    began = time.perf_counter()
+    results = inputs.results(schemas.ClassifiedImage, sent, answers)
+    shown = schemas.Timings.model_validate(stages.ms()) if timings else None
+    answer = schemas.ClassifyAnswer(model=model.fingerprint, views=10 if number == 10 else 1, results=results, timings_ms=shown)
+    response = as_json(answer)
+    stages.record("answer", time.perf_counter() - began)
+    return response
+
+
+def _named(model: Model, best: Best) -> list[schemas.ClassProbability]:
+    return [schemas.ClassProbability(label=model.classes[number], probability=chance) for number, chance in best]

@@ -1,0 +1,35 @@
+"""What the first layer has learned, in figures and as a picture."""
+
+import io
+
+from fastapi import APIRouter, Request, Response
+
+from service import schemas
+from service.routes.common import REVALIDATE, engine_of, pictures, problems
+from training.analysis import kernels
+
+router = APIRouter()
+
+
+@router.get("/filters", responses=problems(503), tags=["first layer"])
+def filters_in_figures(request: Request) -> schemas.FiltersAnswer:
+    """The first layer's kernels in figures: how much of each is colour."""
+    model = engine_of(request).model
+    weight, count = model.net.conv1.weight, model.net.config.columns
+    found = kernels.figures(weight, count)
+    columns = [[kernel.colour for kernel in found if kernel.column == column] for column in range(count)]
+    return schemas.FiltersAnswer(
+        model=model.fingerprint,
+        shape=list(weight.shape),
+        mean_colour_by_column=[sum(colours) / len(colours) for colours in columns],
+        kernels=[schemas.KernelAnswer(index=k.index, column=k.column, colour=k.colour, norm=k.norm) for k in found],
+    )
+
+
+@router.get("/filters.png", response_class=Response, responses=problems(503) | pictures("image/png"), tags=["first layer"])
+def filters_as_picture(request: Request) -> Response:
+    """Figure 3 of the paper for this model: 96 kernels, those of the first GPU above, those of the second below."""
+    buffer = io.BytesIO()
+    net = engine_of(request).model.net
+    kernels.picture(net.conv1.weight, net.config.columns).save(buffer, "PNG")
+    return Response(buffer.getvalue(), media_type="image/png", headers=REVALIDATE)
