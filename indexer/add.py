@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from indexer.features import SHARD, Shard, shard_of
+from indexer.features import BLOCK_ROWS, FeatureBlock, feature_block
 from indexer.opening import open_store
 from indexer.storage import artifact
 from training import checkpoint
@@ -45,10 +45,10 @@ def main(settings: AddSettings) -> None:
         limits = ImageLimits.model_validate(store.manifest.limits)
         rejects: list[dict[str, str]] = []
 
-        def shards() -> Iterator[Shard]:
+        def shards() -> Iterator[FeatureBlock]:
             reads = iter(progress(read_photographs(settings.data, examples, limits), len(examples), "FC7 features"))
-            for start in range(0, len(examples), SHARD):
-                shard = shard_of(model, islice(reads, min(SHARD, len(examples) - start)), store.manifest.pixel_bits > 0)
+            for start in range(0, len(examples), BLOCK_ROWS):
+                shard = feature_block(model, islice(reads, min(BLOCK_ROWS, len(examples) - start)), store.manifest.pixel_bits > 0)
                 rejects.extend(shard.rejects)
                 yield shard
 
@@ -59,7 +59,7 @@ def main(settings: AddSettings) -> None:
     seconds = time.monotonic() - started
     print(
         f"{added} photographs added, {len(ids) - added} there already, {len(rejects)} rejected, in {seconds:.1f} s: "
-        f"version {after.version} holds {len(after)}"
+        f"version {after.version_number} holds {len(after)}"
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from indexer.changes import write_deleted, write_shard
 from indexer.codes import autoencoder
-from indexer.features import Shard
+from indexer.features import FeatureBlock
 from indexer.milvus.index import collections, drop_unused, move
 from indexer.search.shortlists import derive
 from indexer.storage import artifact
@@ -42,7 +42,7 @@ class Assembled:
     rejects: list[dict[str, str]]
 
 
-def assemble(index: Path, shards: Iterable[Shard], root: Path, width: int, plan: Plan, **facts: Any) -> Assembled:
+def assemble(index: Path, shards: Iterable[FeatureBlock], root: Path, width: int, plan: Plan, **facts: Any) -> Assembled:
     """Writes, trains, encodes, measures and publishes; returns what was published, or version 0 where there was no item.
 
     `facts` are the fields of Manifest that the shards do not tell.
@@ -67,7 +67,7 @@ def assemble(index: Path, shards: Iterable[Shard], root: Path, width: int, plan:
     milvus = None
     if plan.store:
         limits = ImageLimits.model_validate(facts["limits"])
-        milvus = move(partial, plan.store, root, facts["model"], width, limits)
+        milvus = move(partial, plan.store, root, facts["fingerprint"], width, limits)
     before = collections(index)
     version = artifact.publish(
         index,

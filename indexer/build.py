@@ -145,8 +145,8 @@ def _assemble(settings: BuildSettings, extraction: Extraction) -> Assembled:
         settings.data,
         extraction.model.net.config.fc7_width,
         settings.plan(),
-        model=extraction.model.fingerprint,
-        collection=str(settings.data.resolve()),
+        fingerprint=extraction.model.fingerprint,
+        source_folder=str(settings.data.resolve()),
         limits=extraction.limits.model_dump(),
         configuration=settings.model_dump(mode="json") | {"store": settings.address()},
     )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.features import Shard
+from indexer.features import FeatureBlock
 from indexer.search.shortlists import CODES, derive, encode_principal
 from indexer.storage import artifact
 from indexer.storage.originals import forget_uploads
@@ -26,7 +26,7 @@ from indexer.store import Item
 from training.errors import NotReady
 
 
-def add(version: Version, shards: Iterable[Shard], root: Path) -> tuple[list[int], bool]:
+def add(version: Version, shards: Iterable[FeatureBlock], root: Path) -> tuple[list[int], bool]:
     """Publishes the version with these items too.
 
     Returns the ids they got, row for row, and whether anything was new: a file whose bytes are an item's already keeps its id.
@@ -114,7 +114,7 @@ def holding(version: Version, sha256s: Sequence[str]) -> dict[str, int]:
     return {sha256: item for (sha256, item), here in reversed(list(zip(rows, live, strict=True))) if here}
 
 
-def write_shard(writer: SegmentWriter, shard: Shard, root: Path, keep: Sequence[int], first_id: int) -> None:
+def write_shard(writer: SegmentWriter, shard: FeatureBlock, root: Path, keep: Sequence[int], first_id: int) -> None:
     """Appends the rows `keep` of a shard, as items numbered from `first_id` on."""
     sizes = [fields["thumbnail_size"] for fields in shard.items]
     ends = np.cumsum(sizes)

@@ -22,7 +22,7 @@ from indexer.evaluation import report, splits
 from indexer.evaluation.protocol import LISTED, Latency, Task, Way, latency
 from indexer.evaluation.queries import Held, Labels, Queries, ask, hold
 from indexer.evaluation.report import Report
-from indexer.opening import Opened, open_store
+from indexer.opening import OpenStore, open_store
 from indexer.storage import artifact
 from indexer.storage.segment import code_bytes
 from indexer.store import Mode, Query
@@ -79,7 +79,7 @@ def main(settings: EvaluateSettings) -> None:
     print(f"{measured.table()}\n\n{measured.summary()}\nall figures: {settings.out or settings.index}/evaluation.md")
 
 
-def evaluate(model: Model, store: Opened, settings: EvaluateSettings) -> Report:
+def evaluate(model: Model, store: OpenStore, settings: EvaluateSettings) -> Report:
     """Measures, and writes what was found and the splits. Raises NotReady where no query is left, BadValue for a wrong length."""
     for bits in settings.bits:
         if bits not in (0, *BITS):  # 0 as in the settings of a build: no codes
@@ -97,7 +97,7 @@ def evaluate(model: Model, store: Opened, settings: EvaluateSettings) -> Report:
     out = settings.out or settings.index
     out.mkdir(parents=True, exist_ok=True)
     measured = Report(
-        index_version=store.version,
+        index_version=store.version_number,
         queries=len(queries.sha256s),
         database=len(held.items),
         classifier_top1=float((queries.guesses_Q == queries.labels_Q).mean()),
@@ -123,7 +123,7 @@ def precision(found_QK: Labels, labels_Q: Labels) -> float:
     return float((found_QK == labels_Q[:, None]).mean())
 
 
-def _examples(settings: EvaluateSettings, store: Opened, limits: ImageLimits) -> Examples:
+def _examples(settings: EvaluateSettings, store: OpenStore, limits: ImageLimits) -> Examples:
     if not settings.splits:
         return list_examples(settings.data, settings.part)
     wanted = splits.read_split(settings.splits[0])
@@ -132,7 +132,7 @@ def _examples(settings: EvaluateSettings, store: Opened, limits: ImageLimits) ->
     return splits.select(settings.data, list_examples(settings.data, "all"), wanted, limits)
 
 
-def _measure(store: Opened, held: Held, queries: Queries, settings: EvaluateSettings) -> tuple[list[Way], Labels, Labels]:
+def _measure(store: OpenStore, held: Held, queries: Queries, settings: EvaluateSettings) -> tuple[list[Way], Labels, Labels]:
     """Every way, and the labels of the five nearest by FC7 and by raw pixels."""
     numbers = np.unique(np.concatenate([held.labels_N, queries.labels_Q]), return_inverse=True)[1]
     task = Task(numbers[: len(held.items)], numbers[len(held.items) :])
@@ -144,7 +144,7 @@ def _measure(store: Opened, held: Held, queries: Queries, settings: EvaluateSett
 
 
 def _code_ways(
-    store: Opened, held: Held, queries: Queries, task: Task, nearest_QK: NDArray[np.int64], settings: EvaluateSettings
+    store: OpenStore, held: Held, queries: Queries, task: Task, nearest_QK: NDArray[np.int64], settings: EvaluateSettings
 ) -> Iterator[Way]:
     if _has_two_stages(store):
         rows_QK = _two_stage(store, held, queries)
@@ -168,7 +168,7 @@ def _code_ways(
             yield task.codes(report.RAW_AUTOENCODER, bits, *codes, nearest_QK)
 
 
-def _two_stage(store: Opened, held: Held, queries: Queries) -> NDArray[np.int64]:
+def _two_stage(store: OpenStore, held: Held, queries: Queries) -> NDArray[np.int64]:
     query = Query(k=min(LISTED, len(store)), mode="two-stage")
     starts = range(0, len(queries.features_QD), _BLOCK)
     blocks = (queries.features_QD[start : start + _BLOCK] for start in starts)
@@ -176,7 +176,7 @@ def _two_stage(store: Opened, held: Held, queries: Queries) -> NDArray[np.int64]
     return np.concatenate(found)
 
 
-def _latencies(store: Opened, queries_QD: Vectors) -> Iterator[Latency]:
+def _latencies(store: OpenStore, queries_QD: Vectors) -> Iterator[Latency]:
     modes: list[tuple[Mode, int | None]] = [("exact", None)]
     if store.bits:
         modes.append(("code", None))
@@ -192,17 +192,17 @@ def _latencies(store: Opened, queries_QD: Vectors) -> Iterator[Latency]:
         yield latency(search, queries_QD, mode if radius is None else f"{mode}, radius {radius}", _bytes(store, mode))
 
 
-def _has_two_stages(store: Opened) -> bool:
+def _has_two_stages(store: OpenStore) -> bool:
     return store.bits > 0 or store.manifest.shortlist is not None
 
 
-def _shortlist_bits(store: Opened) -> int:
+def _shortlist_bits(store: OpenStore) -> int:
     """Bits of the codes that the short-list is made of; 0 where it is made of something else."""
     made = store.manifest.shortlist
     return store.bits if made is None or made.kind == "codes" else 0
 
 
-def _bytes(store: Opened, mode: Mode) -> int:
+def _bytes(store: OpenStore, mode: Mode) -> int:
     """Bytes an item of what a search in this mode looks through: not of the vectors that a short-list then needs."""
     if mode == "two-stage" and not _shortlist_bits(store):
         parts = (artifact.FAISS, artifact.COMPONENTS, artifact.LENGTHS)

@@ -27,14 +27,14 @@ from training.images.folders import Example, ReadResult, read_photographs, stamp
 from training.images.preprocess import ImageLimits, Photograph
 from training.program import progress
 
-SHARD = 1024
+BLOCK_ROWS = 1024
 BATCH = 64
 THUMBNAIL = 160
 RAW_SIZE = 32
 
 
 @dataclass(frozen=True)
-class Shard:
+class FeatureBlock:
     """What came of up to 1024 examples."""
 
     features_ND: NDArray[np.float32]
@@ -68,12 +68,12 @@ class Extraction:
         reads = iter(progress(photographs, sum(len(part) for part, _ in todo), "FC7 features"))
         rejects: list[dict[str, str]] = []
         for part, path in todo:
-            shard = shard_of(self.model, islice(reads, len(part)), self.with_pixels)
+            shard = feature_block(self.model, islice(reads, len(part)), self.with_pixels)
             _write(path, shard)
             self._check(rejects, shard)
         next(reads, None)
 
-    def shards(self) -> Iterator[Shard]:
+    def shards(self) -> Iterator[FeatureBlock]:
         """The shards of all examples, in order, that runs have written. Raises FC7Error like `run`."""
         rejects: list[dict[str, str]] = []
         for _, path in self._parts():
@@ -81,7 +81,7 @@ class Extraction:
             self._check(rejects, shard)
             yield shard
 
-    def _check(self, rejects: list[dict[str, str]], shard: Shard) -> None:
+    def _check(self, rejects: list[dict[str, str]], shard: FeatureBlock) -> None:
         rejects += shard.rejects
         if len(rejects) > self.max_bad_fraction * len(self.examples):
             raise FC7Error(
@@ -90,8 +90,8 @@ class Extraction:
             )
 
     def _parts(self) -> Iterator[tuple[Sequence[Example], Path]]:
-        for start in range(0, len(self.examples), SHARD):
-            part = self.examples[start : start + SHARD]
+        for start in range(0, len(self.examples), BLOCK_ROWS):
+            part = self.examples[start : start + BLOCK_ROWS]
             yield part, self.work / f"{self._key(part)}.safetensors"
 
     def _key(self, part: Sequence[Example]) -> str:
@@ -99,7 +99,7 @@ class Extraction:
         return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
-def shard_of(model: Model, reads: Iterator[ReadResult], with_pixels: bool) -> Shard:
+def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool) -> FeatureBlock:
     """Features, catalogue entries and thumbnails of photographs that have been read, and the reasons of those that could not."""
     features = [np.empty((0, model.net.config.fc7_width), np.float32)]
     raw = [np.empty((0, 3 * RAW_SIZE**2), np.uint8)]
@@ -119,7 +119,9 @@ def shard_of(model: Model, reads: Iterator[ReadResult], with_pixels: bool) -> Sh
             pixels_BCHW = torch.stack(pixels)
             features.append(model.fc7(pixels_BCHW).numpy())
             raw.append(raw_pixels(pixels_BCHW))
-    return Shard(np.concatenate(features), np.concatenate(raw) if with_pixels else None, items, b"".join(thumbnails), rejects)
+    return FeatureBlock(
+        np.concatenate(features), np.concatenate(raw) if with_pixels else None, items, b"".join(thumbnails), rejects
+    )
 
 
 def raw_pixels(pixels_BCHW: Tensor) -> NDArray[np.uint8]:
@@ -148,7 +150,7 @@ def _thumbnail(photograph: Photograph) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, shard: Shard) -> None:
+def _write(path: Path, shard: FeatureBlock) -> None:
     thumbnails = torch.from_numpy(np.frombuffer(bytearray(shard.thumbnails), np.uint8))
     tensors = {"features": torch.from_numpy(shard.features_ND), "thumbnails": thumbnails}
     if shard.pixels_NP is not None:
@@ -164,10 +166,10 @@ def _is_complete(path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> Shard:
+def _read(path: Path) -> FeatureBlock:
     with safe_open(path, "numpy") as file:
         metadata = file.metadata()
-        return Shard(
+        return FeatureBlock(
             file.get_tensor("features"),
             file.get_tensor("pixels") if "pixels" in file.keys() else None,  # noqa: SIM118  not a dict
             json.loads(metadata["items"]),

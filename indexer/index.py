@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from indexer import changes
 from indexer.arrays import Vectors
-from indexer.features import Shard
+from indexer.features import FeatureBlock
 from indexer.search.ranking import key_of
 from indexer.search.searcher import Searcher
 from indexer.search.shortlists import open_shortlists
@@ -28,36 +28,36 @@ class Index:
     """One version of an index on disk."""
 
     def __init__(self, version: Version) -> None:
-        self._opened = version
+        self._version = version
         self._segments, self._deleted = version.segments, version.deleted
         shortlists = open_shortlists(version)
         length = version.manifest.shortlist.length if version.manifest.shortlist else 0
         self._searcher = Searcher(version.segments, shortlists, length, version.manifest.bits, version.deleted)
 
     @property
-    def opened(self) -> Version:
+    def version(self) -> Version:
         """The version on disk."""
-        return self._opened
+        return self._version
 
     @property
     def folder(self) -> Path:
         """The version's folder."""
-        return self._opened.folder
+        return self._version.folder
 
     @property
     def manifest(self) -> Manifest:
         """What made it, and what is in it."""
-        return self._opened.manifest
+        return self._version.manifest
 
     @property
-    def version(self) -> int:
+    def version_number(self) -> int:
         """Rises with every change."""
-        return self._opened.number
+        return self._version.number
 
     @property
-    def model(self) -> str:
+    def fingerprint(self) -> str:
         """The fingerprint of the model that made the vectors."""
-        return self.manifest.model
+        return self.manifest.fingerprint
 
     @property
     def width(self) -> int:
@@ -74,13 +74,13 @@ class Index:
 
     def search(self, queries_QD: Vectors, query: Query) -> Hits:
         """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this index has not."""
-        autoencoder = self._opened.autoencoder if self._searcher.needs_codes(query.mode) else None
+        autoencoder = self._version.autoencoder if self._searcher.needs_codes(query.mode) else None
         codes_QW = autoencoder.encode(queries_QD) if autoencoder else None
         return self._searcher.search(queries_QD, codes_QW, query)
 
     def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
         """What `search` orders this item by; see Hits. Raises NotFound."""
-        return key_of(self, self._opened.autoencoder, query_D, item, mode)
+        return key_of(self, self._version.autoencoder, query_D, item, mode)
 
     def ids(self) -> NDArray[np.int64]:
         """The ids of all items, ascending."""
@@ -116,27 +116,27 @@ class Index:
 
     def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Which of these files are among the items: SHA-256 -> the item's id."""
-        return changes.holding(self._opened, list(sha256s))
+        return changes.holding(self._version, list(sha256s))
 
-    def add(self, shards: Iterable[Shard], root: Path) -> tuple[Self, list[int]]:
+    def add(self, shards: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
         """The index with these items too, published, and the ids they got."""
-        ids, changed = changes.add(self._opened, shards, root)
+        ids, changed = changes.add(self._version, shards, root)
         return (self.renewed() if changed else self), ids
 
     def remove(self, ids: Sequence[int]) -> Self:
         """The index without these items, published. Raises NotFound, and then removes none."""
         for item in ids:
             self._find(item)
-        changes.remove(self._opened, ids)
+        changes.remove(self._version, ids)
         return self.renewed()
 
     def renewed(self) -> Self:
         """The current version; what this one has of it is not read again. Raises Mismatch where the rest does not verify."""
-        return type(self)(open_version(self._opened.index, self._opened))
+        return type(self)(open_version(self._version.index, self._version))
 
     def close(self) -> None:
         """Closes the catalogues; the arrays go with the last reference to them."""
-        self._opened.close()
+        self._version.close()
 
     def _gather(self, ids: Sequence[int], arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any]:
         rows = []

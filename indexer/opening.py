@@ -10,7 +10,7 @@ from indexer.storage.artifact import Described
 from indexer.store import Store
 
 
-class Opened(Store, Described, Protocol):
+class OpenStore(Store, Described, Protocol):
     """A store that was opened from an index folder."""
 
     def renewed(self) -> Self:

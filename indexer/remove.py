@@ -39,7 +39,7 @@ def main(settings: RemoveSettings) -> None:
         store = open_store(settings.index, contents=False)
         ids = sorted(set(settings.ids)) or _of_folder(settings.data, store)
         after = store.remove(ids)
-    print(f"{len(ids)} items removed: version {after.version} holds {len(after)}")
+    print(f"{len(ids)} items removed: version {after.version_number} holds {len(after)}")
 
 
 def _of_folder(data: Path | None, store: Store) -> list[int]:

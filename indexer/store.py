@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.arrays import Vectors
-from indexer.features import Shard
+from indexer.features import FeatureBlock
 from training.errors import BadValue
 
 Mode = Literal["exact", "code", "two-stage", "ball"]
@@ -86,11 +86,11 @@ class Store(Protocol):
     """A collection that can be searched, and that grows and shrinks. One store is one state: `add` and `remove` give the next."""
 
     @property
-    def version(self) -> int:
+    def version_number(self) -> int:
         """Rises with every change."""
 
     @property
-    def model(self) -> str:
+    def fingerprint(self) -> str:
         """The fingerprint of the model that made the vectors."""
 
     @property
@@ -131,7 +131,7 @@ class Store(Protocol):
     def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Which of these files are among the items: SHA-256 -> the item's id."""
 
-    def add(self, shards: Iterable[Shard], root: Path) -> tuple[Self, list[int]]:
+    def add(self, shards: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
         """The store with these items too, and the ids they got, row for row; files that it holds already keep their id.
 
         `root` is the folder that the items' paths are below. When this returns, the change has outlived any power cut.

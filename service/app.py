@@ -40,7 +40,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = app.state.engine = await run_in_threadpool(Engine, settings, metrics)
         metrics.observe_model(lambda: (engine.model.fingerprint, engine.model.net.config.profile))
-        metrics.observe_index(lambda: (engine.pair.store.version, len(engine.pair.store)))
+        metrics.observe_index(lambda: (engine.pair.store.version_number, len(engine.pair.store)))
         try:
             yield
         finally:

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 from indexer.arrays import Vectors
-from indexer.features import shard_of
-from indexer.opening import Opened
+from indexer.features import feature_block
+from indexer.opening import OpenStore
 from indexer.search.mode import choose
 from indexer.storage import artifact
 from indexer.store import Item, Mode, Query, Store
 from service.batching import Batcher, Done, Worker
 from service.cursor import Cursor
 from service.metrics import Metrics
-from service.pair import Collection, Pair
+from service.pair import CurrentPair, Pair
 from service.settings import ServiceSettings
 from service.stages import Stages
 from training.checkpoint import Model
@@ -88,7 +88,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class _Search:
-    store: Opened
+    store: OpenStore
     query: Query
     leave_out: int | None
 
@@ -102,7 +102,7 @@ class Engine:
         self._decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
         self._decoding = 0
         self._worker = Worker("compute")
-        self.collection = Collection(
+        self.current = CurrentPair(
             settings.model,
             settings.index,
             self._warm_up,
@@ -122,12 +122,12 @@ class Engine:
     @property
     def model(self) -> Model:
         """The model that answers. Raises NotReady with the reason where there is none."""
-        return self.collection.model
+        return self.current.model
 
     @property
     def pair(self) -> Pair:
         """The model and the index that answer. Raises NotReady with the reason where there are none."""
-        return self.collection.pair
+        return self.current.pair
 
     async def decode(self, data: bytes, stages: Stages) -> Upload:
         """Decodes one image. Raises BadImage or ImageTooLarge, and TryAgain where more wait for the network than may."""
@@ -176,7 +176,7 @@ class Engine:
         vector: Vectors = (await self._worker.run(lambda: store.vectors([item])))[0]
         return vector
 
-    def mode(self, store: Opened, asked: Mode | Literal["auto"] | None = None) -> tuple[Mode, str]:
+    def mode(self, store: OpenStore, asked: Mode | Literal["auto"] | None = None) -> tuple[Mode, str]:
         """How to search, and why: as the request asks, else as the setting says."""
         chosen = asked or self._settings.search
         if chosen == "auto":
@@ -188,19 +188,21 @@ class Engine:
             )
         return chosen, "asked for" if asked else f"search is set to {chosen}"
 
-    async def search(self, store: Opened, subject: Subject, query: Query, stages: Stages, leave_out: int | None = None) -> Page:
+    async def search(
+        self, store: OpenStore, subject: Subject, query: Query, stages: Stages, leave_out: int | None = None
+    ) -> Page:
         """A page of neighbours; the item `leave_out` is not among them. Raises NotFound for an item that is not there."""
         return _recorded(await self._searches(_Search(store, query, leave_out), subject), "search", stages)
 
     async def add(self, uploads: Sequence[Upload], label: str) -> tuple[int, list[tuple[int, bool]]]:
         """Adds photographs to the index: its version then, the id of each, and whether it was there already.
 
-        Raises like Collection.change.
+        Raises like CurrentPair.change.
         """
         if not uploads:
-            return self.pair.store.version, []
+            return self.pair.store.version_number, []
         once = {upload.sha256: upload for upload in uploads}
-        version, ids, fresh = await self.collection.change(lambda pair: self._add(pair, once, label))
+        version, ids, fresh = await self.current.change(lambda pair: self._add(pair, once, label))
         answers = []
         for upload in uploads:
             answers.append((ids[upload.sha256], upload.sha256 not in fresh))
@@ -208,27 +210,27 @@ class Engine:
         return version, answers
 
     async def remove(self, item: int) -> None:
-        """Removes an item from the index, and its file where it was uploaded. Raises NotFound, and like Collection.change."""
-        await self.collection.change(lambda pair: (pair.store.remove([item]), None))
+        """Removes an item from the index, and its file where it was uploaded. Raises NotFound, and like CurrentPair.change."""
+        await self.current.change(lambda pair: (pair.store.remove([item]), None))
 
     def close(self) -> None:
         """Waits for running work and lets go of threads and files."""
         self._decoders.shutdown()
-        self.collection.close()
+        self.current.close()
         self._worker.close()
 
     def _warm_up(self, model: Model) -> None:
         # the first pass is slow
         self._worker.submit(lambda: model.fc7(torch.zeros(1, 3, 256, 256, dtype=torch.uint8))).result()
 
-    def _add(self, pair: Pair, uploads: dict[str, Upload], label: str) -> tuple[Opened, tuple[int, dict[str, int], set[str]]]:
+    def _add(self, pair: Pair, uploads: dict[str, Upload], label: str) -> tuple[OpenStore, tuple[int, dict[str, int], set[str]]]:
         """The store with what is new of `uploads`, which are by SHA-256; its version, the ids of all, and which were new."""
         store = pair.store
         ids = store.holding(uploads)
         fresh = [_read_result(upload, label) for sha256, upload in uploads.items() if sha256 not in ids]
         if fresh:
             with_pixels = store.manifest.pixel_bits > 0
-            shard = self._worker.submit(lambda: shard_of(pair.model, iter(fresh), with_pixels)).result()
+            shard = self._worker.submit(lambda: feature_block(pair.model, iter(fresh), with_pixels)).result()
             root = (self._settings.index / artifact.UPLOADS).resolve()
             root.mkdir(exist_ok=True)
             try:
@@ -244,7 +246,7 @@ class Engine:
                             (root / read.example.path).unlink(missing_ok=True)
                 raise
             ids |= {read.sha256: item for read, item in zip(fresh, added, strict=True)}
-        return store, (store.version, ids, {read.sha256 for read in fresh})
+        return store, (store.version_number, ids, {read.sha256 for read in fresh})
 
 
 def _read_result(upload: Upload, label: str) -> ReadResult:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from indexer.opening import Opened, open_store
+from indexer.opening import OpenStore, open_store
 from indexer.storage import artifact
 from service.errors import Refused
 from training import checkpoint
@@ -29,7 +29,7 @@ class Pair:
     """A model, and an index that was made with it. A request takes one when it begins and keeps it to its end."""
 
     model: Model
-    store: Opened
+    store: OpenStore
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class _State:
     """What answers: each part, or the reason why there is none."""
 
     model: Model | FC7Error
-    store: Opened | FC7Error
+    store: OpenStore | FC7Error
     seen: _Seen  # when it was loaded
 
 
-class Collection:
+class CurrentPair:
     """Holds one pair. What another process publishes, or a change made here, gives the next; requests keep the one they have."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Collection:
         state = self._state
         return Pair(present(state.model), present(state.store)), changed
 
-    async def change(self, work: Callable[[Pair], tuple[Opened, T]]) -> T:
+    async def change(self, work: Callable[[Pair], tuple[OpenStore, T]]) -> T:
         """Runs `work`, which gives the next store and a result, on the newest pair; what it gives answers from then on.
 
         Raises Busy where another process is writing, NotReady where the disk takes nothing, and what made the newest version
@@ -128,7 +128,7 @@ class Collection:
                 if self._look() != self._seen:
                     self._following = self._thread.submit(self._follow)
 
-    def _change(self, work: Callable[[Pair], tuple[Opened, T]]) -> T:
+    def _change(self, work: Callable[[Pair], tuple[OpenStore, T]]) -> T:
         present(self._state.store)
         try:
             with exclusively(self._folders[1]):
@@ -168,7 +168,7 @@ class Collection:
         if self._refused and known:
             if not isinstance(self._refused, TryAgain):
                 self._swapped(False)
-            _log.warning("version %s of the index goes on answering", known.version)
+            _log.warning("version %s of the index goes on answering", known.version_number)
             return False
         if able is not old.model:
             self._retire(old)
@@ -182,10 +182,10 @@ class Collection:
         self._prepare(model)
         return model
 
-    def _open_store(self, model: Model | FC7Error, known: Opened | None) -> Opened:
+    def _open_store(self, model: Model | FC7Error, known: OpenStore | None) -> OpenStore:
         index = self._folders[1]
         same_folder = known is not None and known.folder.parent.parent == index.resolve()
-        store: Opened = known.renewed() if known and same_folder else open_store(index)
+        store: OpenStore = known.renewed() if known and same_folder else open_store(index)
         if isinstance(model, FC7Error):
             raise NotReady(str(model)) from model
         artifact.check_pair(store, model.fingerprint)

@@ -18,7 +18,7 @@ from training.errors import BadValue
 from training.files import exclusively, replacing, sha256_of
 from training.images.folders import list_examples
 from training.images.preprocess import ImageLimits
-from training.images.squares import Views, prepare_views
+from training.images.squares import Squares, prepare_squares
 from training.network.alexnet import AlexNet
 from training.network.columns import PlacedNet, values_exchanged
 from training.network.initialisation import initialise
@@ -26,7 +26,7 @@ from training.network.placement import Placement, placed
 from training.program import asked_to_stop, keep_freed_memory, run_program
 from training.run.colour import colour_noise
 from training.run.feed import Feed
-from training.run.log import Metrics
+from training.run.log import RunLog
 from training.run.loop import Run, check_settings, train_epoch, validate
 from training.run.recipe import TrainSettings
 from training.run.schedule import rates
@@ -102,12 +102,12 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
         print(f"model written to {settings.out}")
 
 
-def _views(settings: TrainSettings, placement: Placement) -> Views:
+def _views(settings: TrainSettings, placement: Placement) -> Squares:
     """The photographs, decoded by the leading rank and opened by the others."""
     limits = ImageLimits(max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels)
     if not placement.leads:
         placement.wait()
-    views = prepare_views(
+    views = prepare_squares(
         settings.data,
         list_examples(settings.data, "train"),
         settings.out / WORK,
@@ -125,7 +125,7 @@ def _views(settings: TrainSettings, placement: Placement) -> Views:
     return views
 
 
-def _hold_out(views: Views, share: float) -> tuple[Tensor, Tensor]:
+def _hold_out(views: Squares, share: float) -> tuple[Tensor, Tensor]:
     """Positions to train on and positions held out: by the hash of a photograph, whatever else is in the folder."""
     held_out_N = torch.from_numpy(views.hashes_N() < int(share * 2**64))
     return (~held_out_N).nonzero()[:, 0], held_out_N.nonzero()[:, 0]
@@ -179,7 +179,7 @@ class _Keeper:
 def _epochs(settings: TrainSettings, run: Run, training: Feed, validation: Feed, keeper: _Keeper) -> None:
     placement, at = run.net.placement, run.position
     noise = colour_noise(training.views.statistics.covariance_33, settings.colour)
-    with Metrics(settings.out if placement.leads else None, settings.tensorboard, at) as metrics, asked_to_stop() as asked:
+    with RunLog(settings.out if placement.leads else None, settings.tensorboard, at) as metrics, asked_to_stop() as asked:
         while at.epoch <= settings.epochs:
             now = rates(settings.schedule, settings.lr, at.epoch, settings.epochs, settings.patience, at.curve)
             run.optimizer.set_rates(now.of_groups(settings.bias_lr))

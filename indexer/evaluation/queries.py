@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from indexer.arrays import Vectors
 from indexer.features import raw_pixels
 from indexer.index import Index
-from indexer.opening import Opened
+from indexer.opening import OpenStore
 from indexer.store import Hits, Item
 from training.checkpoint import Model
 from training.errors import FC7Error, NotReady
@@ -54,7 +54,7 @@ class Queries:
     pixels_QP: Vectors
 
 
-def hold(store: Opened) -> Held:
+def hold(store: OpenStore) -> Held:
     """Everything that a store holds; photographs are read again where it keeps no raw pixels. Raises FC7Error for one gone."""
     ids_N = store.ids()
     items = store.items(ids_N.tolist())
@@ -95,18 +95,18 @@ def _new(reads: Iterable[ReadResult], seen: set[str], labels: set[str]) -> Itera
             yield read, read.outcome
 
 
-def _vectors(store: Opened, ids_N: NDArray[np.int64]) -> Vectors:
-    if isinstance(store, Index) and len(store.opened.segments) == 1 and not len(store.opened.deleted):
-        return store.opened.segments[0].vectors_ND
+def _vectors(store: OpenStore, ids_N: NDArray[np.int64]) -> Vectors:
+    if isinstance(store, Index) and len(store.version.segments) == 1 and not len(store.version.deleted):
+        return store.version.segments[0].vectors_ND
     return store.vectors(ids_N.tolist())
 
 
-def _pixels(store: Opened, items: Sequence[Item]) -> Vectors:
+def _pixels(store: OpenStore, items: Sequence[Item]) -> Vectors:
     if isinstance(store, Index) and store.manifest.pixel_bits:
         kept = []
-        for segment in store.opened.segments:
+        for segment in store.version.segments:
             assert segment.pixels_NP is not None  # noqa: S101  the manifest says so
-            kept.append(segment.pixels_NP[~np.isin(segment.ids_N, store.opened.deleted)])
+            kept.append(segment.pixels_NP[~np.isin(segment.ids_N, store.version.deleted)])
         return np.concatenate(kept).astype(np.float32)
     limits = ImageLimits.model_validate(store.manifest.limits)
     blocks = []

@@ -26,7 +26,7 @@ _FILE_NAME: Final = re.compile(r"[a-zA-Z0-9.\-_]{1,36}")
 
 
 @dataclass(frozen=True)
-class Place:
+class Address:
     """A Milvus server, or a local file that milvus-lite serves."""
 
     address: str  # as it is recorded and shown: without a token
@@ -40,7 +40,7 @@ class Place:
         return self.uri.endswith(".db")
 
 
-def parse(text: str) -> Place:
+def parse(text: str) -> Address:
     """`milvus://[user:password@]host[:port][/database]`, `milvus+tls://...`, or the path of a local file, which ends in .db.
 
     A token that is not in the address is taken from the environment variable FC7_MILVUS_TOKEN. Raises BadValue.
@@ -58,16 +58,16 @@ def parse(text: str) -> Place:
     database = parts.path.strip("/")
     address = f"{host}:{port}" + (f"/{database}" if database else "")
     token = unquote(parts.netloc.rpartition("@")[0]) or os.environ.get(TOKEN_VARIABLE, "")
-    return Place(f"{parts.scheme}://{address}", f"{_SCHEMES[parts.scheme]}://{host}:{port}", token, database)
+    return Address(f"{parts.scheme}://{address}", f"{_SCHEMES[parts.scheme]}://{host}:{port}", token, database)
 
 
-def _file(text: str) -> Place:
+def _file(text: str) -> Address:
     path = Path(text).absolute()
     if path.suffix != ".db" or not _FILE_NAME.fullmatch(path.name):
         raise BadValue("store", text, f"{_FORM}; a file's name has at most 36 letters, digits, dots, - and _")
     if not path.parent.is_dir():
         raise NotReady(f"{path.parent} is not a folder; make it, or give the store another path")
-    return Place(str(path), str(path), "")
+    return Address(str(path), str(path), "")
 
 
 def _without_token(text: str) -> str:
@@ -84,7 +84,7 @@ class Connection:
     Every method raises NotReady where Milvus does not answer and FC7Error where it refuses, naming the place.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Address) -> None:
         self.place = place
         self.users: weakref.WeakSet[object] = weakref.WeakSet()
         self._pymilvus = _import(place)
@@ -127,11 +127,11 @@ class Connection:
         )
 
 
-_open: dict[Place, Connection] = {}
+_open: dict[Address, Connection] = {}
 _lock = threading.Lock()
 
 
-def connect(place: Place, user: object) -> Connection:
+def connect(place: Address, user: object) -> Connection:
     """The connection of this process to a place, opened where there is none; `user` needs it until `disconnect`, or its end."""
     with _lock:
         connection = _open.get(place)
@@ -142,7 +142,7 @@ def connect(place: Place, user: object) -> Connection:
 
 
 @contextmanager
-def connected(place: Place) -> Iterator[Connection]:
+def connected(place: Address) -> Iterator[Connection]:
     """The connection of this process to a place, for a while. Raises NotReady, Busy or FC7Error like `connect`."""
     user = _User()
     connection = connect(place, user)
@@ -161,7 +161,7 @@ def disconnect(connection: Connection, user: object) -> None:
             connection.close()
 
 
-def _import(place: Place) -> Any:
+def _import(place: Address) -> Any:
     try:
         if place.is_file:
             with warnings.catch_warnings():

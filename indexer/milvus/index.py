@@ -11,7 +11,7 @@ from uuid import uuid4
 import numpy as np
 
 from indexer.codes import autoencoder
-from indexer.features import Shard
+from indexer.features import FeatureBlock
 from indexer.milvus import connection
 from indexer.milvus.collection import Collection, State
 from indexer.milvus.store import MilvusStore
@@ -51,7 +51,7 @@ def open_remote(folder: Path, manifest: Manifest, record: MilvusRecord) -> Milvu
     encoder = autoencoder.load(folder / artifact.AUTOENCODER)
     limits = ImageLimits.model_validate(manifest.limits)
     length = manifest.shortlist.length if manifest.shortlist else 0
-    store = MilvusIndex.open(record.uri, record.collection, encoder, manifest.model, limits, length)
+    store = MilvusIndex.open(record.uri, record.collection, encoder, manifest.fingerprint, limits, length)
     store.folder, store.manifest = folder, manifest
     return store
 
@@ -93,10 +93,10 @@ def drop_unused(before: dict[Path, MilvusRecord]) -> None:
                 Collection(opened, record.collection).drop()
 
 
-def _shards(segment: Segment) -> Iterator[Shard]:
+def _shards(segment: Segment) -> Iterator[FeatureBlock]:
     for start in range(0, len(segment), _BATCH):
         ids = segment.ids_N[start : start + _BATCH].tolist()
         found = segment.catalog.items(ids)
         fields = [{name: value for name, value in asdict(found[item]).items() if name not in _OWN} for item in ids]
         thumbnails = b"".join(segment.thumbnail(found[item]) for item in ids)
-        yield Shard(np.array(segment.vectors_ND[start : start + _BATCH]), None, fields, thumbnails, [])
+        yield FeatureBlock(np.array(segment.vectors_ND[start : start + _BATCH]), None, fields, thumbnails, [])

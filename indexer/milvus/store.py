@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from indexer.arrays import Codes, Ids, Keys, Vectors
 from indexer.codes.autoencoder import Autoencoder
-from indexer.features import Shard
+from indexer.features import FeatureBlock
 from indexer.milvus import collection, connection
 from indexer.milvus.collection import ITEM, Collection, State
-from indexer.milvus.connection import Place
+from indexer.milvus.connection import Address
 from indexer.scans import scan
 from indexer.search.ranking import cut, euclidean, hamming, key_of, most_squared, stack
 from indexer.storage.originals import read_original
@@ -42,7 +42,7 @@ class MilvusStore:
     """One collection in Milvus, as it was when opened or changed by this store; what is in it is always as it is now."""
 
     def __init__(
-        self, where: Place, name: str, autoencoder: Autoencoder | None, limits: ImageLimits, shortlist: int = _SHORTLIST
+        self, where: Address, name: str, autoencoder: Autoencoder | None, limits: ImageLimits, shortlist: int = _SHORTLIST
     ) -> None:
         """Connects. `autoencoder` makes the codes; None for no codes. `shortlist` is how many items two-stage search compares for
         10 neighbours. Raises NotReady where Milvus does not answer or is not installed, Busy for a file open elsewhere."""
@@ -87,12 +87,12 @@ class MilvusStore:
         return cls(connection.parse(uri), name, autoencoder, limits, shortlist)._opened(model, width)
 
     @property
-    def version(self) -> int:
+    def version_number(self) -> int:
         """Rises with every change."""
         return self._state.version
 
     @property
-    def model(self) -> str:
+    def fingerprint(self) -> str:
         """The fingerprint of the model that made the vectors."""
         return self._state.model
 
@@ -175,7 +175,7 @@ class MilvusStore:
             known[sha256] = min(item, known.get(sha256, item))
         return known
 
-    def add(self, shards: Iterable[Shard], root: Path) -> tuple[Self, list[int]]:
+    def add(self, shards: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
         """The store with these items too, and the ids they got, row for row; files that it holds already keep their id.
 
         An addition that is killed leaves what Milvus had taken of it, 200 items at a time; the same again adds the rest.
@@ -192,7 +192,7 @@ class MilvusStore:
             ids += [known[sha256] for sha256 in hashes]
         return store, ids
 
-    def fill(self, shards: Iterable[Shard], root: Path) -> Self:
+    def fill(self, shards: Iterable[FeatureBlock], root: Path) -> Self:
         """The store with an item for every row, in order, also for equal files. Raises Mismatch where it is not empty."""
         if len(self):
             raise Mismatch(f"{self._collection} holds {len(self)} items already; drop it, or name another")
@@ -279,7 +279,7 @@ class MilvusStore:
                 raise NotFound(f"no item has the id {item}; the index holds {len(self)} items with ids below {now.next_id}")
         return [rows[item] for item in ids]
 
-    def _append(self, shard: Shard, root: Path, keep: Sequence[int]) -> tuple[Self, list[int]]:
+    def _append(self, shard: FeatureBlock, root: Path, keep: Sequence[int]) -> tuple[Self, list[int]]:
         """Adds rows of a shard. The ids are taken before the items come, so that none is given twice whatever happens between."""
         if not keep:
             return self, []
@@ -307,7 +307,7 @@ class MilvusStore:
     def _with(self, state: State) -> Self:
         store = type(self)(self._where, self._name, self._autoencoder, self._limits, self._shortlist)
         store._state = state
-        store._check(self.model, self.width)
+        store._check(self.fingerprint, self.width)
         return store
 
     def _opened(self, model: str, width: int | None = None) -> Self:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from training.errors import Mismatch, NotReady
 from training.files import replacing, sha256_of, sync, verify
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 MANIFEST: Final = "manifest.json"
 DELETED: Final = "deleted.npy"
 REJECTS: Final = "rejects.jsonl"
@@ -76,7 +76,7 @@ class Manifest(BaseModel):
 
     format: int = FORMAT
     created: str  # ISO 8601, UTC
-    model: str  # fingerprint: weights, preprocessing, layer
+    fingerprint: str  # of the model: weights, preprocessing, layer
     metric: str = "euclidean"
     width: int  # components of a vector
     bits: int = 0  # of a code; 0 for none
@@ -86,7 +86,7 @@ class Manifest(BaseModel):
     rejected: int
     deleted: int = 0  # rows of segments whose items have been removed
     next_id: int  # the first id that was never given
-    collection: str  # the folder that was built from
+    source_folder: str  # that was built from
     limits: dict[str, int]  # what decoding one image might cost; see ImageLimits
     segments: list[int]  # rows of each
     shortlist: ShortlistRecord | None = None
@@ -208,9 +208,9 @@ def verify_files(folder: Path, manifest: Manifest, contents: bool = True) -> Non
 
 def check_pair(index: Described, fingerprint: str) -> None:
     """Raises Mismatch where the index was not made with the model of this fingerprint."""
-    if index.manifest.model != fingerprint:
+    if index.manifest.fingerprint != fingerprint:
         raise Mismatch(
-            f"the index {index.folder} was made with the model {index.manifest.model[:12]}, "
+            f"the index {index.folder} was made with the model {index.manifest.fingerprint[:12]}, "
             f"the model at hand is {fingerprint[:12]}; build the index again, or give the model it was made with"
         )
 

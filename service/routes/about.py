@@ -44,8 +44,8 @@ async def reload(request: Request) -> schemas.ReloadAnswer:
 
     A pair that does not verify or does not belong together is refused with 409, and the one before it goes on answering.
     """
-    pair, changed = await engine_of(request).collection.reload()
-    return schemas.ReloadAnswer(model=pair.model.fingerprint, index_version=pair.store.version, changed=changed)
+    pair, changed = await engine_of(request).current.reload()
+    return schemas.ReloadAnswer(model=pair.model.fingerprint, index_version=pair.store.version_number, changed=changed)
 
 
 @router.get("/info", tags=["service"])
@@ -83,7 +83,7 @@ def _index_info(engine: Engine) -> schemas.IndexInfo | None:
         return None
     manifest = store.manifest
     return schemas.IndexInfo(
-        version=store.version,
+        version=store.version_number,
         created=manifest.created,
         items=len(store),
         rejected=manifest.rejected,

@@ -86,7 +86,7 @@ async def add_items(request: Request) -> schemas.AddAnswer:
     A file that is there already keeps its id and label. One that cannot be decoded is an error of its own beside the others.
     """
     engine, stages = engine_of(request), Stages(metrics_of(request))
-    _ = engine.pair.store.version  # there is one; but not held, as what is sent slowly is added to the newest
+    _ = engine.pair.store.version_number  # there is one; but not held, as what is sent slowly is added to the newest
     form = await inputs.read_form(request)
     label = _label(form)
     if not form.images:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from indexer import store as search
-from indexer.opening import Opened
+from indexer.opening import OpenStore
 from indexer.store import Mode
 from service import cursor, schemas
 from service.engine import DUPLICATE_SHARE, Engine, Page, Subject
@@ -105,7 +105,7 @@ async def neighbors(request: Request) -> Response:
     results = inputs.results(schemas.NeighborsOfOne, sent, answers)
     answer = schemas.NeighborsAnswer(
         model=pair.model.fingerprint,
-        index_version=pair.store.version,
+        index_version=pair.store.version_number,
         mode=mode,
         metric=_metric(mode),
         results=results,
@@ -130,7 +130,7 @@ async def duplicates(request: Request, item_id: ItemId, asked: Annotated[Duplica
     page = await engine.search(pair.store, Subject(item_id), query, stages, leave_out=item_id)
     return schemas.DuplicatesAnswer(
         model=pair.model.fingerprint,
-        index_version=pair.store.version,
+        index_version=pair.store.version_number,
         mode=query.mode,
         id=item_id,
         max_distance=asked.max_distance,
@@ -179,18 +179,18 @@ class _Question:
         mode, after = (place.mode, (place.key, place.id)) if place else (self.mode, None)
         return search.Query(asked.k, mode, asked.label, asked.max_distance, self.radius, after)
 
-    def facts(self, store: Opened, subject: str) -> dict[str, object]:
+    def facts(self, store: OpenStore, subject: str) -> dict[str, object]:
         """What a cursor is bound to."""
         asked = self.asked
         return {
-            "model": store.model,
+            "model": store.fingerprint,
             "subject": subject,
             "label": asked.label,
             "max_distance": asked.max_distance,
             "radius": self.radius,
         }
 
-    def fields(self, page: Page, store: Opened, subject: str) -> dict[str, Any]:
+    def fields(self, page: Page, store: OpenStore, subject: str) -> dict[str, Any]:
         """A page as the fields of an answer."""
         found = [
             schemas.Neighbor(id=item.id, distance=distance, label=item.label, path=item.path, **links(item))

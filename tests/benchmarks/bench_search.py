@@ -52,10 +52,14 @@ WIDTH: Final = 4096
 INSTRUCTIONS: Final = ("avx2", "avx512f", "avx512_vpopcntdq", "avx512_vnni")
 BITS: Final = 128
 K: Final = 10
-SHARD: Final = 1000
+BLOCK_ROWS: Final = 1000
 EASY, HARD = 50, 5  # items a cluster
 MEMORY: Final = 6 * 2**30
-FACTS: Final[dict[str, Any]] = {"model": "m" * 64, "collection": "/c", "limits": {"max_image_bytes": 1, "max_image_pixels": 1}}
+FACTS: Final[dict[str, Any]] = {
+    "fingerprint": "m" * 64,
+    "source_folder": "/c",
+    "limits": {"max_image_bytes": 1, "max_image_pixels": 1},
+}
 Vectors = NDArray[np.float32]
 Search = Callable[[int], Any]  # by the number of the query
 
@@ -136,8 +140,8 @@ def shards(blocks: Iterable[Vectors]) -> Iterator[Any]:
     """Blocks of features as a build's extraction hands them over."""
     first = 0
     for block_ND in blocks:
-        for start in range(0, len(block_ND), SHARD):
-            rows_ND = block_ND[start : start + SHARD]
+        for start in range(0, len(block_ND), BLOCK_ROWS):
+            rows_ND = block_ND[start : start + BLOCK_ROWS]
             yield shard(rows_ND, first)
             first += len(rows_ND)
 

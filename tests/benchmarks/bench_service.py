@@ -58,7 +58,7 @@ CLIENTS: Final = 32
 SEARCHERS: Final = (8, 16, 32)
 OVERLOAD_CLIENTS: Final = 512
 BATCH: Final = 32
-SHARD: Final = 1000
+BLOCK_ROWS: Final = 1000
 UNBATCHED: Final = {"FC7_MAX_BATCH_SIZE": "1"}
 
 
@@ -124,15 +124,15 @@ def make_index(folder: Path, model: str, rows: int, width: int) -> None:
     """An index of made-up features that goes with the model, unless it is there."""
     if (folder / "current").exists():
         with closing(open_index(folder, contents=False)) as index:
-            if index.model == model and len(index) == rows:
+            if index.fingerprint == model and len(index) == rows:
                 return
     blocks = enumerate(
-        block_ND[start : start + SHARD]
+        block_ND[start : start + BLOCK_ROWS]
         for block_ND in Mixture(rows, 50, width).blocks()
-        for start in range(0, len(block_ND), SHARD)
+        for start in range(0, len(block_ND), BLOCK_ROWS)
     )
-    facts = {"model": model, "collection": "/c", "limits": ImageLimits().model_dump()}
-    assemble(folder, (shard(rows_ND, number * SHARD) for number, rows_ND in blocks), Path("/c"), width, Plan(), **facts)
+    facts = {"fingerprint": model, "source_folder": "/c", "limits": ImageLimits().model_dump()}
+    assemble(folder, (shard(rows_ND, number * BLOCK_ROWS) for number, rows_ND in blocks), Path("/c"), width, Plan(), **facts)
 
 
 class Service:

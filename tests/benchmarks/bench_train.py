@@ -37,7 +37,7 @@ from torch.nn import functional as F  # noqa: E402
 from tests.benchmarks.machine import heading  # noqa: E402
 from training.images.folders import list_examples  # noqa: E402
 from training.images.preprocess import ImageLimits  # noqa: E402
-from training.images.squares import Keep, prepare_views  # noqa: E402
+from training.images.squares import Keep, prepare_squares  # noqa: E402
 from training.network import lrn, native  # noqa: E402
 from training.network.alexnet import AlexNet, AlexNetConfig  # noqa: E402
 from training.network.columns import PlacedNet  # noqa: E402
@@ -47,7 +47,7 @@ from training.program import keep_freed_memory  # noqa: E402
 from training.run import draws  # noqa: E402
 from training.run.colour import colour_noise  # noqa: E402
 from training.run.feed import Batch, Feed  # noqa: E402
-from training.run.log import Metrics  # noqa: E402
+from training.run.log import RunLog  # noqa: E402
 from training.run.loop import Run, _step, train_epoch  # noqa: E402
 from training.run.sgd import GROUPS, PaperSGD  # noqa: E402
 
@@ -180,11 +180,11 @@ def epoch_of_one_batch() -> Step:
 def epoch_of_files(keep: Keep) -> Step:
     run = a_run(AlexNetConfig())
     root, notes = Path(os.environ["BENCH_PHOTOGRAPHS"]), tempfile.mkdtemp()
-    views = prepare_views(root, list_examples(root, "all"), Path(notes), ImageLimits(), keep)
+    views = prepare_squares(root, list_examples(root, "all"), Path(notes), ImageLimits(), keep)
     chosen_N = torch.arange(EPOCH * BATCH) % len(views.labels_N)
     feed = Feed(views, chosen_N, views.mean_CHW, run.net.config, BATCH, 0, lambda count: slice(0, count))
     noise = colour_noise(views.statistics.covariance_33, "eigenvalue")
-    metrics = Metrics(None, False, run.position)
+    metrics = RunLog(None, False, run.position)
 
     def steps() -> None:
         train_epoch(run, feed, noise, metrics, lambda: None)

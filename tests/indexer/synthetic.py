@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from indexer.features import Shard
+from indexer.features import FeatureBlock
 from indexer.storage import artifact
 from indexer.store import Hits
 
@@ -29,7 +29,7 @@ def features(rows: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:
     return x_ND
 
 
-def shard(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> Shard:
+def shard(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> FeatureBlock:
     """A shard of items named after their number, from `first` on."""
     items, thumbnails = [], []
     for number in range(first, first + len(features_ND)):
@@ -47,7 +47,7 @@ def shard(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> Shar
             }
         )
     raw = np.random.default_rng(first).integers(0, 256, (len(features_ND), 3072), np.uint8) if pixels else None
-    return Shard(features_ND, raw, items, b"".join(thumbnails), [])
+    return FeatureBlock(features_ND, raw, items, b"".join(thumbnails), [])
 
 
 def check(hits: Hits, row: int, expected: list[tuple[int, float]]) -> None:

@@ -100,7 +100,7 @@ def test_nothing_to_index_is_an_error_and_the_old_version_stays(tmp_path: Path, 
     (bad / "a.jpg").write_text("not an image")
     with pytest.raises(NotReady, match="none of the 1 files"):
         build(model, bad, index)
-    assert open_index(index).version == 1
+    assert open_index(index).version_number == 1
 
 
 def test_with_nothing_there_the_commands_that_make_it_are_named(tmp_path: Path, model: Path) -> None:
@@ -115,7 +115,7 @@ def test_with_nothing_there_the_commands_that_make_it_are_named(tmp_path: Path, 
 def test_versions_replace_each_other_and_the_last_two_are_kept(tmp_path: Path, model: Path, images: Path) -> None:
     for version in (1, 2, 3):
         build(model, images, tmp_path)
-        assert open_index(tmp_path).version == version
+        assert open_index(tmp_path).version_number == version
     assert sorted(p.name for p in (tmp_path / "versions").iterdir()) == ["2", "3"]
     assert (tmp_path / "current").readlink() == Path("versions/3")
     assert not (tmp_path / "work").exists()
@@ -138,8 +138,8 @@ KILLED_BUILD = """
 import os, signal, sys
 from indexer import build, features
 
-features.SHARD = 4
-extract_one, done = features.shard_of, 0
+features.BLOCK_ROWS = 4
+extract_one, done = features.feature_block, 0
 def dying_extract(*args):
     global done
     done += 1
@@ -147,7 +147,7 @@ def dying_extract(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     return extract_one(*args)
 
-features.shard_of = dying_extract
+features.feature_block = dying_extract
 build.main(build.BuildSettings.model_validate_json(sys.argv[1]))
 """
 
@@ -155,7 +155,7 @@ build.main(build.BuildSettings.model_validate_json(sys.argv[1]))
 def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(
     tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "SHARD", 4)
+    monkeypatch.setattr(features, "BLOCK_ROWS", 4)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     build(model, images, whole, part="train")
     settings = BuildSettings(model=model, data=images, index=killed, part="train")
@@ -165,7 +165,7 @@ def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(
     kept = {path.name for path in (killed / "work").iterdir()}
     written, write = set(), features._write
 
-    def recorded(path: Path, shard: features.Shard) -> None:
+    def recorded(path: Path, shard: features.FeatureBlock) -> None:
         written.add(path.name)
         write(path, shard)
 
@@ -216,7 +216,7 @@ def test_one_flipped_byte_in_any_file_is_refused_by_name(copied: Path, name: str
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 7, "has format 7, this program reads format 2"),
+        ("format", 7, "has format 7, this program reads format 3"),
         ("kept", 23, "holds 24 items of which 0 are removed, manifest.json says 23 are kept"),
         ("segments", [23], "segment 0 of .* holds 24 items, manifest.json says 23"),
         ("width", 33, "is for vectors of 32 components, the index has 33"),

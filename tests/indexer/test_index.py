@@ -16,7 +16,7 @@ from indexer.store import Query
 from tests.indexer.synthetic import LABELS, WIDTH, check, features, shard
 from training.errors import BadValue, Mismatch, NotFound
 
-FACTS = {"model": "m" * 64, "collection": "/c", "limits": {"max_image_bytes": 1, "max_image_pixels": 1}}
+FACTS = {"fingerprint": "m" * 64, "source_folder": "/c", "limits": {"max_image_bytes": 1, "max_image_pixels": 1}}
 
 
 def make(folder: Path, x_ND: np.ndarray, **plan: Any) -> Index:
@@ -35,7 +35,7 @@ def grown(tmp_path: Path) -> Iterator[tuple[Index, np.ndarray]]:
         store, ids = store.add([shard(x_ND[start:stop], start)], Path("/c"))
         assert ids == list(range(start, stop))
     store = store.remove([0, 17, 90, 185, 255])
-    assert len(store.opened.segments) == 4
+    assert len(store.version.segments) == 4
     yield store, x_ND
     store.close()
 
@@ -43,7 +43,7 @@ def grown(tmp_path: Path) -> Iterator[tuple[Index, np.ndarray]]:
 def oracle(store: Index, x_ND: np.ndarray, query_D: np.ndarray, ask: Query) -> list[tuple[int, float]]:
     """(id, distance) by brute force over what is left."""
     found = []
-    code = np.unpackbits(store.opened.autoencoder.encode(query_D[None])) if store.opened.autoencoder else None
+    code = np.unpackbits(store.version.autoencoder.encode(query_D[None])) if store.version.autoencoder else None
     for item in store.ids().tolist():
         if ask.mode in ("exact", "two-stage"):
             distance = float(np.sqrt(((x_ND[item].astype(np.float64) - query_D.astype(np.float64)) ** 2).sum()))
@@ -136,7 +136,7 @@ def test_thumbnails_and_entries_stay_with_their_items(grown: tuple[Index, np.nda
         assert store.thumbnail(item) == b"thumbnail %d" % item.id
         assert (item.path, item.root) == (f"{item.id:05d}.jpg", "/c")
     np.testing.assert_array_equal(store.vectors([259, 3]), x_ND[[259, 3]])
-    removed = open_version(store.opened.index).segments[0].catalog.items([17])[17]
+    removed = open_version(store.version.index).segments[0].catalog.items([17])[17]
     with pytest.raises(NotFound):
         store.thumbnail(removed)
 
@@ -158,7 +158,7 @@ def test_many_small_additions_leave_few_segments_and_the_first_as_it_was(tmp_pat
     inode = (store.folder / "0" / artifact.VECTORS).stat().st_ino
     for i in range(120, 200):
         store, _ = store.add([shard(x_ND[i : i + 1], i)], Path("/c"))
-    assert len(store.opened.segments) <= 1 + 7
+    assert len(store.version.segments) <= 1 + 7
     assert (store.folder / "0" / artifact.VECTORS).stat().st_ino == inode
     np.testing.assert_array_equal(store.ids(), np.arange(200))
     check(store.search(x_ND[150][None], Query(k=9)), 0, oracle(store, x_ND, x_ND[150], Query(k=9))[:9])
@@ -183,8 +183,8 @@ def test_compaction_keeps_ids_and_answers_and_takes_removed_rows_out_of_the_file
     store = store.remove([5, 200, 259])
     asks = [Query(k=50), Query(k=50, mode="code"), Query(k=300, mode="ball", radius=5)]
     before = [store.search(x_ND[:3], ask) for ask in asks]
-    pixel_codes = [segment.pixel_codes_NW for segment in store.opened.segments]
-    changes.compact(store.opened)
+    pixel_codes = [segment.pixel_codes_NW for segment in store.version.segments]
+    changes.compact(store.version)
     after = open_index(tmp_path)
     assert after.manifest.segments == [257]
     assert (after.manifest.deleted, after.manifest.next_id) == (0, 260)
@@ -193,7 +193,7 @@ def test_compaction_keeps_ids_and_answers_and_takes_removed_rows_out_of_the_file
         np.testing.assert_array_equal(after.search(x_ND[:3], ask).ids_QK, old.ids_QK)
     if pixels:
         kept = np.delete(np.concatenate([codes for codes in pixel_codes if codes is not None]), [5, 200, 259], axis=0)
-        np.testing.assert_array_equal(after.opened.segments[0].pixel_codes_NW, kept)
+        np.testing.assert_array_equal(after.version.segments[0].pixel_codes_NW, kept)
     _, ids = after.add([shard(x_ND[5:6], 5, pixels)], Path("/c"))
     assert ids == [260]
 
@@ -218,8 +218,8 @@ def test_everything_may_be_removed(tmp_path: Path) -> None:
 
 def test_what_was_verified_is_not_read_again_and_what_is_new_is(grown: tuple[Index, np.ndarray]) -> None:
     store, x_ND = grown
-    changes.add(store.opened, [shard(x_ND[:1], 900)], Path("/c"))
-    current = artifact.current(store.opened.index)
+    changes.add(store.version, [shard(x_ND[:1], 900)], Path("/c"))
+    current = artifact.current(store.version.index)
     newest = max((path for path in current.iterdir() if path.is_dir()), key=lambda path: int(path.name))
     vectors = newest / artifact.VECTORS
     data = bytearray(vectors.read_bytes())

@@ -73,7 +73,7 @@ print(json.dumps(outcomes))
 @pytest.fixture(scope="module")
 def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("index")
-    facts = {"model": "m" * 64, "collection": "/c", "limits": {"max_image_bytes": 1, "max_image_pixels": 1}}
+    facts = {"fingerprint": "m" * 64, "source_folder": "/c", "limits": {"max_image_bytes": 1, "max_image_pixels": 1}}
     assemble(folder, [shard(features(90))], Path("/c"), WIDTH, Plan(bits=16), **facts)
     store, _ = open_index(folder).add([shard(features(20), 500)], Path("/c"))
     store.remove([5]).close()

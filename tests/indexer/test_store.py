@@ -68,7 +68,7 @@ def make(trained: Autoencoder, request: pytest.FixtureRequest, tmp_path_factory:
     def on_disk(x_ND: np.ndarray, bits: int) -> Store:
         index = folder / str(next(numbers))
         index.mkdir()
-        facts = {"model": MODEL, "collection": str(ROOT), "limits": limits.model_dump()}
+        facts = {"fingerprint": MODEL, "source_folder": str(ROOT), "limits": limits.model_dump()}
         assemble(index, [shard(x_ND[:100]), shard(x_ND[100:], 100)], ROOT, WIDTH, Plan(bits=bits), **facts)
         return open_index(index)
 
@@ -184,7 +184,7 @@ def test_queries_are_answered_alone_as_together(grown: Grown) -> None:
 def test_a_store_tells_what_is_in_it(grown: Grown) -> None:
     store, left = grown.store, [item for item in range(260) if item not in REMOVED]
     np.testing.assert_array_equal(store.ids(), left)
-    assert (len(store), store.model, store.width, store.bits) == (255, MODEL, WIDTH, 16)
+    assert (len(store), store.fingerprint, store.width, store.bits) == (255, MODEL, WIDTH, 16)
     some = [259, 3, 3, 40]
     np.testing.assert_array_equal(store.vectors(some), grown.x_ND[some])
     np.testing.assert_array_equal(store.codes(some), grown.autoencoder.encode(grown.x_ND[some]))
@@ -219,15 +219,15 @@ def test_a_removed_item_is_found_in_no_way(grown: Grown) -> None:
 def test_it_grows_and_shrinks_and_gives_no_id_twice(make: Make) -> None:
     x_ND = features(120, seed=3)
     store = make(x_ND, 16)
-    before = store.version
+    before = store.version_number
     store = store.remove([0, 119])
-    assert store.version > before
-    before = store.version
+    assert store.version_number > before
+    before = store.version_number
     store, ids = store.add([shard(x_ND[:3], 0), shard(x_ND[1:3], 1), shard(features(0), 0)], ROOT)
     assert ids == [120, 1, 2, 1, 2]
-    assert (len(store), store.version > before) == (119, True)
+    assert (len(store), store.version_number > before) == (119, True)
     same, ids = store.add([shard(x_ND[:3], 0)], ROOT)
-    assert same.version == store.version
+    assert same.version_number == store.version_number
     assert ids == [120, 1, 2]
     assert same.search(x_ND[0][None], Query(k=1)).of(0)[0][:2] in [(120, 0.0), (60, 0.0)]
     labelled = shard(features(2, seed=8), 900)

@@ -28,7 +28,7 @@ from indexer.opening import open_store
 from service import pair
 from service.app import create_app
 from service.batching import Batcher
-from service.pair import Collection
+from service.pair import CurrentPair
 from service.settings import ServiceSettings
 from tests.conftest import SmallConfig, encoded, photograph
 from tests.service.calls import PHOTO, assert_problem, send
@@ -225,7 +225,7 @@ def test_a_published_pair_is_taken_up_without_being_asked_for(made: Pairs, root:
         for number in (2, 3, 4, 1):
             publish(root, number)
             assert client.get("/readyz").status_code == 200
-            client.app.state.engine.collection._following.result(timeout=60)  # type: ignore[attr-defined]
+            client.app.state.engine.current._following.result(timeout=60)  # type: ignore[attr-defined]
             assert_all_of(made, number, client)
 
 
@@ -330,14 +330,14 @@ def test_a_third_model_is_not_loaded_before_the_first_is_let_go(
     made: Pairs, root: Path, loads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = threading.Event()
-    await_release = Collection._await_release
+    await_release = CurrentPair._await_release
 
-    def noted(self: Collection) -> None:
+    def noted(self: CurrentPair) -> None:
         if self._held:
             waits.set()
         await_release(self)
 
-    monkeypatch.setattr(Collection, "_await_release", noted)
+    monkeypatch.setattr(CurrentPair, "_await_release", noted)
     app = create_app(settings_for(root, deadline_ms=60_000))
     with serving(app) as client, ThreadPoolExecutor(2) as pool, held(PHOTO, monkeypatch) as (began, release):
         old = pool.submit(send, client, "/classify?top=1000", PHOTO)
@@ -361,7 +361,7 @@ def test_a_swap_that_waits_in_vain_says_why_and_is_tried_again(
     monkeypatch.setattr(pair, "LOOK_S", 0.0)
     with serving(create_app(settings_for(root))) as client:
         engine = client.app.state.engine  # type: ignore[attr-defined]
-        engine.collection._patience_s = 0.0
+        engine.current._patience_s = 0.0
         held = engine.pair  # as a request would that does not end
         publish(root, 2)
         reload(client)
@@ -371,11 +371,11 @@ def test_a_swap_that_waits_in_vain_says_why_and_is_tried_again(
         assert int(response.headers["retry-after"]) > 0
         assert 'fc7_rejects_total{reason="swapping"} 1.0' in client.get("/metrics").text
         assert client.post("/neighbors?id=7").json()["model"] == made[2].fingerprint
-        assert held.store.version == 1
+        assert held.store.version_number == 1
         del held
         for _ in range(3):  # one may be waiting already; whoever looks then has the swap tried again
             client.get("/readyz")
-            engine.collection._following.result(timeout=60)
+            engine.current._following.result(timeout=60)
         assert_all_of(made, 3, client)
         assert max(loads) == 1
 

@@ -92,7 +92,7 @@ class _Anew:
 
 
 @dataclass(frozen=True)
-class Views:
+class Squares:
     """The photographs that training can use; one is named by its position among them, 0 <= i < N."""
 
     labels_N: Tensor  # int64 (N,), positions in `classes`
@@ -158,9 +158,9 @@ class _Pass:
         write_tensors(folder / _PASS, tensors, {"source": self.source, "keeps": str(self.keeps), "done": str(self.done)})
 
 
-def prepare_views(
+def prepare_squares(
     root: Path, examples: Examples, folder: Path, limits: ImageLimits, keep: Keep = "auto", *, only_open: bool = False
-) -> Views:
+) -> Squares:
     """Passes once over `examples` with notes in `folder`, or opens what an earlier pass over the same files noted there.
 
     `keep` says whether decoded squares stay in `folder`; auto: where they take less than half of the free disk. An interrupted
@@ -192,7 +192,7 @@ def prepare_views(
         )
     position_of_number = np.array([classes.index(name) for name in names])
     digests_N32 = np.frombuffer(seen.digests, np.uint8).reshape(-1, 32)
-    return Views(
+    return Squares(
         labels_N=torch.from_numpy(position_of_number[labels_N]),
         classes=classes,
         mean_CHW=seen.statistics.mean_CHW,

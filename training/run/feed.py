@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.images.prefetch import ahead
 from training.images.preprocess import SIZE, centre_view, training_view
-from training.images.squares import Views
+from training.images.squares import Squares
 from training.network.alexnet import AlexNetConfig, Masks
 from training.run import draws
 from training.run.colour import ColourNoise
@@ -36,7 +36,7 @@ class Batch:
 class Feed:
     """The photographs that a run trains on, or is validated on."""
 
-    views: Views
+    views: Squares
     chosen_N: Tensor  # int64, positions in `views`
     mean_CHW: Tensor
     config: AlexNetConfig

@@ -13,7 +13,7 @@ STEPS: Final = "steps.jsonl"
 EPOCHS: Final = "metrics.jsonl"
 
 
-class Metrics:
+class RunLog:
     """Writers of one run, for `with`. Rows are plain JSON objects: a step's has `epoch` and `step`, an epoch's has `epoch`."""
 
     def __init__(self, folder: Path | None, tensorboard: bool, at: Position) -> None:
@@ -27,7 +27,7 @@ class Metrics:
             self._write_curve(folder)
             self._steps = (folder / STEPS).open("a")
 
-    def __enter__(self) -> "Metrics":
+    def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -23,7 +23,7 @@ from training.network.columns import PlacedNet
 from training.program import progress
 from training.run.colour import ColourNoise
 from training.run.feed import Batch, Feed
-from training.run.log import Metrics
+from training.run.log import RunLog
 from training.run.position import Position
 from training.run.sgd import PaperSGD
 
@@ -97,7 +97,7 @@ def check_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None
             )
 
 
-def train_epoch(run: Run, feed: Feed, noise: ColourNoise | None, metrics: Metrics, after_step: Callable[[], None]) -> None:
+def train_epoch(run: Run, feed: Feed, noise: ColourNoise | None, metrics: RunLog, after_step: Callable[[], None]) -> None:
     """The rest of an epoch, from where the run stands; `after_step` may save the run, or raise to leave it.
 
     Raises TrainingDiverged at the first loss that is not finite, before it reaches the weights; the same for a gradient where its

@@ -143,7 +143,7 @@ def test_a_collection_of_another_model_or_autoencoder_is_refused(file: str, code
     with pytest.raises(Mismatch, match="holds 3 items already"):
         store.fill([shard(features(3))], ROOT)
     same = MilvusStore.create(file, name, WIDTH, coder, MODEL, LIMITS)
-    assert (len(same), same.next_id, same.version) == (3, 3, store.renewed().version)
+    assert (len(same), same.next_id, same.version_number) == (3, 3, store.renewed().version_number)
     same.close()
 
 
@@ -216,7 +216,7 @@ def test_others_see_what_one_has_added_and_removed(file: str, coder: Autoencoder
     x_ND = features(3)
     grown = store.fill([shard(x_ND)], ROOT)
     assert other.search(x_ND[1:2], Query(k=1)).of(0) == [(1, 0.0, 0.0)]
-    assert other.renewed().version == grown.version > other.version
+    assert other.renewed().version_number == grown.version_number > other.version_number
     grown.remove([1])
     with pytest.raises(NotFound, match="no item has the id 1; the index holds 2 items with ids below 3"):
         other.vectors([1])

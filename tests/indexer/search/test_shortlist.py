@@ -18,7 +18,7 @@ from indexer.store import Query
 from tests.indexer.synthetic import WIDTH, features, shard
 from training.errors import BadSettings, BadValue, FC7Error, Mismatch
 
-FACTS = {"model": "m" * 64, "collection": "/c", "limits": {"max_image_bytes": 1, "max_image_pixels": 1}}
+FACTS = {"fingerprint": "m" * 64, "source_folder": "/c", "limits": {"max_image_bytes": 1, "max_image_pixels": 1}}
 MASK = (np.arange(2000) % 3 != 0).astype(np.uint8)
 
 

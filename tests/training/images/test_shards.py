@@ -14,7 +14,7 @@ from training.errors import FC7Error, NotReady
 from training.images import folders as data_module
 from training.images.folders import list_examples, read_bytes, read_photographs, stamp
 from training.images.preprocess import ImageLimits, Photograph
-from training.images.squares import Keep, prepare_views
+from training.images.squares import Keep, prepare_squares
 
 LIMITS = ImageLimits()
 
@@ -191,7 +191,7 @@ def test_a_compressed_shard_says_what_to_do(tmp_path: Path, name: str) -> None:
     (tmp_path / "cat" / name).write_bytes(b"...")
     assert "decompress it to .tar" in reasons(tmp_path)[f"cat/{name}"]
     with pytest.raises(NotReady, match=r"decompress it to \.tar"):
-        prepare_views(tmp_path, list_examples(tmp_path, "all"), tmp_path / ".work", LIMITS)
+        prepare_squares(tmp_path, list_examples(tmp_path, "all"), tmp_path / ".work", LIMITS)
 
 
 def test_a_folder_named_like_a_shard_is_a_folder(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_training_reads_shards_kept_or_decoded_anew(tmp_path: Path) -> None:
     write_tar(tmp_path / "shards" / "a.tar", members)
     modes: tuple[tuple[str, Keep], ...] = (("data", "auto"), ("shards", "always"), ("shards", "never"))
     plain, always, never = (
-        prepare_views(tmp_path / root, list_examples(tmp_path / root, "all"), tmp_path / keep, LIMITS, keep)
+        prepare_squares(tmp_path / root, list_examples(tmp_path / root, "all"), tmp_path / keep, LIMITS, keep)
         for root, keep in modes
     )
     everything = torch.arange(6)

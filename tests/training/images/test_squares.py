@@ -18,7 +18,7 @@ from tests.conftest import write_photographs
 from training.errors import FC7Error, Mismatch, NotReady
 from training.images.folders import Example, ReadResult, list_examples, read_photographs
 from training.images.preprocess import ImageLimits, Photograph, decode
-from training.images.squares import Keep, Views, prepare_views
+from training.images.squares import Keep, Squares, prepare_squares
 
 KEEPS = ("always", "never")
 LIMITS = ImageLimits()
@@ -38,7 +38,7 @@ def dying(*args):
 
 squares.read_photographs, squares._SAVE_EVERY = dying, 3
 data, folder, keep = sys.argv[1:]
-squares.prepare_views(Path(data), list_examples(Path(data), "all"), Path(folder), ImageLimits(), keep)
+squares.prepare_squares(Path(data), list_examples(Path(data), "all"), Path(folder), ImageLimits(), keep)
 """
 
 
@@ -52,8 +52,8 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def prepare(root: Path, folder: Path, keep: Keep = "auto", limits: ImageLimits = LIMITS) -> Views:
-    return prepare_views(root, list_examples(root, "all"), folder, limits, keep)
+def prepare(root: Path, folder: Path, keep: Keep = "auto", limits: ImageLimits = LIMITS) -> Squares:
+    return prepare_squares(root, list_examples(root, "all"), folder, limits, keep)
 
 
 def squares(root: Path, names: Iterable[str]) -> torch.Tensor:
