@@ -1,6 +1,8 @@
 """Small photographs, a small network, and a model and an index made of them, shared by the whole suite."""
 
 import io
+import os
+import secrets
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,15 @@ from training.network.initialisation import initialise
 
 SMALL_MAPS = (4, 6, 8, 8, 6)
 SmallConfig = partial(AlexNetConfig, maps=SMALL_MAPS, hidden=16, pixel_scale=(1 / 64,) * 3)
+SEED_VARIABLE = "FC7_TEST_SEED"
+# of the requests that tests make up, another every time; set in the environment it makes the same again
+SEED = int(os.environ.setdefault(SEED_VARIABLE, str(secrets.randbelow(2**32))))
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (210, 40, 50)}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how to make up the same requests again; a header would be left out with -q."""
+    terminalreporter.write_line(f"made-up requests: {SEED_VARIABLE}={SEED}")
 
 
 def photograph(seed: int, colour: tuple[int, int, int] = (128, 128, 128), size: tuple[int, int] = (96, 72)) -> Image.Image:

@@ -33,7 +33,7 @@ from tests.benchmarks.load import Connection, http  # noqa: E402
 from tests.benchmarks.machine import heading  # noqa: E402
 from tests.conftest import COLOURS, SmallConfig, write_photographs  # noqa: E402
 from tests.service import mutations  # noqa: E402
-from tests.service.mutations import Sent  # noqa: E402
+from tests.service.mutations import RawRequest  # noqa: E402
 from tests.service.test_fuzz import ALLOWED  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.network.alexnet import AlexNet  # noqa: E402
@@ -58,15 +58,15 @@ def make(folder: Path) -> tuple[Path, Path]:
     return folder / "model", folder / "index"
 
 
-def raw(sent: Sent) -> bytes:
-    return http(sent.method, sent.path, sent.headers, sent.body)
+def raw(request: RawRequest) -> bytes:
+    return http(request.method, request.path, request.headers, request.body)
 
 
-def wrong(sent: Sent, status: int, body: bytes) -> str | None:
+def wrong(request: RawRequest, status: int, body: bytes) -> str | None:
     """What is wrong with an answer; None if nothing is."""
     if status not in ALLOWED:
         return f"status {status}: {body[:300]!r}"
-    if status >= 400 and sent.method != "HEAD" and body != NOT_HTTP:
+    if status >= 400 and request.method != "HEAD" and body != NOT_HTTP:
         try:
             if json.loads(body)["status"] == status:
                 return None
@@ -92,27 +92,27 @@ class Mutations:
     async def _client(self, numbers: Iterator[int]) -> None:
         connection = Connection(HOST, self._running.port, self._timeout_s)
         for number in numbers:
-            sent = mutations.request(self._seed, number)
+            request = mutations.request(self._seed, number)
             started = time.perf_counter()
-            failure = await self._failure(connection, sent)
+            failure = await self._failure(connection, request)
             if failure:
-                self.failures[number] = f"{sent.method} {sent.path[:60]} {sent.what[:100]}: {failure}"
+                self.failures[number] = f"{request.method} {request.path[:60]} {request.what[:100]}: {failure}"
                 print(f"  --only {number}: {self.failures[number]}", flush=True)
             if (seconds := time.perf_counter() - started) > SLOW_S:
                 self.slow.append((seconds, number))
         connection.close()
 
-    async def _failure(self, connection: Connection, sent: Sent) -> str | None:
+    async def _failure(self, connection: Connection, request: RawRequest) -> str | None:
         try:
-            status, body = await connection.ask(raw(sent))
+            status, body = await connection.ask(raw(request))
         except TimeoutError:
             return f"no answer within {self._timeout_s:g} s"
         except (OSError, EOFError, ValueError) as error:
             return f"no answer: {error!r}"
         self.statuses[status] += 1
-        if status == 200 and sent.path == "/items":
+        if status == 200 and request.path == "/items":
             return await self._added(connection, body)
-        return wrong(sent, status, body)
+        return wrong(request, status, body)
 
     async def _added(self, connection: Connection, body: bytes) -> str | None:
         """What is wrong with the items that were added; None if nothing is."""

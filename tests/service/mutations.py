@@ -22,7 +22,7 @@ Random = np.random.Generator
 Mutation = Callable[[Random, str, bytes], bytes]  # the photograph's name in `photographs`, and its bytes
 
 
-class Sent(NamedTuple):
+class RawRequest(NamedTuple):
     """One request."""
 
     method: str
@@ -75,21 +75,21 @@ def photographs() -> dict[str, bytes]:
     return files
 
 
-def requests(seed: int, count: int) -> Iterator[Sent]:
+def requests(seed: int, count: int) -> Iterator[RawRequest]:
     """`count` requests, always the same for a seed."""
     return (request(seed, number) for number in range(count))
 
 
-def request(seed: int, number: int) -> Sent:
+def request(seed: int, number: int) -> RawRequest:
     """The request with this number."""
     rng = np.random.default_rng([seed, number])
     kind = rng.choice(["file", "multipart", "json", "query"], p=[0.6, 0.17, 0.17, 0.06])
     return {"file": _file, "multipart": _multipart, "json": _json, "query": _query}[kind](rng)
 
 
-def good(data: bytes) -> Sent:
+def good(data: bytes) -> RawRequest:
     """A request that classifies this photograph."""
-    return Sent("POST", "/classify", *_form([_part(data)]), "good")
+    return RawRequest("POST", "/classify", *_form([_part(data)]), "good")
 
 
 def mutated(rng: Random) -> tuple[bytes, str]:
@@ -112,8 +112,8 @@ def _truncated(rng: Random, _name: str, data: bytes) -> bytes:
 
 def _bits_flipped(rng: Random, _name: str, data: bytes) -> bytes:
     changed = bytearray(data)
-    for place in rng.integers(0, 8 * len(data), int(2 ** rng.uniform(0, 7))) if data else ():
-        changed[place // 8] ^= 1 << (place % 8)
+    for offset in rng.integers(0, 8 * len(data), int(2 ** rng.uniform(0, 7))) if data else ():
+        changed[offset // 8] ^= 1 << (offset % 8)
     return bytes(changed)
 
 
@@ -156,27 +156,27 @@ def with_dimensions(name: str, data: bytes, width: int, height: int) -> bytes:
             changed[29:33] = struct.pack(">I", zlib.crc32(changed[12:29]))
         case "jpeg":
             for frame in (b"\xff\xc0\x00", b"\xff\xc2\x00"):
-                place = data.find(frame)
-                if 0 < place < len(data) - 9:
-                    changed[place + 5 : place + 9] = struct.pack(">HH", height, width)
+                offset = data.find(frame)
+                if 0 < offset < len(data) - 9:
+                    changed[offset + 5 : offset + 9] = struct.pack(">HH", height, width)
         case "gif" if len(data) > 10:
             changed[6:10] = struct.pack("<HH", width, height)
-            place = data.find(b"\x2c\0\0\0\0")  # the first frame
-            if 0 < place < len(data) - 9:
-                changed[place + 5 : place + 9] = struct.pack("<HH", width, height)
+            offset = data.find(b"\x2c\0\0\0\0")  # the first frame
+            if 0 < offset < len(data) - 9:
+                changed[offset + 5 : offset + 9] = struct.pack("<HH", width, height)
         case "bmp" if len(data) > 26:
             changed[18:26] = struct.pack("<ii", width, -height)
         case "webp":
-            place = data.find(b"VP8X")
-            if 0 < place < len(data) - 18:
-                changed[place + 12 : place + 18] = (
+            offset = data.find(b"VP8X")
+            if 0 < offset < len(data) - 18:
+                changed[offset + 12 : offset + 18] = (
                     struct.pack("<I", max(width, 1) - 1)[:3] + struct.pack("<I", max(height, 1) - 1)[:3]
                 )
         case "tiff" if data[:4] == b"II*\0" and len(data) > 8:
-            for place in _tiff_entries(data):
-                tag = struct.unpack_from("<H", data, place)[0]
+            for offset in _tiff_entries(data):
+                tag = struct.unpack_from("<H", data, offset)[0]
                 if tag in (256, 257):
-                    changed[place + 2 : place + 12] = struct.pack("<HII", 4, 1, width if tag == 256 else height)
+                    changed[offset + 2 : offset + 12] = struct.pack("<HII", 4, 1, width if tag == 256 else height)
     return bytes(changed)
 
 
@@ -186,21 +186,21 @@ def _tiff_entries(data: bytes) -> list[int]:
     if start + 2 > len(data):
         return []
     count = struct.unpack_from("<H", data, start)[0]
-    return [place for place in range(start + 2, start + 2 + 12 * count, 12) if place + 12 <= len(data)]
+    return [offset for offset in range(start + 2, start + 2 + 12 * count, 12) if offset + 12 <= len(data)]
 
 
 def _tiff_entry_changed(rng: Random, _name: str, data: bytes) -> bytes:
     data = data if data[:4] == b"II*\0" and len(data) > 8 else photographs()["tiff tiff_lzw"]
     changed = bytearray(data)
-    for place in rng.permutation(_tiff_entries(data))[:2].tolist():
+    for offset in rng.permutation(_tiff_entries(data))[:2].tolist():
         value = int(rng.choice([0, 1, 8, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, len(data)]))
         field = int(rng.integers(0, 4))
         if field == 0:
-            changed[place + 2 : place + 4] = struct.pack("<H", rng.integers(0, 20))
+            changed[offset + 2 : offset + 4] = struct.pack("<H", rng.integers(0, 20))
         elif field == 1:
-            changed[place + 4 : place + 8] = struct.pack("<I", value)
+            changed[offset + 4 : offset + 8] = struct.pack("<I", value)
         else:
-            changed[place + 8 : place + 12] = struct.pack("<I", value)
+            changed[offset + 8 : offset + 12] = struct.pack("<I", value)
     return bytes(changed)
 
 
@@ -344,8 +344,8 @@ def _restarts_added(rng: Random, _name: str, _data: bytes) -> bytes:
 
 def _comments_added(rng: Random, _name: str, _data: bytes) -> bytes:
     gif, times = photographs()["gif"], int(rng.integers(1, 5000))
-    place = gif.find(b"\x2c\0\0\0\0")
-    return gif[:place] + b"\x21\xfe\x01x\0" * times + gif[place:]
+    offset = gif.find(b"\x2c\0\0\0\0")
+    return gif[:offset] + b"\x21\xfe\x01x\0" * times + gif[offset:]
 
 
 def _small_parts_added(rng: Random, _name: str, _data: bytes) -> bytes:
@@ -415,19 +415,19 @@ def _headers(kind: bytes) -> list[tuple[bytes, bytes]]:
     return [(b"Content-Type", kind), (b"X-API-Key", KEY.encode())]
 
 
-def _file(rng: Random) -> Sent:
+def _file(rng: Random) -> RawRequest:
     """A mutated photograph, alone or among others, in a good form or in good JSON."""
     several = [mutated(rng) for _ in range(1 if rng.random() < 0.8 else int(rng.integers(2, 6)))]
     what = "; ".join(what for _, what in several)
     path = _path(rng)
     query = str(rng.choice(["", "?views=10", "?timings=true"])) if path == "/classify" else ""
     if rng.random() < 0.7 or path == "/items":
-        return Sent("POST", path + query, *_form([_part(data) for data, _ in several]), f"form: {what}")
+        return RawRequest("POST", path + query, *_form([_part(data) for data, _ in several]), f"form: {what}")
     inputs = [{"image": base64.b64encode(data).decode()} for data, _ in several]
-    return Sent("POST", path + query, _headers(b"application/json"), json.dumps({"inputs": inputs}).encode(), f"json: {what}")
+    return RawRequest("POST", path + query, _headers(b"application/json"), json.dumps({"inputs": inputs}).encode(), f"json: {what}")
 
 
-def _multipart(rng: Random) -> Sent:
+def _multipart(rng: Random) -> RawRequest:
     """A form that is wrong; its photograph is good."""
     photo = photographs()["jpeg"]
     filename = bytes(rng.choice(np.array(_NAMES, object)))
@@ -485,10 +485,10 @@ def _multipart(rng: Random) -> Sent:
         case "text":
             body = _form([_part(photo, filename=None), _part(b"\xff\xfe", b"label", None)])[1]
     path = _path(rng)
-    return Sent("POST", path, headers, body, f"multipart: {what}; file name {filename[:40]!r}")
+    return RawRequest("POST", path, headers, body, f"multipart: {what}; file name {filename[:40]!r}")
 
 
-def _json(rng: Random) -> Sent:
+def _json(rng: Random) -> RawRequest:
     """JSON that is wrong."""
     image = base64.b64encode(photographs()["jpeg"]).decode()
     path = str(rng.choice(["/classify", "/neighbors"]))
@@ -514,7 +514,7 @@ def _json(rng: Random) -> Sent:
     number = int(rng.integers(0, len(inputs) + 12))
     if number < len(inputs):
         body = json.dumps({"inputs": inputs[number]}).encode()
-        return Sent("POST", path, _headers(b"application/json"), body, f"json: inputs {body[:60]!r}")
+        return RawRequest("POST", path, _headers(b"application/json"), body, f"json: inputs {body[:60]!r}")
     bodies = [
         b"", b"{", b"null", b"[]", b'"x"', b"NaN", b"1e999", b"[" * 100_000, b'{"inputs":' * 50_000, b"\xff\xfe{}",
         b'{"inputs": [{"id": 0}], "inputs": 1}',
@@ -524,10 +524,10 @@ def _json(rng: Random) -> Sent:
     kind = bytes(
         rng.choice(np.array([b"application/json", b"application/json; charset=utf-16", b"application/vnd.api+json"], object))
     )
-    return Sent("POST", path, _headers(kind), body, f"json: {body[:60]!r} as {kind.decode()}")
+    return RawRequest("POST", path, _headers(kind), body, f"json: {body[:60]!r} as {kind.decode()}")
 
 
-def _query(rng: Random) -> Sent:
+def _query(rng: Random) -> RawRequest:
     """Parameters, paths, methods and headers that are wrong; the photograph is good."""
     headers, body = _form([_part(photographs()["jpeg"])])
     method, path = [
@@ -551,4 +551,4 @@ def _query(rng: Random) -> Sent:
            (b"If-None-Match", b'"'), (b"Range", b"bytes=-1,5-3,0-0"), (b"Accept", b"nothing/at-all"), (b"Origin", b"null"),
            (b"X", b"y")]  # fmt: skip
     extra = odd[rng.integers(0, len(odd))]
-    return Sent(method, path, [*headers, extra], body, f"query: {method} {path[:60]} with {extra[0].decode()}")
+    return RawRequest(method, path, [*headers, extra], body, f"query: {method} {path[:60]} with {extra[0].decode()}")

@@ -10,12 +10,12 @@ from httpx import Response
 
 from service.app import create_app
 from service.settings import ServiceSettings
+from tests.conftest import SEED
 from tests.service import mutations
 from tests.service.calls import PHOTO, assert_problem, send
 
 # a form that ends early: Starlette leaves its files to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed file <tempfile.SpooledTemporaryFile:ResourceWarning")
-SEED = 2012
 REQUESTS = 50  # a test
 ALLOWED = {200, 400, 401, 403, 404, 405, 406, 408, 411, 413, 415, 422, 503}
 
@@ -28,12 +28,12 @@ def client(model: Path, index: Path, tmp_path_factory: pytest.TempPathFactory) -
         yield client
 
 
-def check(client: TestClient, sent: mutations.Sent, response: Response) -> None:
+def check(client: TestClient, raw: mutations.RawRequest, response: Response) -> None:
     """The answer is one that the interface has; what was added to the index can be looked at."""
     assert response.status_code in ALLOWED, response.text
-    if response.status_code >= 400 and sent.method != "HEAD":
+    if response.status_code >= 400 and raw.method != "HEAD":
         assert_problem(response, response.status_code)
-    if response.status_code == 200 and sent.path == "/items":
+    if response.status_code == 200 and raw.path == "/items":
         for item in [result["id"] for result in response.json()["results"] if result.get("id") is not None]:
             for path in ("", "/image", "/thumbnail", "/duplicates"):
                 assert client.get(f"/items/{item}{path}").status_code == 200, f"GET /items/{item}{path}"
@@ -43,20 +43,20 @@ def check(client: TestClient, sent: mutations.Sent, response: Response) -> None:
 def test_no_request_harms_the_service(client: TestClient, first: int) -> None:
     before = send(client, "/classify", PHOTO).json()
     for number in range(first, first + REQUESTS):
-        sent = mutations.request(SEED, number)
-        response = client.request(sent.method, sent.path, headers=sent.headers, content=sent.body)
+        raw = mutations.request(SEED, number)
+        response = client.request(raw.method, raw.path, headers=raw.headers, content=raw.body)
         try:
-            check(client, sent, response)
+            check(client, raw, response)
         except AssertionError as error:
-            which = f"mutations.request({SEED}, {number}): {sent.method} {sent.path} {sent.what}"
+            which = f"mutations.request({SEED}, {number}): {raw.method} {raw.path} {raw.what}"
             raise AssertionError(f"{which}: {error}") from error
     assert send(client, "/classify", PHOTO).json() == before
 
 
 @pytest.mark.parametrize("name", mutations.photographs())
 def test_an_undamaged_file_of_every_kind_is_classified_or_refused_with_its_reason(client: TestClient, name: str) -> None:
-    sent = mutations.good(mutations.photographs()[name])
-    response = client.post(sent.path, headers=sent.headers, content=sent.body)
+    raw = mutations.good(mutations.photographs()[name])
+    response = client.post(raw.path, headers=raw.headers, content=raw.body)
     if name == "tiff float":
         assert_problem(response, 422, "floating-point")
     else:
@@ -65,16 +65,16 @@ def test_an_undamaged_file_of_every_kind_is_classified_or_refused_with_its_reaso
 
 @pytest.mark.parametrize("name", [name for name in mutations.photographs() if name != "tiff float"])
 def test_an_undamaged_file_of_every_kind_is_added_and_shown(client: TestClient, name: str) -> None:
-    sent = mutations.good(mutations.photographs()[name])
-    response = client.post("/items", headers=sent.headers, content=sent.body)
+    raw = mutations.good(mutations.photographs()[name])
+    response = client.post("/items", headers=raw.headers, content=raw.body)
     assert response.status_code == 200, response.text
-    check(client, sent._replace(path="/items"), response)
+    check(client, raw._replace(path="/items"), response)
 
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "jpeg progressive", "gif", "bmp", "tiff", "webp"])
 def test_a_picture_that_declares_a_great_size_is_refused_before_it_takes_memory(client: TestClient, name: str) -> None:
     bomb = mutations.with_dimensions(name, mutations.photographs()[name], mutations.BOMB, mutations.BOMB)
-    sent = mutations.good(bomb)
-    response = client.post(sent.path, headers=sent.headers, content=sent.body)
+    raw = mutations.good(bomb)
+    response = client.post(raw.path, headers=raw.headers, content=raw.body)
     assert response.status_code in (413, 415, 422), response.text
     assert_problem(response, response.status_code)
