@@ -96,21 +96,21 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Done(Generic[R]):
-    """A result, and how long it took to come."""
+class Result(Generic[R]):
+    """What came of an item, and how long that took."""
 
-    result: R
+    value: R
     waited_s: float  # until its batch began
     worked_s: float  # its batch took
 
 
 @dataclass(eq=False)
-class _Waiting(Generic[K, I, R]):
+class _Entry(Generic[K, I, R]):
     key: K
     item: I
     size: int
     since: float
-    future: "asyncio.Future[Done[R]]"
+    future: "asyncio.Future[Result[R]]"
 
 
 class Batcher(Generic[K, I, R]):
@@ -134,7 +134,7 @@ class Batcher(Generic[K, I, R]):
         self._work, self._worker = work, worker
         self._max_batch_size, self._max_wait_s, self._max_queue = max_batch_size, max_wait_s, max_queue
         self._more_to_come, self._report = more_to_come, report
-        self._waiting: deque[_Waiting[K, I, R]] = deque()
+        self._waiting: deque[_Entry[K, I, R]] = deque()
         self._guard = threading.Lock()  # of `_waiting`, which the worker takes from
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -146,14 +146,14 @@ class Batcher(Generic[K, I, R]):
         if waiting >= self._max_queue:
             raise TryAgain("queue_full", f"{waiting} are waiting already, and max_queue={self._max_queue}")
 
-    async def __call__(self, key: K, item: I, size: int = 1) -> Done[R]:
+    async def __call__(self, key: K, item: I, size: int = 1) -> Result[R]:
         """The result for one item, which counts as `size` of a batch. Raises what `work` raises for it, and TryAgain like check.
 
         A caller that is cancelled leaves the queue at once.
         """
         self.check()
         loop = asyncio.get_running_loop()
-        entry: _Waiting[K, I, R] = _Waiting(key, item, size, time.perf_counter(), loop.create_future())
+        entry: _Entry[K, I, R] = _Entry(key, item, size, time.perf_counter(), loop.create_future())
         with self._guard:
             self._waiting.append(entry)
         self.consider()
@@ -179,14 +179,14 @@ class Batcher(Generic[K, I, R]):
         loop = asyncio.get_running_loop()
         if full or left <= 0 or not self._more_to_come():
             self._scheduled = True
-            batch: list[_Waiting[K, I, R]] = []  # what the worker took; it is told here too when the worker dies
+            batch: list[_Entry[K, I, R]] = []  # what the worker took; it is told here too when the worker dies
             self._worker.submit(lambda: self._run(batch)).add_done_callback(
                 lambda future: loop.call_soon_threadsafe(self._finish, batch, future)
             )
         else:
             self._timer = loop.call_later(left, self.consider)
 
-    def _take(self, batch: list[_Waiting[K, I, R]]) -> None:
+    def _take(self, batch: list[_Entry[K, I, R]]) -> None:
         """Moves what can be done together from the queue to `batch`: the first, and what fits of those with its key."""
         with self._guard:
             room = self._max_batch_size
@@ -197,7 +197,7 @@ class Batcher(Generic[K, I, R]):
                 batch.append(entry)
                 self._waiting.remove(entry)
 
-    def _run(self, batch: list[_Waiting[K, I, R]]) -> list[Done[R] | Exception]:
+    def _run(self, batch: list[_Entry[K, I, R]]) -> list[Result[R] | Exception]:
         self._take(batch)
         if not batch:
             return []
@@ -210,7 +210,7 @@ class Batcher(Generic[K, I, R]):
             results = [result for item in items for result in self._try(key, [item])]
         took = time.perf_counter() - began
         return [
-            result if isinstance(result, Exception) else Done(result, began - entry.since, took)
+            result if isinstance(result, Exception) else Result(result, began - entry.since, took)
             for entry, result in zip(batch, results, strict=True)
         ]
 
@@ -224,7 +224,7 @@ class Batcher(Generic[K, I, R]):
             error.__traceback__ = error.__context__ = error.__cause__ = None
             return [error] * len(items)
 
-    def _finish(self, batch: list[_Waiting[K, I, R]], future: "Future[list[Done[R] | Exception]]") -> None:
+    def _finish(self, batch: list[_Entry[K, I, R]], future: "Future[list[Result[R] | Exception]]") -> None:
         self._scheduled = False
         failed = future.exception()
         if failed and not batch:  # the worker takes nothing any more
@@ -235,7 +235,7 @@ class Batcher(Generic[K, I, R]):
         for entry, answer in zip(batch, answers, strict=True):
             if entry.future.done():
                 continue
-            if isinstance(answer, Done):
+            if isinstance(answer, Result):
                 entry.future.set_result(answer)
             else:
                 assert answer is not None  # noqa: S101

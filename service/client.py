@@ -72,16 +72,16 @@ class FC7:
         cursor: str | None = None,
     ) -> list[Json]:
         """For each query its `name`, the `k` `neighbors` nearest to it, and `next`, the `cursor` of those that follow."""
-        asked = {"k": k, "mode": mode, "label": label, "max_distance": max_distance, "radius": radius, "cursor": cursor}
-        params = {name: value for name, value in asked.items() if value is not None}
+        options = {"k": k, "mode": mode, "label": label, "max_distance": max_distance, "radius": radius, "cursor": cursor}
+        params = {name: value for name, value in options.items() if value is not None}
         inputs = [_input(position, query) for position, query in enumerate(queries)]
         return list(self._send("POST", "/neighbors", params=params, json={"inputs": inputs})["results"])
 
-    def pages(self, query: Query, k: int = 100, **asked: Any) -> Iterator[list[Json]]:
+    def pages(self, query: Query, k: int = 100, **options: Any) -> Iterator[list[Json]]:
         """All neighbours of one query, `k` at a time; `mode`, `label`, `max_distance` and `radius` as in `neighbors`."""
         cursor = None
         while True:
-            [result] = self.neighbors(query, k=k, cursor=cursor, **asked)
+            [result] = self.neighbors(query, k=k, cursor=cursor, **options)
             yield result["neighbors"]
             if (cursor := result["next"]) is None:
                 return

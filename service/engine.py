@@ -24,7 +24,7 @@ from indexer.opening import OpenStore
 from indexer.search.mode import choose
 from indexer.storage import artifact
 from indexer.store import Item, Mode, Query, Store
-from service.batching import Batcher, Done, Worker
+from service.batching import Batcher, Result, Worker
 from service.cursor import Cursor
 from service.metrics import Metrics
 from service.pair import CurrentPair, Pair
@@ -38,7 +38,7 @@ from training.images.preprocess import Photograph, decode
 
 T = TypeVar("T")
 DUPLICATE_SHARE: Final = 0.25
-_PAGED: Final = 256
+_FEATURES_KEPT: Final = 256  # of uploads that have further pages
 Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their probabilities, most probable first
 
 
@@ -46,14 +46,14 @@ Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their proba
 class Page:
     """Some of a query's neighbours, nearest first, and where the next page begins."""
 
-    neighbours: list[tuple[Item, float]]
+    neighbors: list[tuple[Item, float]]
     next: Cursor | None  # None at the end
     buckets: int | None  # codes looked up, in the mode "ball"
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A photograph that was sent: its file's bytes, and what they decode to."""
+    """A photograph that a client sends: its file's bytes, and what they decode to."""
 
     data: bytes
     photograph: Photograph
@@ -70,8 +70,8 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked of the network about one photograph."""
+class NetworkQuery:
+    """What the network is to say of one photograph."""
 
     pixels_CHW: Tensor
     views: int = 1
@@ -79,7 +79,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Prediction:
     """What the network says of one photograph."""
 
     feature_D: Vectors  # FC7 of its first view
@@ -111,10 +111,10 @@ class Engine:
         )
         queue, batch = settings.max_queue, settings.max_batch_size
         wait_s = settings.max_wait_ms / 1e3
-        self._network: Batcher[Model, Asked, Seen] = Batcher(
-            _pass, self._worker, batch, wait_s, queue, lambda: self._decoding > 0, lambda size: metrics.batch("forward", size)
+        self._network: Batcher[Model, NetworkQuery, Prediction] = Batcher(
+            predict, self._worker, batch, wait_s, queue, lambda: self._decoding > 0, lambda size: metrics.batch("forward", size)
         )
-        self._paged: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
+        self._features: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
         self._searches: Batcher[_Search, Subject, Page] = Batcher(
             _pages, self._worker, batch, 0.0, queue, lambda: False, lambda size: metrics.batch("search", size)
         )
@@ -129,9 +129,13 @@ class Engine:
         """The model and the index that answer. Raises NotReady with the reason where there are none."""
         return self.current.pair
 
-    async def decode(self, data: bytes, stages: Stages) -> Upload:
-        """Decodes one image. Raises BadImage or ImageTooLarge, and TryAgain where more wait for the network than may."""
+    def check_room(self) -> None:
+        """Raises TryAgain where as many photographs wait for the network as may."""
         self._network.check()
+
+    async def decode(self, data: bytes, stages: Stages) -> Upload:
+        """Decodes one image. Raises BadImage or ImageTooLarge, and TryAgain like check_room."""
+        self.check_room()
         limits = self._settings.limits()
 
         def decoded() -> tuple[Upload, float]:
@@ -151,42 +155,42 @@ class Engine:
 
     async def classify(self, model: Model, photograph: Photograph, views: int, top: int, stages: Stages) -> list[Best]:
         """The `top` most probable classes by the mean over 1 or 10 views; then by each view, in preprocess.ten_views' order."""
-        asked = Asked(photograph.pixels_CHW, views, min(top, len(model.classes)))
-        return _recorded(await self._network(model, asked, views), "forward", stages).best
+        query = NetworkQuery(photograph.pixels_CHW, views, min(top, len(model.classes)))
+        return _recorded(await self._network(model, query, views), "forward", stages).best
 
     async def feature(self, model: Model, photograph: Photograph, stages: Stages) -> Vectors:
         """FC7 of the centre view: float32 (D,)."""
-        return _recorded(await self._network(model, Asked(photograph.pixels_CHW)), "forward", stages).feature_D
+        return _recorded(await self._network(model, NetworkQuery(photograph.pixels_CHW)), "forward", stages).feature_D
 
-    def keep(self, model: Model, name: str, feature_D: Vectors) -> None:
+    def keep_feature(self, model: Model, name: str, feature_D: Vectors) -> None:
         """Keeps the feature of an uploaded photograph that has further pages, as one of the last few.
 
         Computed again its last bits may be others, and with them the order of items that differ by no more.
         """
-        self._paged[model.fingerprint, name] = feature_D.copy()  # not the whole batch with it
-        if len(self._paged) > _PAGED:
-            self._paged.popitem(last=False)
+        self._features[model.fingerprint, name] = feature_D.copy()  # not the whole batch with it
+        if len(self._features) > _FEATURES_KEPT:
+            self._features.popitem(last=False)
 
-    def kept(self, model: Model, name: str) -> Vectors | None:
+    def kept_feature(self, model: Model, name: str) -> Vectors | None:
         """The feature that was kept, if it still is."""
-        return self._paged.get((model.fingerprint, name))
+        return self._features.get((model.fingerprint, name))
 
     async def vector(self, store: Store, item: int) -> Vectors:
         """The feature of an indexed photograph, float32 (D,). Raises NotFound."""
         vector: Vectors = (await self._worker.run(lambda: store.vectors([item])))[0]
         return vector
 
-    def mode(self, store: OpenStore, asked: Mode | Literal["auto"] | None = None) -> tuple[Mode, str]:
-        """How to search, and why: as the request asks, else as the setting says."""
-        chosen = asked or self._settings.search
+    def mode(self, store: OpenStore, requested: Mode | Literal["auto"] | None = None) -> tuple[Mode, str]:
+        """How to search, and why: as the request says, else as the setting does."""
+        chosen = requested or self._settings.search
         if chosen == "auto":
-            made = store.manifest.shortlist
-            return choose(len(store), store.width, made.kind if made else "", self._settings.search_memory_bytes)
-        if not asked and chosen == "code" and not store.bits:
+            shortlist = store.manifest.shortlist
+            return choose(len(store), store.width, shortlist.kind if shortlist else "", self._settings.search_memory_bytes)
+        if not requested and chosen == "code" and not store.bits:
             raise NotReady(
                 f"search is set to {chosen}, but the index has no codes; `python -m indexer.build --bits 128` makes them"
             )
-        return chosen, "asked for" if asked else f"search is set to {chosen}"
+        return chosen, "asked for" if requested else f"search is set to {chosen}"
 
     async def search(
         self, store: OpenStore, subject: Subject, query: Query, stages: Stages, leave_out: int | None = None
@@ -230,19 +234,19 @@ class Engine:
         fresh = [_read_result(upload, label) for sha256, upload in uploads.items() if sha256 not in ids]
         if fresh:
             with_pixels = store.manifest.pixel_bits > 0
-            shard = self._worker.submit(lambda: feature_block(pair.model, iter(fresh), with_pixels)).result()
+            block = self._worker.submit(lambda: feature_block(pair.model, iter(fresh), with_pixels)).result()
             root = (self._settings.index / artifact.UPLOADS).resolve()
             root.mkdir(exist_ok=True)
             try:
                 for read in fresh:
                     with replacing(root / read.example.path) as path:
                         path.write_bytes(uploads[read.sha256].data)
-                store, added = store.add([shard], root)
+                store, added = store.add([block], root)
             except BaseException:
                 with suppress(FC7Error, OSError):  # where it cannot be told what was published, all stay
-                    named = store.renewed().holding(uploads)
+                    published = store.renewed().holding(uploads)
                     for read in fresh:
-                        if read.sha256 not in named:
+                        if read.sha256 not in published:
                             (root / read.example.path).unlink(missing_ok=True)
                 raise
             ids |= {read.sha256: item for read, item in zip(fresh, added, strict=True)}
@@ -254,24 +258,24 @@ def _read_result(upload: Upload, label: str) -> ReadResult:
     return ReadResult(example, upload.sha256, len(upload.data), upload.photograph)
 
 
-def _recorded(done: Done[T], stage: Literal["forward", "search"], stages: Stages) -> T:
-    stages.record("queue", done.waited_s)
-    stages.record(stage, done.worked_s)
-    return done.result
+def _recorded(result: Result[T], stage: Literal["forward", "search"], stages: Stages) -> T:
+    stages.record("queue", result.waited_s)
+    stages.record(stage, result.worked_s)
+    return result.value
 
 
-def _pass(model: Model, asked: list[Asked]) -> list[Seen]:
+def predict(model: Model, queries: list[NetworkQuery]) -> list[Prediction]:
     """One pass of the network for several photographs; what is made of it is made here, off the event loop."""
-    features_VD, chances_VK = model.answers([one.pixels_CHW for one in asked], [one.views for one in asked])
-    of_views = _best(chances_VK, max(one.top for one in asked))
-    seen, start = [], 0
-    for one in asked:
-        end = start + one.views
-        best = [row[: one.top] for row in of_views[start:end]]
-        mean = best if one.views == 1 else _best(chances_VK[start:end].mean(0, keepdim=True), one.top)
-        seen.append(Seen(features_VD[start].numpy(), mean + best))
+    features_VD, chances_VK = model.answers([query.pixels_CHW for query in queries], [query.views for query in queries])
+    of_views = _best(chances_VK, max(query.top for query in queries))
+    predictions, start = [], 0
+    for query in queries:
+        end = start + query.views
+        best = [row[: query.top] for row in of_views[start:end]]
+        mean = best if query.views == 1 else _best(chances_VK[start:end].mean(0, keepdim=True), query.top)
+        predictions.append(Prediction(features_VD[start].numpy(), mean + best))
         start = end
-    return seen
+    return predictions
 
 
 def _best(chances_VK: Tensor, top: int) -> list[Best]:
@@ -290,23 +294,23 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
     stored = iter(store.vectors(items) if items else ())
     queries_QD = np.stack([next(stored) if subject.vector_D is None else subject.vector_D for subject in subjects])
     if query.after and subjects[0].inexact:
-        query = replace(query, after=_found_again(store, queries_QD[0], query.mode, query.after))
+        query = replace(query, after=_distance_again(store, queries_QD[0], query.mode, query.after))
     spare = 1 if search.leave_out is None else 2  # one more hit tells whether there is a next page
     hits = store.search(queries_QD, replace(query, k=query.k + spare))
-    found = [[hit for hit in hits.of(row) if hit[0] != search.leave_out] for row in range(len(subjects))]
-    shown = [row[: query.k] for row in found]
-    known = {item.id: item for item in store.items(list({item for row in shown for item, _, _ in row}))}
+    rows = [[hit for hit in hits.of(i) if hit[0] != search.leave_out] for i in range(len(subjects))]
+    pages = [row[: query.k] for row in rows]
+    items_by_id = {item.id: item for item in store.items(list({item for page in pages for item, _, _ in page}))}
     return [
         Page(
-            [(known[item], distance) for item, distance, _ in here],
-            Cursor(query.mode, here[-1][2], here[-1][0]) if len(row) > query.k else None,
+            [(items_by_id[item], distance) for item, distance, _ in page],
+            Cursor(query.mode, page[-1][2], page[-1][0]) if len(row) > query.k else None,
             None if hits.buckets_Q is None else int(hits.buckets_Q[i]),
         )
-        for i, (row, here) in enumerate(zip(found, shown, strict=True))
+        for i, (row, page) in enumerate(zip(rows, pages, strict=True))
     ]
 
 
-def _found_again(store: Store, query_D: Vectors, mode: Mode, after: tuple[float, int]) -> tuple[float, int]:
+def _distance_again(store: Store, query_D: Vectors, mode: Mode, after: tuple[float, int]) -> tuple[float, int]:
     """The last hit of the page before by its distance from this query, whose last bits may be others than that page's."""
     if mode in ("code", "ball") and not store.bits:
         return after  # and the search says what is missing

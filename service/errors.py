@@ -66,7 +66,7 @@ def answer(content: Problem, headers: dict[str, str] | None = None) -> JSONRespo
     return JSONResponse(body, content.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def refused(error: FC7Error, metrics: Metrics) -> JSONResponse:
+def answer_error(error: FC7Error, metrics: Metrics) -> JSONResponse:
     """An error of ours as an HTTP answer, counted where it is a rejection; with what can be done soon, when to try again."""
     if counted := reason(error):
         metrics.rejected(counted)
@@ -89,7 +89,7 @@ def install(app: FastAPI) -> None:
 
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, FC7Error)  # noqa: S101
-    return refused(error, request.app.state.metrics)
+    return answer_error(error, request.app.state.metrics)
 
 
 async def _on_no_memory(request: Request, error: Exception) -> JSONResponse:

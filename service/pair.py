@@ -33,7 +33,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _DiskState:
     """What tells one state of the disk from another."""
 
     model: tuple[str, int, int] | None
@@ -46,7 +46,7 @@ class _State:
 
     model: Model | FC7Error
     store: OpenStore | FC7Error
-    seen: _Seen  # when it was loaded
+    disk: _DiskState  # when it was loaded
 
 
 class CurrentPair:
@@ -70,12 +70,12 @@ class CurrentPair:
         self._thread = ThreadPoolExecutor(1, "index")  # all changes and openings, one after the other
         self._following: Future[bool] | None = None
         self._guard = threading.Lock()
-        self._looked = time.monotonic()
-        self._refused: FC7Error | None = None
-        self._held: list[threading.Event] = []  # set when no request holds the parts of the pair before this one any more
-        self._seen = self._look()
+        self._last_look_s = time.monotonic()
+        self._refusal: FC7Error | None = None
+        self._releases: list[threading.Event] = []  # set when no request holds the parts of the pair before this one any more
+        self._disk = self._look()
         loaded = load(self._load_model)
-        self._state = _State(loaded, load(lambda: self._open_store(loaded, None)), self._seen)
+        self._state = _State(loaded, load(lambda: self._open_store(loaded, None)), self._disk)
 
     @property
     def model(self) -> Model:
@@ -100,10 +100,10 @@ class CurrentPair:
         where there was none before either.
         """
         changed = await asyncio.get_running_loop().run_in_executor(self._thread, self._follow)
-        if self._refused and isinstance(self._state.store, FC7Error):
-            raise _told(self._refused, NotReady, str(self._refused)) from self._refused
-        if self._refused:
-            raise _told(self._refused, Refused, f"{self._refused}; what answered before goes on answering") from self._refused
+        if self._refusal and isinstance(self._state.store, FC7Error):
+            raise _as_error(self._refusal, NotReady, str(self._refusal)) from self._refusal
+        if self._refusal:
+            raise _as_error(self._refusal, Refused, f"{self._refusal}; what answered before goes on answering") from self._refusal
         state = self._state
         return Pair(present(state.model), present(state.store)), changed
 
@@ -115,6 +115,11 @@ class CurrentPair:
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._change, work)
 
+    @property
+    def following(self) -> Future[bool] | None:
+        """The last going over to what another process published, done or not; None before the first."""
+        return self._following
+
     def close(self) -> None:
         """Waits for changes that have begun and lets go of files."""
         self._thread.shutdown()
@@ -123,9 +128,9 @@ class CurrentPair:
 
     def _watch(self) -> None:
         with self._guard:
-            if time.monotonic() >= self._looked + LOOK_S and (self._following is None or self._following.done()):
-                self._looked = time.monotonic()
-                if self._look() != self._seen:
+            if time.monotonic() >= self._last_look_s + LOOK_S and (self._following is None or self._following.done()):
+                self._last_look_s = time.monotonic()
+                if self._look() != self._disk:
                     self._following = self._thread.submit(self._follow)
 
     def _change(self, work: Callable[[Pair], tuple[OpenStore, T]]) -> T:
@@ -133,12 +138,12 @@ class CurrentPair:
         try:
             with exclusively(self._folders[1]):
                 self._follow()
-                if self._refused:
-                    raise _told(self._refused, NotReady, str(self._refused)) from self._refused
+                if self._refusal:
+                    raise _as_error(self._refusal, NotReady, str(self._refusal)) from self._refusal
                 state = self._state
                 store, result = work(Pair(present(state.model), present(state.store)))
-                self._seen = _Seen(state.seen.model, self._look().index)
-                self._state = _State(state.model, store, self._seen)
+                self._disk = _DiskState(state.disk.model, self._look().index)
+                self._state = _State(state.model, store, self._disk)
                 return result
         except OSError as error:
             raise NotReady(f"{error.filename or self._folders[1]} cannot be written: {error.strerror}") from error
@@ -148,32 +153,32 @@ class CurrentPair:
         try:
             return self._take_up()
         except Exception:
-            self._seen = self._state.seen  # so that the next look tries again
+            self._disk = self._state.disk  # so that the next look tries again
             _log.exception("what is on disk could not be taken up")
             raise
 
     def _take_up(self) -> bool:
-        self._seen, old = self._look(), self._state
-        known = None if isinstance(old.store, FC7Error) else old.store
-        same_model = self._seen.model == old.seen.model and isinstance(old.model, Model)
-        if same_model and known and self._seen == old.seen:
-            self._refused = None
+        self._disk, old = self._look(), self._state
+        previous = None if isinstance(old.store, FC7Error) else old.store
+        same_model = self._disk.model == old.disk.model and isinstance(old.model, Model)
+        if same_model and previous and self._disk == old.disk:
+            self._refusal = None
             return False
         model = old.model if same_model else load(self._load_model)
         able = old.model if isinstance(model, FC7Error) and isinstance(old.model, Model) else model
-        store = load(lambda: self._open_store(able, known))
-        self._refused = next((part for part in (model, store) if isinstance(part, FC7Error)), None)
-        if isinstance(self._refused, TryAgain):
-            self._seen = old.seen  # nothing is wrong with what is there: the next look tries again
-        if self._refused and known:
-            if not isinstance(self._refused, TryAgain):
+        store = load(lambda: self._open_store(able, previous))
+        self._refusal = next((part for part in (model, store) if isinstance(part, FC7Error)), None)
+        if isinstance(self._refusal, TryAgain):
+            self._disk = old.disk  # nothing is wrong with what is there: the next look tries again
+        if self._refusal and previous:
+            if not isinstance(self._refusal, TryAgain):
                 self._swapped(False)
-            _log.warning("version %s of the index goes on answering", known.version_number)
+            _log.warning("version %s of the index goes on answering", previous.version_number)
             return False
         if able is not old.model:
             self._retire(old)
-        self._state = _State(able, store, self._seen)
-        self._swapped(self._refused is None)
+        self._state = _State(able, store, self._disk)
+        self._swapped(self._refusal is None)
         return True
 
     def _load_model(self) -> Model:
@@ -182,10 +187,10 @@ class CurrentPair:
         self._prepare(model)
         return model
 
-    def _open_store(self, model: Model | FC7Error, known: OpenStore | None) -> OpenStore:
+    def _open_store(self, model: Model | FC7Error, previous: OpenStore | None) -> OpenStore:
         index = self._folders[1]
-        same_folder = known is not None and known.folder.parent.parent == index.resolve()
-        store: OpenStore = known.renewed() if known and same_folder else open_store(index)
+        same_folder = previous is not None and previous.folder.parent.parent == index.resolve()
+        store: OpenStore = previous.renewed() if previous and same_folder else open_store(index)
         if isinstance(model, FC7Error):
             raise NotReady(str(model)) from model
         artifact.check_pair(store, model.fingerprint)
@@ -196,29 +201,29 @@ class CurrentPair:
             if not isinstance(part, FC7Error):
                 released = threading.Event()
                 weakref.finalize(part, released.set).atexit = False
-                self._held.append(released)
+                self._releases.append(released)
 
     def _await_release(self) -> None:
         """Waits until no request holds the pair before the one that answers: no more than two are ever in memory."""
         end = time.monotonic() + self._patience_s
-        if not all(released.wait(max(0.0, end - time.monotonic())) for released in self._held):
+        if not all(released.wait(max(0.0, end - time.monotonic())) for released in self._releases):
             raise TryAgain("swapping", "a request still holds the model before the one that answers; try again when it is done")
-        self._held.clear()
+        self._releases.clear()
 
-    def _look(self) -> _Seen:
+    def _look(self) -> _DiskState:
         model, index = self._folders
         try:
             description = (model / checkpoint.DESCRIPTION).resolve(strict=True)
-            found = description.stat()
-            about_model = str(description), found.st_mtime_ns, found.st_ino
+            status = description.stat()
+            about_model = str(description), status.st_mtime_ns, status.st_ino
         except OSError:
             about_model = None
         try:
-            found = (index / "current" / artifact.MANIFEST).stat()  # an index made anew begins with version 1 again
-            about_index = str(index.resolve()), str((index / "current").readlink()), found.st_mtime_ns, found.st_ino
+            status = (index / "current" / artifact.MANIFEST).stat()  # an index made anew begins with version 1 again
+            about_index = str(index.resolve()), str((index / "current").readlink()), status.st_mtime_ns, status.st_ino
         except OSError:
             about_index = None
-        return _Seen(about_model, about_index)
+        return _DiskState(about_model, about_index)
 
 
 def load(loader: Callable[[], T]) -> T | FC7Error:
@@ -234,7 +239,7 @@ def load(loader: Callable[[], T]) -> T | FC7Error:
     return reason
 
 
-def _told(reason: FC7Error, kind: type[FC7Error], text: str) -> FC7Error:
+def _as_error(reason: FC7Error, kind: type[FC7Error], text: str) -> FC7Error:
     """A reason that was kept, as an error of this kind for those who ask; but TryAgain stays what it is."""
     return TryAgain(reason.reason, text) if isinstance(reason, TryAgain) else kind(text)
 

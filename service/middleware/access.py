@@ -59,16 +59,16 @@ class KeyHolders:
         if key is None:
             detail = "nothing can be changed over HTTP: start the service with FC7_API_KEY set, and send that key"
             raise HTTPException(HTTPStatus.FORBIDDEN, detail)
-        sent = _sent(headers, changes)
+        given = _key(headers, changes)
         # header values arrive as latin-1, so this gives the very bytes that were sent
-        if sent is None or not hmac.compare_digest(sent.encode("latin-1"), key.get_secret_value().encode()):
-            what = "no key was sent" if sent is None else "the key that was sent is not the one that was set"
+        if given is None or not hmac.compare_digest(given.encode("latin-1"), key.get_secret_value().encode()):
+            what = "no key was sent" if given is None else "the key that was sent is not the one that was set"
             detail = f"{what}; send FC7_API_KEY's value as `Authorization: Bearer ...` or `X-API-Key: ...`"
             ways = "Bearer" if changes else 'Bearer, Basic realm="FC7: the key is the password", charset="UTF-8"'
             raise HTTPException(HTTPStatus.UNAUTHORIZED, detail, {"WWW-Authenticate": ways})
 
 
-def _sent(headers: Headers, changes: bool) -> str | None:
+def _key(headers: Headers, changes: bool) -> str | None:
     """The key that was sent.
 
     A browser asks its user for a password and sends it with the page's pictures too, so it serves for reading; but it would send

@@ -98,7 +98,7 @@ class Admission:
         except FC7Error as error:
             if request.started:
                 raise
-            await errors.refused(error, self._metrics)(scope, receive, send)
+            await errors.answer_error(error, self._metrics)(scope, receive, send)
 
     async def _within_deadline(self, scope: Scope, request: "_Request") -> None:
         deadline_s = None if is_change(scope) else self._deadline_ms / 1e3  # half done a change would be done all the same

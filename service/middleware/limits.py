@@ -37,7 +37,7 @@ class LimitBody:
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isdecimal() and int(declared) > self._max_bytes:
             detail = self._detail(int(declared))
-            return await errors.refused(ImageTooLarge(detail), self._metrics)(scope, receive, send)
+            return await errors.answer_error(ImageTooLarge(detail), self._metrics)(scope, receive, send)
         received = 0
 
         async def counted() -> Message:

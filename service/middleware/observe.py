@@ -38,15 +38,15 @@ class Observe:
         # never reset: every request is a task of its own, and the server logs in it after us
         logs.request_id.set(request_id)
         header = (b"x-request-id", request_id.encode())
-        status, sent = CLIENT_CLOSED, 0  # until an answer begins
+        status, size = CLIENT_CLOSED, 0  # until an answer begins
 
         async def marked(message: Message) -> None:
-            nonlocal status, sent
+            nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message = {**message, "headers": [*message.get("headers", ()), header]}
             else:
-                sent += len(message.get("body", b""))
+                size += len(message.get("body", b""))
             await send(message)
 
         started = perf_counter()
@@ -64,9 +64,9 @@ class Observe:
                 _log.exception("%s %s failed", scope["method"], scope["path"][:LONGEST_PATH])
                 await errors.answer(_unexpected())(scope, receive, marked)
             finally:
-                self._note(scope, status, sent, perf_counter() - started)
+                self._note(scope, status, size, perf_counter() - started)
 
-    def _note(self, scope: Scope, status: int, sent: int, seconds: float) -> None:
+    def _note(self, scope: Scope, status: int, size: int, seconds: float) -> None:
         method, template = known_method(scope["method"]), getattr(scope.get("route"), "path", None)
         self._metrics.answered(method, template or "unknown", status, seconds)
         level = logging.DEBUG if template in _QUIET else logging.INFO
@@ -78,7 +78,7 @@ class Observe:
                 "path": path,
                 "status": status,
                 "ms": round(seconds * 1000, 2),
-                "bytes": sent,
+                "bytes": size,
                 "client": client and client[0],
             }
             _access.log(level, "%s %s %d", method, path, status, extra=fields)

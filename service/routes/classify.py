@@ -9,7 +9,7 @@ from service import schemas
 from service.engine import Best
 from service.routes import inputs
 from service.routes.common import as_json, engine_of, metrics_of, problems
-from service.routes.inputs import Sent
+from service.routes.inputs import ParsedInput
 from service.stages import Stages
 from training.checkpoint import Model
 from training.errors import BadValue
@@ -22,7 +22,7 @@ router = APIRouter()
     "/classify",
     response_model=schemas.ClassifyAnswer,
     responses=problems(413, 415, 422, 503),
-    openapi_extra=inputs.described(photographs_only=True),
+    openapi_extra=inputs.body_description(photographs_only=True),
     tags=["search"],
 )
 async def classify(
@@ -38,29 +38,31 @@ async def classify(
     if per_view and number == 1:
         raise BadValue("per_view", per_view, "given with views=10, and with it alone")
 
-    async def of_one(sent: Sent) -> schemas.ClassifiedImage:
-        if sent.data is None:
-            raise BadValue("image", sent.name, "a photograph; ids and vectors are for /neighbors")
-        upload = await engine.decode(sent.data, stages)
+    async def of_one(input: ParsedInput) -> schemas.ClassifiedImage:
+        if input.data is None:
+            raise BadValue("image", input.name, "a photograph; ids and vectors are for /neighbors")
+        upload = await engine.decode(input.data, stages)
         mean, *of_views = await engine.classify(model, upload.photograph, number, top, stages)
         each_view = [
-            schemas.ViewClasses(corner=_CORNERS[v // 2], mirrored=v % 2 == 1, classes=_named(model, best))
+            schemas.ViewClasses(corner=_CORNERS[v // 2], mirrored=v % 2 == 1, classes=_classes(model, best))
             for v, best in enumerate(of_views if per_view else [])
         ]
-        return schemas.ClassifiedImage(name=sent.name, classes=_named(model, mean), views=each_view or None)
+        return schemas.ClassifiedImage(name=input.name, classes=_classes(model, mean), views=each_view or None)
 
-    sent = await inputs.read(request)
-    if not sent:
+    parsed = await inputs.read(request)
+    if not parsed:
         raise inputs.no_image()
-    answers = await inputs.each(request, sent, of_one)
+    answers = await inputs.each(request, parsed, of_one)
     began = time.perf_counter()
-    results = inputs.results(schemas.ClassifiedImage, sent, answers)
-    shown = schemas.Timings.model_validate(stages.ms()) if timings else None
-    answer = schemas.ClassifyAnswer(model=model.fingerprint, views=10 if number == 10 else 1, results=results, timings_ms=shown)
+    results = inputs.results(schemas.ClassifiedImage, parsed, answers)
+    timings_ms = schemas.Timings.model_validate(stages.ms()) if timings else None
+    answer = schemas.ClassifyAnswer(
+        model=model.fingerprint, views=10 if number == 10 else 1, results=results, timings_ms=timings_ms
+    )
     response = as_json(answer)
     stages.record("answer", time.perf_counter() - began)
     return response
 
 
-def _named(model: Model, best: Best) -> list[schemas.ClassProbability]:
+def _classes(model: Model, best: Best) -> list[schemas.ClassProbability]:
     return [schemas.ClassProbability(label=model.classes[number], probability=chance) for number, chance in best]

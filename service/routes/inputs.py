@@ -1,4 +1,4 @@
-"""What a request asks about, one input after the other: photographs, ids and vectors, as multipart/form-data or as JSON."""
+"""The inputs of a request, one after the other: photographs, ids and vectors, as multipart/form-data or as JSON."""
 
 import asyncio
 import base64
@@ -23,11 +23,11 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 _FORM: Final = "multipart/form-data"
 _JSON: Final = "application/json"
-_VALUES: Final = 5000  # an input may have: a vector's, and its fields
-_FIELDS: Final = 100
-_LARGE: Final = 2**18  # bytes of JSON that the event loop does not read itself
-_SHOWN: Final = 200  # characters of a wrong value
-_ERRORS_SHOWN: Final = 10
+_MOST_VALUES: Final = 5000  # of an input: a vector's, and its fields
+_MOST_FIELDS: Final = 100  # of a form
+_LARGE_BYTES: Final = 2**18  # of JSON that the event loop does not read itself
+_LONGEST_VALUE: Final = 200  # characters of a wrong value
+_MOST_ERRORS: Final = 10
 
 
 class Input(BaseModel):
@@ -35,7 +35,7 @@ class Input(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str | None = Field(None, max_length=1000, description="what the answer calls it; left out, its id or its place")
+    name: str | None = Field(None, max_length=1000, description="what the answer calls it; left out, its id or its position")
     image: str | None = Field(None, description="the file's bytes, in base64")
     id: int | None = Field(None, ge=0, le=LARGEST_ID, description="an indexed photograph")
     vector: list[float] | None = Field(None, description="an FC7 feature, as many numbers as the index has components")
@@ -50,8 +50,8 @@ class Inputs(BaseModel):
 
 
 @dataclass(frozen=True)
-class Sent:
-    """An input as it was sent; exactly one of `data`, `item`, `vector` and `error` is there."""
+class ParsedInput:
+    """An input that was read; exactly one of `data`, `item`, `vector` and `error` is there."""
 
     name: str
     data: bytes | None = None
@@ -82,7 +82,7 @@ class _Parser(MultiPartParser):
             raise MultiPartException(f"the boundary {boundary!r}")
         # without charset, which a form has not (RFC 7578) and which could name any codec of Python's
         headers = Headers({"content-type": f"{_FORM}; boundary={boundary}"})
-        super().__init__(headers, self._to_its_end(stream), max_fields=_FIELDS)
+        super().__init__(headers, self._to_its_end(stream), max_fields=_MOST_FIELDS)
         self._ended = False
 
     def on_end(self) -> None:
@@ -95,20 +95,20 @@ class _Parser(MultiPartParser):
             raise MultiPartException("no boundary at the end")
 
 
-def form(**texts: dict[str, Any]) -> dict[str, Any]:
+def form_description(**texts: dict[str, Any]) -> dict[str, Any]:
     """The description of a form of photographs, and of its texts."""
     images = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "one photograph or several"}
     return {_FORM: {"schema": {"type": "object", "properties": {"image": images, **texts}, "required": ["image"]}}}
 
 
-def described(photographs_only: bool) -> dict[str, Any]:
+def body_description(photographs_only: bool) -> dict[str, Any]:
     """The description of a body that `read` takes."""
-    content = {**form(), _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
+    content = {**form_description(), _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
     return {"requestBody": {"required": photographs_only, "content": content}}
 
 
-def parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
-    """The description of a query string that `asked` takes."""
+def parameter_descriptions(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """The description of a query string that `query_string` reads."""
     properties = model.model_json_schema()["properties"]
     return [
         {"name": name, "in": "query", "required": False, "schema": schema, "description": schema.pop("description")}
@@ -116,16 +116,16 @@ def parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     ]
 
 
-def asked(request: Request, model: type[M]) -> M:
+def query_string(request: Request, model: type[M]) -> M:
     """The query string, checked. Raises RequestValidationError. FastAPI's own way takes a quarter of a search by id."""
     try:
         return model.model_validate_strings(dict(request.query_params))
     except ValidationError as error:
-        found = [{**item, "loc": ("query", *item["loc"])} for item in error.errors(include_url=False)]
-        raise RequestValidationError(found) from error
+        errors = [{**item, "loc": ("query", *item["loc"])} for item in error.errors(include_url=False)]
+        raise RequestValidationError(errors) from error
 
 
-async def read(request: Request) -> list[Sent]:
+async def read(request: Request) -> list[ParsedInput]:
     """The inputs in the body, in order; none where there is no body.
 
     What cannot be read of a single one is its own `error`. Raises BadValue and RequestValidationError for what is wrong with all,
@@ -135,18 +135,18 @@ async def read(request: Request) -> list[Sent]:
     if kind is None:
         return []
     if kind == _FORM:
-        sent_form = await read_form(request)
-        for field, value in sent_form.texts.items():
+        form = await read_form(request)
+        for field, value in form.texts.items():
             raise BadValue(field, value, "in the query string; a form holds files named image alone")
-        sent = [Sent(name, data) for name, data in sent_form.images]
+        parsed = [ParsedInput(name, data) for name, data in form.images]
     elif kind == _JSON:
         body, most = await request.body(), settings_of(request).max_images
-        large = len(body) > _LARGE
-        sent = await run_in_threadpool(_from_json, body, most) if large else _from_json(body, most)
-        _check_number(request, len(sent))
+        large = len(body) > _LARGE_BYTES
+        parsed = await run_in_threadpool(_from_json, body, most) if large else _from_json(body, most)
+        _check_number(request, len(parsed))
     else:
         raise NotAnImage(f"the body is {kind}; send {_FORM} with fields named image, or {_JSON}")
-    return sent
+    return parsed
 
 
 async def read_form(request: Request) -> Form:
@@ -183,16 +183,18 @@ def no_image() -> RequestValidationError:
     return RequestValidationError([{"type": "missing", "loc": ("body", "image"), "msg": "Field required", "input": None}])
 
 
-async def each(request: Request, sent: Sequence[Sent], work: Callable[[Sent], Awaitable[T]]) -> list[T | FC7Error]:
+async def each(
+    request: Request, parsed: Sequence[ParsedInput], work: Callable[[ParsedInput], Awaitable[T]]
+) -> list[T | FC7Error]:
     """The results of `work` for all inputs side by side, or the error that one gave.
 
     The error of a single input is the request's own, and so is one that says nothing of the input: TryAgain and NotReady.
     """
-    if len(sent) == 1:
-        sent[0].check()
-        return [await work(sent[0])]
+    if len(parsed) == 1:
+        parsed[0].check()
+        return [await work(parsed[0])]
 
-    async def one(input: Sent) -> T | FC7Error:
+    async def one(input: ParsedInput) -> T | FC7Error:
         try:
             input.check()
             return await work(input)
@@ -203,7 +205,7 @@ async def each(request: Request, sent: Sequence[Sent], work: Callable[[Sent], Aw
                 metrics_of(request).rejected(counted)
             return error
 
-    tasks = [asyncio.ensure_future(one(input)) for input in sent]
+    tasks = [asyncio.ensure_future(one(input)) for input in parsed]
     try:
         return await asyncio.gather(*tasks)
     finally:
@@ -211,11 +213,11 @@ async def each(request: Request, sent: Sequence[Sent], work: Callable[[Sent], Aw
             tasks.pop().cancel()
 
 
-def results(kind: Callable[..., T], sent: Sequence[Sent], answers: Sequence[T | FC7Error]) -> list[T]:
+def results(kind: Callable[..., T], parsed: Sequence[ParsedInput], answers: Sequence[T | FC7Error]) -> list[T]:
     """What `each` gave, as the results of an answer: an error is a result of this kind by its name."""
     return [
-        kind(name=one.name, error=problem(answer)) if isinstance(answer, FC7Error) else answer
-        for one, answer in zip(sent, answers, strict=True)
+        kind(name=input.name, error=problem(answer)) if isinstance(answer, FC7Error) else answer
+        for input, answer in zip(parsed, answers, strict=True)
     ]
 
 
@@ -227,30 +229,30 @@ def _kind(request: Request) -> str | None:
     return headers.get("content-type", "of no stated type").split(";")[0].strip().lower()
 
 
-def _from_json(body: bytes, most: int) -> list[Sent]:
+def _from_json(body: bytes, most: int) -> list[ParsedInput]:
     values = sum(body.count(mark) for mark in (b",", b"[", b"{"))
-    if values > most * _VALUES:  # a parser would take a hundred times the body's size
-        raise BadValue("body", f"{values} values", f"JSON of at most {most * _VALUES}")
+    if values > most * _MOST_VALUES:  # a parser would take a hundred times the body's size
+        raise BadValue("body", f"{values} values", f"JSON of at most {most * _MOST_VALUES}")
     try:
         inputs = Inputs.model_validate_json(body).inputs
     except ValidationError as error:
-        found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)[:_ERRORS_SHOWN]]
-        raise RequestValidationError(found) from error
-    return [_input(input, place) for place, input in enumerate(inputs)]
+        errors = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)[:_MOST_ERRORS]]
+        raise RequestValidationError(errors) from error
+    return [_parse(input, position) for position, input in enumerate(inputs)]
 
 
-def _input(input: Input, place: int) -> Sent:
-    name = input.name or (f"input {place}" if input.id is None else str(input.id))
-    given = [field for field in ("image", "id", "vector") if getattr(input, field) is not None]
-    if len(given) != 1:
-        got = " and ".join(given) or "none of them"
-        return Sent(name, error=BadValue(f"inputs.{place}", got, "one of image, id and vector"))
+def _parse(input: Input, position: int) -> ParsedInput:
+    name = input.name or (f"input {position}" if input.id is None else str(input.id))
+    fields = [field for field in ("image", "id", "vector") if getattr(input, field) is not None]
+    if len(fields) != 1:
+        got = " and ".join(fields) or "none of them"
+        return ParsedInput(name, error=BadValue(f"inputs.{position}", got, "one of image, id and vector"))
     if input.image is None:
-        return Sent(name, item=input.id, vector=input.vector)
+        return ParsedInput(name, item=input.id, vector=input.vector)
     try:
-        return Sent(name, base64.b64decode(input.image, validate=True))
+        return ParsedInput(name, base64.b64decode(input.image, validate=True))
     except (binascii.Error, ValueError):
-        return Sent(name, error=BadValue(f"inputs.{place}.image", input.image[:_SHOWN], "base64"))
+        return ParsedInput(name, error=BadValue(f"inputs.{position}.image", input.image[:_LONGEST_VALUE], "base64"))
 
 
 def _check_number(request: Request, number: int) -> None:

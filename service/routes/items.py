@@ -9,11 +9,12 @@ from service.errors import problem
 from service.middleware.access import needs_key
 from service.routes import inputs
 from service.routes.common import REVALIDATE, ItemId, engine_of, links, metrics_of, pictures, problems
-from service.routes.inputs import Form, Sent
+from service.routes.inputs import Form, ParsedInput
 from service.stages import Stages
 from training.errors import BadValue, FC7Error, NotFound
+from training.images.preprocess import FORMATS
 
-MEDIA_TYPES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")} | {"MPO": "image/jpeg"}
+MEDIA_TYPES = {name: f"image/{name.lower()}" for name in FORMATS} | {"MPO": "image/jpeg"}
 LONGEST_LABEL = 200
 _LABEL = {"type": "string", "maxLength": LONGEST_LABEL, "description": "what all of them are labelled with"}
 router = APIRouter()
@@ -22,17 +23,17 @@ router = APIRouter()
 @router.get("/items/{id}", responses=problems(404, 422, 503), tags=["items"])
 def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
     """One indexed photograph: what the catalogue knows of it."""
-    [found] = engine_of(request).pair.store.items([item_id])
+    [entry] = engine_of(request).pair.store.items([item_id])
     return schemas.ItemAnswer(
-        id=found.id,
-        path=found.path,
-        label=found.label,
-        width=found.width,
-        height=found.height,
-        size=found.size,
-        format=found.format,
-        sha256=found.sha256,
-        **links(found),
+        id=entry.id,
+        path=entry.path,
+        label=entry.label,
+        width=entry.width,
+        height=entry.height,
+        size=entry.size,
+        format=entry.format,
+        sha256=entry.sha256,
+        **links(entry),
     )
 
 
@@ -45,13 +46,13 @@ def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
 def item_image(request: Request, item_id: ItemId) -> Response:
     """The photograph's own file."""
     store = engine_of(request).pair.store
-    [found] = store.items([item_id])
-    original = store.original(found)
+    [entry] = store.items([item_id])
+    original = store.original(entry)
     if original is None:
         raise NotFound(
-            f"{found.path}, the file of item {item_id}, is gone or leads out of its folder; its thumbnail is still there"
+            f"{entry.path}, the file of item {item_id}, is gone or leads out of its folder; its thumbnail is still there"
         )
-    media_type = MEDIA_TYPES[found.format]
+    media_type = MEDIA_TYPES[entry.format]
     if isinstance(original, bytes):
         return Response(original, media_type=media_type, headers=REVALIDATE)
     return FileResponse(original, media_type=media_type, headers=REVALIDATE)
@@ -66,18 +67,18 @@ def item_image(request: Request, item_id: ItemId) -> Response:
 def item_thumbnail(request: Request, item_id: ItemId) -> Response:
     """The square of the photograph that the network sees, as a JPEG of 160 x 160 pixels."""
     store = engine_of(request).pair.store
-    [found] = store.items([item_id])
-    headers = {**REVALIDATE, "ETag": f'"{found.sha256}"'}
+    [entry] = store.items([item_id])
+    headers = {**REVALIDATE, "ETag": f'"{entry.sha256}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    return Response(store.thumbnail(found), media_type="image/jpeg", headers=headers)
+    return Response(store.thumbnail(entry), media_type="image/jpeg", headers=headers)
 
 
 @router.post(
     "/items",
     dependencies=[Depends(needs_key)],
     responses=problems(401, 403, 413, 415, 422, 503),
-    openapi_extra={"requestBody": {"required": True, "content": inputs.form(label=_LABEL)}},
+    openapi_extra={"requestBody": {"required": True, "content": inputs.form_description(label=_LABEL)}},
     tags=["items"],
 )
 async def add_items(request: Request) -> schemas.AddAnswer:
@@ -86,29 +87,29 @@ async def add_items(request: Request) -> schemas.AddAnswer:
     A file that is there already keeps its id and label. One that cannot be decoded is an error of its own beside the others.
     """
     engine, stages = engine_of(request), Stages(metrics_of(request))
-    _ = engine.pair.store.version_number  # there is one; but not held, as what is sent slowly is added to the newest
+    _ = engine.pair.store.version_number  # there is one; but not held, as what comes slowly is added to the newest
     form = await inputs.read_form(request)
     label = _label(form)
     if not form.images:
         raise inputs.no_image()
-    sent = [Sent(name, data) for name, data in form.images]
-    decoded = await inputs.each(request, sent, lambda one: engine.decode(one.data or b"", stages))
-    version, added = await engine.add([item for item in decoded if isinstance(item, Upload)], label)
-    found = iter(added)
+    parsed = [ParsedInput(name, data) for name, data in form.images]
+    uploads = await inputs.each(request, parsed, lambda input: engine.decode(input.data or b"", stages))
+    version, additions = await engine.add([upload for upload in uploads if isinstance(upload, Upload)], label)
+    ids = iter(additions)
     results = []
-    for one, item in zip(sent, decoded, strict=True):
-        if isinstance(item, FC7Error):
-            results.append(schemas.AddedImage(name=one.name, error=problem(item)))
+    for input, upload in zip(parsed, uploads, strict=True):
+        if isinstance(upload, FC7Error):
+            results.append(schemas.AddedImage(name=input.name, error=problem(upload)))
         else:
-            item_id, known = next(found)
-            results.append(schemas.AddedImage(name=one.name, id=item_id, known=known))
+            item_id, known = next(ids)
+            results.append(schemas.AddedImage(name=input.name, id=item_id, known=known))
     return schemas.AddAnswer(index_version=version, results=results)
 
 
 def _label(form: Form) -> str:
-    other = next((field for field in form.texts if field != "label"), None)
-    if other:
-        raise BadValue(other, form.texts[other], "left out; a form of photographs has the fields image and label")
+    unknown = next((field for field in form.texts if field != "label"), None)
+    if unknown:
+        raise BadValue(unknown, form.texts[unknown], "left out; a form of photographs has the fields image and label")
     label = form.texts.get("label", "")
     if len(label) > LONGEST_LABEL or not label.isprintable():
         raise BadValue("label", label, f"one line of printable text of at most {LONGEST_LABEL} characters")

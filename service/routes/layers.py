@@ -16,13 +16,13 @@ def filters_in_figures(request: Request) -> schemas.FiltersAnswer:
     """The first layer's kernels in figures: how much of each is colour."""
     model = engine_of(request).model
     weight, count = model.net.conv1.weight, model.net.config.columns
-    found = kernels.figures(weight, count)
-    columns = [[kernel.colour for kernel in found if kernel.column == column] for column in range(count)]
+    figures = kernels.figures(weight, count)
+    columns = [[kernel.colour for kernel in figures if kernel.column == column] for column in range(count)]
     return schemas.FiltersAnswer(
         model=model.fingerprint,
         shape=list(weight.shape),
         mean_colour_by_column=[sum(colours) / len(colours) for colours in columns],
-        kernels=[schemas.KernelAnswer(index=k.index, column=k.column, colour=k.colour, norm=k.norm) for k in found],
+        kernels=[schemas.KernelAnswer(index=k.index, column=k.column, colour=k.colour, norm=k.norm) for k in figures],
     )
 
 

@@ -2,8 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
@@ -13,11 +12,12 @@ from indexer import store as search
 from indexer.opening import OpenStore
 from indexer.store import Mode
 from service import cursor, schemas
+from service.cursor import Cursor, Question
 from service.engine import DUPLICATE_SHARE, Engine, Page, Subject
 from service.pair import Pair
 from service.routes import inputs
 from service.routes.common import LARGEST_ID, ItemId, as_json, engine_of, links, metrics_of, problems, settings_of
-from service.routes.inputs import Sent
+from service.routes.inputs import ParsedInput
 from service.stages import Stages
 from training.errors import BadValue
 
@@ -67,7 +67,7 @@ class Duplicates(Paging):
     "/neighbors",
     response_model=schemas.NeighborsAnswer,
     responses=problems(404, 413, 415, 422, 503),
-    openapi_extra={**inputs.described(photographs_only=False), "parameters": inputs.parameters(Search)},
+    openapi_extra={**inputs.body_description(photographs_only=False), "parameters": inputs.parameter_descriptions(Search)},
     tags=["search"],
 )
 async def neighbors(request: Request) -> Response:
@@ -75,41 +75,45 @@ async def neighbors(request: Request) -> Response:
 
     Pages that follow `next` go through the whole collection; an answer without one is the last.
     """
-    asked, engine, stages = inputs.asked(request, Search), engine_of(request), Stages(metrics_of(request))
+    params, engine, stages = inputs.query_string(request, Search), engine_of(request), Stages(metrics_of(request))
     pair = engine.pair
-    _check_k(request, asked.k)
-    sent = await inputs.read(request)
-    if bool(sent) == (asked.id is not None):
+    _check_k(request, params.k)
+    parsed = await inputs.read(request)
+    if bool(parsed) == (params.id is not None):
         raise BadValue(
-            "image", "both an image and an id" if sent else "neither an image nor an id", "uploaded or, instead, an id given"
+            "image", "both an image and an id" if parsed else "neither an image nor an id", "uploaded or, instead, an id given"
         )
-    if asked.id is not None:
-        sent = [Sent(str(asked.id), item=asked.id)]
-    if asked.cursor and len(sent) > 1:
-        raise BadValue("cursor", asked.cursor, f"given with one photograph, not with {len(sent)}")
-    question = _Question(asked, engine.mode(pair.store, asked.mode)[0], asked.mode, asked.radius)
-    mode = question.query(None).mode
+    if params.id is not None:
+        parsed = [ParsedInput(str(params.id), item=params.id)]
+    if params.cursor and len(parsed) > 1:
+        raise BadValue("cursor", params.cursor, f"given with one photograph, not with {len(parsed)}")
+    default = engine.mode(pair.store, params.mode)[0]
+    mode = _query(params, default, None).mode
 
-    async def of_one(one: Sent) -> schemas.NeighborsOfOne:
+    async def of_one(input: ParsedInput) -> schemas.NeighborsOfOne:
         nonlocal mode
-        name, subject = await _subject(engine, pair, one, stages, paged=asked.cursor is not None)
-        query = question.query(cursor.read(asked.cursor, question.facts(pair.store, name)) if asked.cursor else None)
+        name, subject = await _subject(engine, pair, input, stages, paged=params.cursor is not None)
+        question = _question(params, pair.store, name)
+        after = cursor.read(params.cursor, question) if params.cursor else None
+        query = _query(params, default, after)
         mode = query.mode
         page = await engine.search(pair.store, subject, query, stages)
         if page.next and subject.inexact and subject.vector_D is not None:
-            engine.keep(pair.model, name, subject.vector_D)
-        return schemas.NeighborsOfOne(name=one.name, **question.fields(page, pair.store, name))
+            engine.keep_feature(pair.model, name, subject.vector_D)
+        return schemas.NeighborsOfOne(
+            name=input.name, neighbors=_neighbors(page), buckets=page.buckets, next=_next(page, question)
+        )
 
-    answers = await inputs.each(request, sent, of_one)
+    answers = await inputs.each(request, parsed, of_one)
     began = time.perf_counter()
-    results = inputs.results(schemas.NeighborsOfOne, sent, answers)
+    results = inputs.results(schemas.NeighborsOfOne, parsed, answers)
     answer = schemas.NeighborsAnswer(
         model=pair.model.fingerprint,
         index_version=pair.store.version_number,
         mode=mode,
         metric=_metric(mode),
         results=results,
-        timings_ms=schemas.Timings.model_validate(stages.ms()) if asked.timings else None,
+        timings_ms=schemas.Timings.model_validate(stages.ms()) if params.timings else None,
     )
     response = as_json(answer)
     stages.record("answer", time.perf_counter() - began)
@@ -117,87 +121,78 @@ async def neighbors(request: Request) -> Response:
 
 
 @router.get("/items/{id}/duplicates", responses=problems(404, 422, 503), tags=["search"])
-async def duplicates(request: Request, item_id: ItemId, asked: Annotated[Duplicates, Query()]) -> schemas.DuplicatesAnswer:
+async def duplicates(request: Request, item_id: ItemId, params: Annotated[Duplicates, Query()]) -> schemas.DuplicatesAnswer:
     """Finds near-duplicates: the items within a Euclidean distance of an indexed one, which is itself left out."""
     engine, stages = engine_of(request), Stages(metrics_of(request))
-    pair, name = engine.pair, f"duplicates of {item_id}"
-    _check_k(request, asked.k)
-    if asked.max_distance is None:
+    pair = engine.pair
+    _check_k(request, params.k)
+    if params.max_distance is None:
         length = float(np.linalg.norm(await engine.vector(pair.store, item_id)))
-        asked = asked.model_copy(update={"max_distance": DUPLICATE_SHARE * length})
-    question = _Question(asked, engine.mode(pair.store, asked.mode)[0], asked.mode)
-    query = question.query(cursor.read(asked.cursor, question.facts(pair.store, name)) if asked.cursor else None)
+        params = params.model_copy(update={"max_distance": DUPLICATE_SHARE * length})
+    question = _question(params, pair.store, f"duplicates of {item_id}")
+    after = cursor.read(params.cursor, question) if params.cursor else None
+    query = _query(params, engine.mode(pair.store, params.mode)[0], after)
     page = await engine.search(pair.store, Subject(item_id), query, stages, leave_out=item_id)
     return schemas.DuplicatesAnswer(
         model=pair.model.fingerprint,
         index_version=pair.store.version_number,
         mode=query.mode,
         id=item_id,
-        max_distance=asked.max_distance,
-        **question.fields(page, pair.store, name),
+        max_distance=params.max_distance,
+        neighbors=_neighbors(page),
+        next=_next(page, question),
     )
 
 
-async def _subject(engine: Engine, pair: Pair, sent: Sent, stages: Stages, paged: bool) -> tuple[str, Subject]:
-    """What an input asks about, for a page after the first where `paged`, and a text that tells it from everything else."""
-    if sent.item is not None:
-        return f"item {sent.item}", Subject(sent.item)
-    if sent.vector is not None:
+async def _subject(engine: Engine, pair: Pair, input: ParsedInput, stages: Stages, paged: bool) -> tuple[str, Subject]:
+    """What an input is about, for a page after the first where `paged`, and a text that tells it from everything else."""
+    if input.item is not None:
+        return f"item {input.item}", Subject(input.item)
+    if input.vector is not None:
         width = pair.store.width
-        if len(sent.vector) != width:
-            raise BadValue("vector", f"{len(sent.vector)} numbers", f"as long as FC7 of this index, {width} numbers")
-        numbers_D = np.array(sent.vector)
+        if len(input.vector) != width:
+            raise BadValue("vector", f"{len(input.vector)} numbers", f"as long as FC7 of this index, {width} numbers")
+        numbers_D = np.array(input.vector)
         for number in numbers_D[~(np.abs(numbers_D) <= _LARGEST)][:1].tolist():
             raise BadValue("vector", number, f"of numbers between -{_LARGEST:g} and {_LARGEST:g}")
         vector_D = numbers_D.astype(np.float32)
         return f"vector {hashlib.sha256(vector_D.tobytes()).hexdigest()}", Subject(vector_D=vector_D)
-    assert sent.data is not None  # noqa: S101
+    assert input.data is not None  # noqa: S101
     if paged:
-        name = f"image {hashlib.sha256(sent.data).hexdigest()}"
-        kept_D = engine.kept(pair.model, name)
+        name = f"image {hashlib.sha256(input.data).hexdigest()}"
+        kept_D = engine.kept_feature(pair.model, name)
         if kept_D is not None:
             return name, Subject(vector_D=kept_D, inexact=True)
-    upload = await engine.decode(sent.data, stages)
+    upload = await engine.decode(input.data, stages)
     feature_D = await engine.feature(pair.model, upload.photograph, stages)
     return f"image {upload.sha256}", Subject(vector_D=feature_D, inexact=True)
 
 
-@dataclass(frozen=True)
-class _Question:
-    """A search as it was asked; cursors are bound to it."""
+def _question(params: Search | Duplicates, store: OpenStore, subject: str) -> Question:
+    return Question(store.fingerprint, subject, params.label, params.max_distance, _radius(params))
 
-    asked: Paging
-    mode: Mode  # where no cursor says another
-    named: Mode | Literal["auto"] | None
-    radius: int | None = None
 
-    def query(self, place: cursor.Cursor | None) -> search.Query:
-        """The search that goes on after `place`. Raises BadValue for what does not go together."""
-        asked = self.asked
-        if place and self.named not in (None, "auto", place.mode):
-            raise BadValue("mode", self.named, f"{place.mode}, as in the answer that the cursor is from, or left out")
-        mode, after = (place.mode, (place.key, place.id)) if place else (self.mode, None)
-        return search.Query(asked.k, mode, asked.label, asked.max_distance, self.radius, after)
+def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> search.Query:
+    """The search in the mode of the cursor, else in the default. Raises BadValue for what does not go together."""
+    mode, hit = (after.mode, (after.key, after.id)) if after else (default, None)
+    if after and params.mode not in (None, "auto", mode):
+        raise BadValue("mode", params.mode, f"{mode}, as in the answer that the cursor is from, or left out")
+    return search.Query(params.k, mode, params.label, params.max_distance, _radius(params), hit)
 
-    def facts(self, store: OpenStore, subject: str) -> dict[str, object]:
-        """What a cursor is bound to."""
-        asked = self.asked
-        return {
-            "model": store.fingerprint,
-            "subject": subject,
-            "label": asked.label,
-            "max_distance": asked.max_distance,
-            "radius": self.radius,
-        }
 
-    def fields(self, page: Page, store: OpenStore, subject: str) -> dict[str, Any]:
-        """A page as the fields of an answer."""
-        found = [
-            schemas.Neighbor(id=item.id, distance=distance, label=item.label, path=item.path, **links(item))
-            for item, distance in page.neighbours
-        ]
-        following = page.next.text(self.facts(store, subject)) if page.next else None
-        return {"neighbors": found, "buckets": page.buckets, "next": following}
+def _radius(params: Search | Duplicates) -> int | None:
+    return params.radius if isinstance(params, Search) else None
+
+
+def _neighbors(page: Page) -> list[schemas.Neighbor]:
+    return [
+        schemas.Neighbor(id=item.id, distance=distance, label=item.label, path=item.path, **links(item))
+        for item, distance in page.neighbors
+    ]
+
+
+def _next(page: Page, question: Question) -> str | None:
+    return page.next.text(question) if page.next else None
 
 
 def _check_k(request: Request, k: int) -> None:

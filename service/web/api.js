@@ -20,8 +20,8 @@ function upload(path, file) {
 
 // One page of neighbours: { neighbors, next, metric }. Options left empty are the service's own.
 async function neighbors(ask, options) {
-  const given = Object.entries(options).filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  const answer = await ask(`/neighbors?${new URLSearchParams(given)}`);
+  const query = Object.entries(options).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const answer = await ask(`/neighbors?${new URLSearchParams(query)}`);
   return { ...answer.results[0], metric: answer.metric };
 }
 

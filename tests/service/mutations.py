@@ -424,7 +424,9 @@ def _file(rng: Random) -> RawRequest:
     if rng.random() < 0.7 or path == "/items":
         return RawRequest("POST", path + query, *_form([_part(data) for data, _ in several]), f"form: {what}")
     inputs = [{"image": base64.b64encode(data).decode()} for data, _ in several]
-    return RawRequest("POST", path + query, _headers(b"application/json"), json.dumps({"inputs": inputs}).encode(), f"json: {what}")
+    return RawRequest(
+        "POST", path + query, _headers(b"application/json"), json.dumps({"inputs": inputs}).encode(), f"json: {what}"
+    )
 
 
 def _multipart(rng: Random) -> RawRequest:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.batching import Batcher, Done, Worker
+from service.batching import Batcher, Result, Worker
 from training.errors import BadValue, TryAgain
 
 
@@ -46,11 +46,11 @@ def batcher(work: Callable[[str, list[int]], Sequence[int]], worker: Worker, **o
     return Batcher(work, worker, **(chosen | options))
 
 
-def answers(*calls: Coroutine[Any, Any, Done[int]]) -> list[int | BaseException]:
-    async def all_of_them() -> list[Done[int] | BaseException]:
+def answers(*calls: Coroutine[Any, Any, Result[int]]) -> list[int | BaseException]:
+    async def all_of_them() -> list[Result[int] | BaseException]:
         return await asyncio.gather(*calls, return_exceptions=True)
 
-    return [answer.result if isinstance(answer, Done) else answer for answer in asyncio.run(all_of_them())]
+    return [answer.value if isinstance(answer, Result) else answer for answer in asyncio.run(all_of_them())]
 
 
 async def until(event: threading.Event) -> None:
@@ -61,7 +61,7 @@ def test_those_who_come_while_the_worker_is_busy_share_the_next_batches(worker: 
     work = Recorded(hold=True)
     ask = batcher(work, worker)
 
-    async def main() -> list[Done[int]]:
+    async def main() -> list[Result[int]]:
         first = asyncio.create_task(ask("a", 0))
         await until(work.began)
         others = [asyncio.create_task(ask("a", i)) for i in range(1, 7)]
@@ -69,7 +69,7 @@ def test_those_who_come_while_the_worker_is_busy_share_the_next_batches(worker: 
         work.release.set()
         return await asyncio.gather(first, *others)
 
-    assert [done.result for done in asyncio.run(main())] == [0, 2, 4, 6, 8, 10, 12]
+    assert [result.value for result in asyncio.run(main())] == [0, 2, 4, 6, 8, 10, 12]
     assert work.batches == [("a", [0]), ("a", [1, 2, 3, 4]), ("a", [5, 6])]
 
 
@@ -174,7 +174,7 @@ def test_a_full_queue_says_so_at_once(worker: Worker) -> None:
         assert caught.value.reason == "queue_full"
         work.release.set()
         await asyncio.gather(*waiting)
-        assert (await ask("a", 4)).result == 8
+        assert (await ask("a", 4)).value == 8
 
     asyncio.run(main())
 

@@ -48,7 +48,7 @@ def engine_of(client: TestClient) -> Engine:
 def followed(client: TestClient) -> None:
     """Lets the service see what is on disk, and waits until it has."""
     assert client.get("/readyz").status_code == 200
-    following = engine_of(client).current._following
+    following = engine_of(client).current.following
     assert following is not None
     following.result(timeout=60)
 
@@ -97,7 +97,7 @@ def test_an_index_that_is_built_later_is_opened_without_a_new_start(
         assert_problem(client.post("/neighbors?id=0"), 503, "python -m indexer.build")
         shutil.copytree(index, tmp_path / "index", symlinks=True)
         client.get("/readyz")
-        following = engine_of(client).current._following
+        following = engine_of(client).current.following
         assert following is not None
         following.result(timeout=60)
         assert client.get("/readyz").status_code == 200

@@ -225,7 +225,7 @@ def test_a_published_pair_is_taken_up_without_being_asked_for(made: Pairs, root:
         for number in (2, 3, 4, 1):
             publish(root, number)
             assert client.get("/readyz").status_code == 200
-            client.app.state.engine.current._following.result(timeout=60)  # type: ignore[attr-defined]
+            client.app.state.engine.current.following.result(timeout=60)  # type: ignore[attr-defined]
             assert_all_of(made, number, client)
 
 
@@ -333,7 +333,7 @@ def test_a_third_model_is_not_loaded_before_the_first_is_let_go(
     await_release = CurrentPair._await_release
 
     def noted(self: CurrentPair) -> None:
-        if self._held:
+        if self._releases:
             waits.set()
         await_release(self)
 
@@ -375,7 +375,7 @@ def test_a_swap_that_waits_in_vain_says_why_and_is_tried_again(
         del held
         for _ in range(3):  # one may be waiting already; whoever looks then has the swap tried again
             client.get("/readyz")
-            engine.current._following.result(timeout=60)
+            engine.current.following.result(timeout=60)
         assert_all_of(made, 3, client)
         assert max(loads) == 1
 

@@ -38,9 +38,9 @@ class Network:
         self.arrived = threading.Semaphore(0)  # once for each photograph that has come to its queue
         self.batches: list[list[bytes]] = []
         self.poison: bytes | None = None
-        self._honest = engine._pass
+        self._honest = engine.predict
 
-    def __call__(self, model: Model, asked: list[engine.Asked]) -> list[engine.Seen]:
+    def __call__(self, model: Model, asked: list[engine.NetworkQuery]) -> list[engine.Prediction]:
         self.batches.append([bytes(one.pixels_CHW.numpy().tobytes()) for one in asked])
         self.began.set()
         assert self.release.wait(60)
@@ -82,7 +82,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
         network.arrived.release()  # and is in the queue before the event loop does anything else
         return await queued(self, *arguments)
 
-    monkeypatch.setattr(engine, "_pass", network)
+    monkeypatch.setattr(engine, "predict", network)
     monkeypatch.setattr(Engine, "classify", noted)
     yield network
     network.release.set()
@@ -158,7 +158,7 @@ def rejects(client: TestClient) -> dict[str, float]:
 def has_room(client: TestClient) -> bool:
     """Whether the network's queue takes one more."""
     try:
-        call(client, client.app.state.engine._network.check)  # type: ignore[attr-defined]
+        call(client, client.app.state.engine.check_room)  # type: ignore[attr-defined]
     except Exception:
         return False
     return True

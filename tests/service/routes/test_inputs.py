@@ -502,9 +502,9 @@ def copies(model: Path, index: Path, tmp_path_factory: pytest.TempPathFactory) -
 
     Every pass of the network gives features that are off by as much as float32 sums in another order may be.
     """
-    rng, honest = np.random.default_rng(5), engine._pass
+    rng, honest = np.random.default_rng(5), engine.predict
 
-    def perturbed(model: Model, asked: list[engine.Asked]) -> list[engine.Seen]:
+    def perturbed(model: Model, asked: list[engine.NetworkQuery]) -> list[engine.Prediction]:
         seen = honest(model, asked)
         factors = [rng.uniform(1 - 3e-7, 1 + 3e-7, one.feature_D.shape).astype(np.float32) for one in seen]
         return [replace(one, feature_D=one.feature_D * factor_D) for one, factor_D in zip(seen, factors, strict=True)]
@@ -512,7 +512,7 @@ def copies(model: Path, index: Path, tmp_path_factory: pytest.TempPathFactory) -
     growing = shutil.copytree(index, tmp_path_factory.mktemp("copies") / "index", symlinks=True)
     settings = ServiceSettings(model=model, index=growing, api_key="k", max_wait_ms=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "_pass", perturbed)
+        patch.setattr(engine, "predict", perturbed)
         with TestClient(create_app(settings), raise_server_exceptions=False) as client:
             for number in range(5):
                 for seed, colour in ((77, "red"), (78, "blue")):
@@ -566,14 +566,14 @@ def test_no_copy_of_the_upload_is_lost_between_pages_where_last_bits_differ(
     model: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k: int
 ) -> None:
     """Copies that were added in batches of other sizes are at distances from the upload that are nothing but rounding."""
-    honest, passes = engine._pass, 0
+    honest, passes = engine.predict, 0
 
-    def in_company(model: Model, asked: list[engine.Asked]) -> list[engine.Seen]:
+    def in_company(model: Model, asked: list[engine.NetworkQuery]) -> list[engine.Prediction]:
         nonlocal passes
         passes += 1
         return honest(model, asked + [asked[0]] * (0 if passes % 2 else 2))[: len(asked)]
 
-    monkeypatch.setattr(engine, "_pass", in_company)
+    monkeypatch.setattr(engine, "predict", in_company)
     growing = shutil.copytree(index, tmp_path / "index", symlinks=True)
     with TestClient(create_app(ServiceSettings(model=model, index=growing, api_key="k"))) as client:
         for numbers in ([0], [1, 2, 3]):
