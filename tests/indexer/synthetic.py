@@ -1,10 +1,13 @@
 """Made-up shards of features for tests: no photographs, no network; and what is asked of hits and files."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
+from indexer.assembly import Plan, assemble
 from indexer.features import FeatureBlock
+from indexer.index import open_index
 from indexer.storage import artifact
 from indexer.store import Hits
 
@@ -48,6 +51,23 @@ def shard(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> Feat
         )
     raw = np.random.default_rng(first).integers(0, 256, (len(features_ND), 3072), np.uint8) if pixels else None
     return FeatureBlock(features_ND, raw, items, b"".join(thumbnails), [])
+
+
+def two_stage_index(folder: Path, fingerprint: str = "m" * 64, width: int = WIDTH) -> np.ndarray:
+    """Makes an index of 3400 items whose short-list is 50 long, so that two stages are two stages; returns their vectors.
+
+    The items are two segments; row i is the item with the id i. There are no codes, which take minutes to train.
+    """
+    x_ND = features(3400, width=width)
+    facts = {"fingerprint": fingerprint, "source_folder": "/c", "limits": {"max_image_bytes": 2**20, "max_image_pixels": 2**20}}
+    parts = [shard(x_ND[start : start + 1000], start) for start in range(0, 3000, 1000)]
+    folder.mkdir(exist_ok=True)
+    assemble(folder, parts, Path("/c"), width, Plan(bits=0), **facts)
+    store, _ = open_index(folder).add([shard(x_ND[3000:], 3000)], Path("/c"))
+    assert store.manifest.shortlist is not None
+    assert store.manifest.shortlist.length < min(store.manifest.segments)
+    store.close()
+    return x_ND
 
 
 def check(hits: Hits, row: int, expected: list[tuple[int, float]]) -> None:
