@@ -1,26 +1,30 @@
 """The settings of the service, checked at start."""
 
+import os
 import re
+import tomllib
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.settings_file import FileSettings
+from training.errors import BadValue
 from training.images.preprocess import ImageLimits
+from training.program import FILE_VARIABLE, Settings
 
 _ORIGIN: Final = re.compile(r"https?://[\w.\-\[\]:]+")
 
 
-class ServiceSettings(FileSettings):
+class ServiceSettings(Settings):
     """Serve classification, neighbours and first-layer filters over HTTP.
 
     A setting comes from the command line, else from FC7_* in the environment (FC7_PORT for --port), else from the TOML file that
     FC7_SETTINGS names (port = 8000), else it is as shown.
     """
 
-    model_config = SettingsConfigDict(cli_prog_name="python -m service")
+    model_config = SettingsConfigDict(cli_prog_name="python -m service", extra="forbid")
 
     model: Path = Field(Path("var/model"), description="model folder")
     index: Path = Field(Path("var/index"), description="index folder, made with that model")
@@ -53,6 +57,13 @@ class ServiceSettings(FileSettings):
     api_key_for_reads: bool = Field(False, description="whether the key is needed for everything but /healthz and /readyz")
     cors_origins: tuple[str, ...] = Field((), description="web pages of other origins that may ask, as in https://example.org")
 
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Puts the file last, so that everything else wins over it."""
+        return (*super().settings_customise_sources(settings_cls, *sources, **named), _SettingsFile(settings_cls))
+
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -70,3 +81,24 @@ class ServiceSettings(FileSettings):
     def limits(self) -> ImageLimits:
         """What decoding one image may cost."""
         return ImageLimits(max_image_bytes=self.max_image_bytes, max_image_pixels=self.max_image_pixels)
+
+
+class _SettingsFile(PydanticBaseSettingsSource):
+    """The whole of the file, if one is named. Raises BadValue for a file that cannot be read, or is not TOML.
+
+    pydantic-settings' own source reads the file before `--help` is answered, and takes a file that is missing for an empty one.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # the file is read as a whole, so that keys that are no fields come to light
+
+    def __call__(self) -> dict[str, Any]:
+        name = os.environ.get(FILE_VARIABLE)
+        if not name:
+            return {}
+        try:
+            return tomllib.loads(Path(name).read_text("utf-8"))
+        except OSError as error:
+            raise BadValue(FILE_VARIABLE, name, f"a file that can be read ({error.strerror})") from error
+        except ValueError as error:
+            raise BadValue(FILE_VARIABLE, name, f"a file in TOML ({error})") from error
