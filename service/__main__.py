@@ -1,4 +1,4 @@
-"""`python -m service`: serves the model and the index at the default places, or at those given."""
+"""`python -m service`: serves the model and the index in the default folders, or in those given."""
 
 import asyncio
 import gc
@@ -57,7 +57,7 @@ class _Server(uvicorn.Server):
 
 
 def main(settings: ServiceSettings) -> None:
-    """Serves until it is told to stop; running requests are finished first. Raises BadValue for a place it cannot listen on."""
+    """Serves until told to stop; running requests are finished first. Raises BadValue for an address it cannot listen on."""
     keep_freed_memory()
     logs.configure()
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

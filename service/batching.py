@@ -23,7 +23,10 @@ _log: Final = logging.getLogger("fc7.service")
 
 
 class Worker:
-    """A thread that works through what it is given, in order. One that dies is replaced, and whom it left waiting is told."""
+    """A thread that works through what it is given, in order. One that dies is replaced, and whom it left waiting is told.
+
+    A ThreadPoolExecutor does not replace its thread: after one that was killed while it waited for work, nothing is ever done.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""Errors -> problem+json (RFC 9457): the one place where an error of ours becomes an HTTP status."""
+"""Errors -> problem+json (RFC 9457): where an error of ours becomes an HTTP status, and nowhere else."""
 
 import logging
 from http import HTTPStatus

@@ -86,7 +86,7 @@ class Admission:
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on what may enter, once all of it is here: who sends slowly takes no place from the others."""
+        """Passes on what may enter, once all of it is here: who sends slowly takes no room from the others."""
         if scope["type"] != "http" or scope["path"] in _ALWAYS:
             return await self._app(scope, receive, send)
         request = _Request(scope, receive, send)

@@ -256,8 +256,8 @@ def webp_of_another_size(**options: object) -> bytes:
     if options:
         data[21:25] = struct.pack("<I", struct.unpack("<I", data[21:25])[0] | 2**28 - 1)  # 14 bits each, less 1
     else:
-        place = data.find(b"\x9d\x01\x2a") + 3
-        data[place : place + 4] = struct.pack("<HH", 16_383, 16_383)
+        offset = data.find(b"\x9d\x01\x2a") + 3
+        data[offset : offset + 4] = struct.pack("<HH", 16_383, 16_383)
     return bytes(data)
 
 

@@ -156,11 +156,11 @@ def body_of(*values: str, width: int = WIDTH) -> str:
 @pytest.mark.parametrize(
     ("sent", "status", "words"),
     [
-        (json.dumps({"image": "*"}), 422, ["inputs.{place}.image", "base64", "'*'"]),
-        (json.dumps({"image": "ü"}), 422, ["inputs.{place}.image", "base64"]),
-        (json.dumps({"image": text(PHOTO)[:-1]}), 422, ["inputs.{place}.image", "base64"]),
-        (json.dumps({"image": text(PHOTO) + "\n"}), 422, ["inputs.{place}.image", "base64"]),
-        (json.dumps({"image": "data:image/jpeg;base64," + text(PHOTO)}), 422, ["inputs.{place}.image", "base64"]),
+        (json.dumps({"image": "*"}), 422, ["inputs.{position}.image", "base64", "'*'"]),
+        (json.dumps({"image": "ü"}), 422, ["inputs.{position}.image", "base64"]),
+        (json.dumps({"image": text(PHOTO)[:-1]}), 422, ["inputs.{position}.image", "base64"]),
+        (json.dumps({"image": text(PHOTO) + "\n"}), 422, ["inputs.{position}.image", "base64"]),
+        (json.dumps({"image": "data:image/jpeg;base64," + text(PHOTO)}), 422, ["inputs.{position}.image", "base64"]),
         (json.dumps({"image": ""}), 415, ["0 bytes"]),
         (json.dumps({"image": text(b"no picture")}), 415, ["JPEG, PNG"]),
         (json.dumps({"image": text(PHOTO[:500])}), 422, ["truncated"]),
@@ -175,24 +175,24 @@ def body_of(*values: str, width: int = WIDTH) -> str:
         (body_of("1e39"), 422, ["vector", "1e+39"]),
         (body_of("1" + "0" * 400), 422, ["vector", "inf"]),
         (body_of("-1e7"), 422, ["vector", "-1"]),
-        ("{}", 422, ["inputs.{place}", "one of image, id and vector", "none of them"]),
-        ('{"name": "x"}', 422, ["inputs.{place}", "none of them"]),
-        ('{"id": 1, "image": "AAAA"}', 422, ["inputs.{place}", "image and id"]),
-        ('{"id": 1, "vector": [1]}', 422, ["inputs.{place}", "id and vector"]),
+        ("{}", 422, ["inputs.{position}", "one of image, id and vector", "none of them"]),
+        ('{"name": "x"}', 422, ["inputs.{position}", "none of them"]),
+        ('{"id": 1, "image": "AAAA"}', 422, ["inputs.{position}", "image and id"]),
+        ('{"id": 1, "vector": [1]}', 422, ["inputs.{position}", "id and vector"]),
     ],
 )
 def test_what_is_wrong_with_one_input_is_its_own_error_and_alone_the_answers(
     client: TestClient, sent: str, status: int, words: list[str]
 ) -> None:
     alone = raw(client, b'{"inputs": [' + sent.encode() + b"]}")
-    assert_problem(alone, status, *(word.format(place=0) for word in words))
+    assert_problem(alone, status, *(word.format(position=0) for word in words))
     response = raw(client, b'{"inputs": [{"id": 1}, ' + sent.encode() + b"]}")
     assert response.status_code == 200, response.text
     good, bad = response.json()["results"]
     assert (good["error"], good["neighbors"][0]["id"]) == (None, 1)
     assert (bad["error"]["status"], bad["neighbors"]) == (status, None)
     for word in words:
-        assert word.format(place=1) in bad["error"]["detail"]
+        assert word.format(position=1) in bad["error"]["detail"]
     assert {**bad["error"], "detail": "", "errors": []} == {**alone.json(), "detail": "", "errors": []}
 
 
@@ -430,20 +430,20 @@ def test_each_of_ten_views_is_its_crop_and_their_mean_is_the_answer(client: Test
     noisy = encoded(photograph(int(rng.integers(100)), size=(300, 400)), "PNG")
     results = send(client, "/classify?views=10&per_view=true&top=3", photo, noisy).json()["results"]
     end = 256 - loaded.net.config.input_size
-    places = {
+    corners = {
         "top left": (0, 0),
         "top right": (0, end),
         "bottom left": (end, 0),
         "bottom right": (end, end),
         "centre": (end // 2, end // 2),
     }
-    order = [(corner, mirrored) for corner in places for mirrored in (False, True)]
+    order = [(corner, mirrored) for corner in corners for mirrored in (False, True)]
     for data, result in zip((photo, noisy), results, strict=True):
         pixels_CHW = decode(data, ImageLimits()).pixels_CHW
         assert [(view["corner"], view["mirrored"]) for view in result["views"]] == order
         by_class = []
         for view, (corner, mirrored) in zip(result["views"], order, strict=True):
-            expected = dict(zip(loaded.classes, view_by_hand(loaded, pixels_CHW, *places[corner], mirrored), strict=True))
+            expected = dict(zip(loaded.classes, view_by_hand(loaded, pixels_CHW, *corners[corner], mirrored), strict=True))
             assert [c["class"] for c in view["classes"]] == sorted(expected, key=lambda name: -expected[name])
             for c in view["classes"]:
                 assert c["probability"] == pytest.approx(expected[c["class"]], rel=1e-4)
@@ -557,8 +557,8 @@ def test_photographs_of_the_same_feature_are_paged_in_order_of_id(copies: TestCl
         ids = pages(copies, photo, k)
         assert sorted(ids) == list(range(34))
         for same in (range(24, 34, 2), range(25, 34, 2)):
-            places = [ids.index(item) for item in same]
-            assert places == list(range(places[0], places[0] + 5))
+            positions = [ids.index(item) for item in same]
+            assert positions == list(range(positions[0], positions[0] + 5))
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 7])
