@@ -34,7 +34,7 @@ from training.checkpoint import Model
 from training.errors import FC7Error, NotFound, NotReady
 from training.files import replacing
 from training.images.folders import Example, ReadResult
-from training.images.preprocess import Photograph, decode
+from training.images.preprocess import SIZE, Photograph, decode
 
 T = TypeVar("T")
 DUPLICATE_SHARE: Final = 0.25
@@ -225,7 +225,7 @@ class Engine:
 
     def _warm_up(self, model: Model) -> None:
         # the first pass is slow
-        self._worker.submit(lambda: model.fc7(torch.zeros(1, 3, 256, 256, dtype=torch.uint8))).result()
+        self._worker.submit(lambda: model.fc7(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8))).result()
 
     def _add(self, pair: Pair, uploads: dict[str, Upload], label: str) -> tuple[OpenStore, tuple[int, dict[str, int], set[str]]]:
         """The store with what is new of `uploads`, which are by SHA-256; its version, the ids of all, and which were new."""
