@@ -59,16 +59,16 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
             shutil.rmtree(settings.out / WORK, ignore_errors=True)
         _say(placement, f"{settings.out} is trained already, with these settings")
         return
-    views = _views(settings, placement)
-    mean_CHW = start.mean_CHW if start else views.mean_CHW
-    run = _new_run(settings, placement, start, views.classes)
+    squares = _squares(settings, placement)
+    mean_CHW = start.mean_CHW if start else squares.mean_CHW
+    run = _new_run(settings, placement, start, squares.classes)
     training, validation = (
-        Feed(views, chosen_N, mean_CHW, run.net.config, settings.batch_size, settings.seed, placement.share)
-        for chosen_N in _hold_out(views, settings.validation)
+        Feed(squares, chosen_N, mean_CHW, run.net.config, settings.batch_size, settings.seed, placement.share)
+        for chosen_N in _split(squares, settings.validation)
     )
     if not len(training.chosen_N) or (settings.schedule == "plateau" and not len(validation.chosen_N)):
-        held_out = f"it holds out {len(validation.chosen_N)} of {len(views.labels_N)}"
-        raise BadValue("validation", settings.validation, f"a share that leaves photographs on both sides ({held_out})")
+        counts = f"it holds out {len(validation.chosen_N)} of {len(squares.labels_N)}"
+        raise BadValue("validation", settings.validation, f"a share that leaves photographs on both sides ({counts})")
     followed = {
         "photographs": sha256_of(settings.out / TRAINED_ON),
         "start_model": start and start.fingerprint,
@@ -90,24 +90,24 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
             "settings": recorded,
             "photographs": len(training.chosen_N),
             "held_out": len(validation.chosen_N),
-            "rejected": len(views.rejected),
+            "rejected": len(squares.rejects),
             "seconds": sum(row["seconds"] for row in run.position.curve),
             "precision": "bfloat16" if run.bfloat16 else "float32",
             "placement": placement.said(),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
             "torch": torch.__version__,
         }
-        checkpoint.save(settings.out, net, views.classes, mean_CHW, record, {"training": run.position.curve[-1]})
+        checkpoint.save(settings.out, net, squares.classes, mean_CHW, record, {"training": run.position.curve[-1]})
         shutil.rmtree(keeper.path.parent)
         print(f"model written to {settings.out}")
 
 
-def _views(settings: TrainSettings, placement: Placement) -> Squares:
+def _squares(settings: TrainSettings, placement: Placement) -> Squares:
     """The photographs, decoded by the leading rank and opened by the others."""
     limits = ImageLimits(max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels)
     if not placement.leads:
         placement.wait()
-    views = prepare_squares(
+    squares = prepare_squares(
         settings.data,
         list_examples(settings.data, "train"),
         settings.out / WORK,
@@ -117,18 +117,19 @@ def _views(settings: TrainSettings, placement: Placement) -> Squares:
     )
     if placement.leads:
         with replacing(settings.out / TRAINED_ON) as path, path.open("w") as file:
-            file.writelines(f"{sha256}  {name}\n" for sha256, name in views.kept())
-        print(f"{len(views.labels_N)} photographs of {len(views.classes)} classes, {len(views.rejected)} rejected", flush=True)
-        for name, reason in views.rejected:
-            print(f"  rejected {name}: {reason}")
+            file.writelines(f"{sha256}  {name}\n" for sha256, name in squares.hashes_and_paths())
+        count, rejects = len(squares.labels_N), squares.rejects
+        print(f"{count} photographs of {len(squares.classes)} classes, {len(rejects)} rejected", flush=True)
+        for reject in rejects:
+            print(f"  rejected {reject.path}: {reject.reason}")
         placement.wait()
-    return views
+    return squares
 
 
-def _hold_out(views: Squares, share: float) -> tuple[Tensor, Tensor]:
-    """Positions to train on and positions held out: by the hash of a photograph, whatever else is in the folder."""
-    held_out_N = torch.from_numpy(views.hashes_N() < int(share * 2**64))
-    return (~held_out_N).nonzero()[:, 0], held_out_N.nonzero()[:, 0]
+def _split(squares: Squares, share: float) -> tuple[Tensor, Tensor]:
+    """Positions to train on and positions to validate on: by the hash of a photograph, whatever else is in the folder."""
+    validates_N = torch.from_numpy(squares.hashes_N() < int(share * 2**64))
+    return (~validates_N).nonzero()[:, 0], validates_N.nonzero()[:, 0]
 
 
 def _new_run(settings: TrainSettings, placement: Placement, start: Model | None, classes: list[str]) -> Run:
@@ -178,7 +179,7 @@ class _Keeper:
 
 def _epochs(settings: TrainSettings, run: Run, training: Feed, validation: Feed, keeper: _Keeper) -> None:
     placement, at = run.net.placement, run.position
-    noise = colour_noise(training.views.statistics.covariance_33, settings.colour)
+    noise = colour_noise(training.squares.statistics.covariance_33, settings.colour)
     with RunLog(settings.out if placement.leads else None, settings.tensorboard, at) as metrics, asked_to_stop() as asked:
         while at.epoch <= settings.epochs:
             now = rates(settings.schedule, settings.lr, at.epoch, settings.epochs, settings.patience, at.curve)

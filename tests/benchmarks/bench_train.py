@@ -180,10 +180,10 @@ def epoch_of_one_batch() -> Step:
 def epoch_of_files(keep: Keep) -> Step:
     run = a_run(AlexNetConfig())
     root, notes = Path(os.environ["BENCH_PHOTOGRAPHS"]), tempfile.mkdtemp()
-    views = prepare_squares(root, list_examples(root, "all"), Path(notes), ImageLimits(), keep)
-    chosen_N = torch.arange(EPOCH * BATCH) % len(views.labels_N)
-    feed = Feed(views, chosen_N, views.mean_CHW, run.net.config, BATCH, 0, lambda count: slice(0, count))
-    noise = colour_noise(views.statistics.covariance_33, "eigenvalue")
+    squares = prepare_squares(root, list_examples(root, "all"), Path(notes), ImageLimits(), keep)
+    chosen_N = torch.arange(EPOCH * BATCH) % len(squares.labels_N)
+    feed = Feed(squares, chosen_N, squares.mean_CHW, run.net.config, BATCH, 0, lambda count: slice(0, count))
+    noise = colour_noise(squares.statistics.covariance_33, "eigenvalue")
     metrics = RunLog(None, False, run.position)
 
     def steps() -> None:

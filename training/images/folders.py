@@ -52,6 +52,14 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Reject:
+    """A file that cannot be used."""
+
+    path: str  # as one line of printable text
+    reason: str
+
+
+@dataclass(frozen=True)
 class ReadResult:
     """What reading one example gave: a photograph, or the error that says why not."""
 

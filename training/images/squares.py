@@ -13,7 +13,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from training.errors import FC7Error, Mismatch, NotReady
 from training.files import sync, write_tensors
-from training.images.folders import Examples, ReadResult, read_photograph, read_photographs, stamp
+from training.images.folders import Examples, ReadResult, Reject, read_photograph, read_photographs, stamp
 from training.images.preprocess import SIZE, ImageLimits, Photograph
 from training.images.statistics import Statistics
 from training.program import progress
@@ -38,21 +38,21 @@ _SAVE_EVERY: Final = 2**13
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The photographs of one step."""
+class PickedSquares:
+    """The squares at some positions."""
 
-    pixels_BCHW: Tensor  # uint8 (B', 3, 256, 256): those that could be read, in the order asked for
-    read_B: Tensor  # bool (B,): which of those asked for they are
-    problems: list[tuple[str, str]]  # (path, reason) of each of the others
+    pixels_BCHW: Tensor  # uint8 (B', 3, 256, 256): those that could be read, in the order of the positions
+    read_B: Tensor  # bool (B,): which positions they are of
+    rejects: list[Reject]  # one for each of the others
 
 
-class _Kept:
+class _SquaresFile:
     """Squares read from the file that the first pass wrote."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self, picks: list[int]) -> Batch:
+    def read(self, picks: list[int]) -> PickedSquares:
         # not a memory map: as fast, other threads run on while the disk is waited for, and a short file is an error, not a signal
         pixels = np.empty((len(picks), _SQUARE), np.uint8)
         with self._path.open("rb", buffering=0) as file:
@@ -61,32 +61,32 @@ class _Kept:
                     raise Mismatch(
                         f"{self._path} ends before photograph {pick}; remove {self._path.parent / _PASS} to decode anew"
                     )
-        return Batch(torch.from_numpy(pixels).view(-1, 3, SIZE, SIZE), torch.ones(len(picks), dtype=torch.bool), [])
+        return PickedSquares(torch.from_numpy(pixels).view(-1, 3, SIZE, SIZE), torch.ones(len(picks), dtype=torch.bool), [])
 
 
-class _Anew:
+class _SquaresDecoder:
     """Squares decoded from the data set's own files, on every core."""
 
     def __init__(self, root: Path, examples: Examples, digests_N32: NDArray[np.uint8], limits: ImageLimits) -> None:
         self._root, self._examples, self._digests_N32, self._limits = root, examples, digests_N32, limits
         self._pool = ThreadPoolExecutor(os.cpu_count(), "decode")
 
-    def read(self, picks: list[int]) -> Batch:
+    def read(self, picks: list[int]) -> PickedSquares:
         pixels = np.empty((len(picks), 3, SIZE, SIZE), np.uint8)
         outcomes = list(self._pool.map(self._read_into, pixels, picks))
-        problems = [outcome for outcome in outcomes if outcome]
-        if problems and not self._root.is_dir():
+        rejects = [outcome for outcome in outcomes if outcome]
+        if rejects and not self._root.is_dir():
             raise NotReady(f"the data set's folder {self._root} is gone; bring it back, and the same command goes on")
         read_B = np.array([outcome is None for outcome in outcomes], bool)
-        return Batch(torch.from_numpy(pixels[read_B] if problems else pixels), torch.from_numpy(read_B), problems)
+        return PickedSquares(torch.from_numpy(pixels[read_B] if rejects else pixels), torch.from_numpy(read_B), rejects)
 
-    def _read_into(self, square_CHW: NDArray[np.uint8], pick: int) -> tuple[str, str] | None:
-        """Fills `square_CHW`, or says which path it could not be read from, and why."""
+    def _read_into(self, square_CHW: NDArray[np.uint8], pick: int) -> Reject | None:
+        """Fills `square_CHW`, or says why it could not be read."""
         read = read_photograph(self._root, self._examples[pick], self._limits)
         if isinstance(read.outcome, FC7Error):
-            return read.example.shown, str(read.outcome)
+            return Reject(read.example.shown, str(read.outcome))
         if read.sha256 != self._digests_N32[pick].tobytes().hex():
-            return read.example.shown, "has changed since the first pass"
+            return Reject(read.example.shown, "has changed since the first pass")
         square_CHW[:] = read.outcome.pixels_CHW.numpy()
         return None
 
@@ -101,19 +101,18 @@ class Squares:
     statistics: Statistics
     digests_N32: NDArray[np.uint8]  # (N, 32): the SHA-256 of each file
     examples: Examples  # N, in the same order
-    rejected: list[tuple[str, str]]  # (path, reason)
-    files: str  # the stamp of the files they were made from
-    _source: _Kept | _Anew
+    rejects: list[Reject]
+    _source: _SquaresFile | _SquaresDecoder
 
-    def read(self, picks_B: Tensor) -> Batch:
-        """The photographs at int64 (B,) positions. What can no longer be read, or has changed, is a problem and no exception.
+    def read(self, picks_B: Tensor) -> PickedSquares:
+        """The photographs at int64 (B,) positions. What can no longer be read, or has changed, is a reject and no exception.
 
         May be called from any thread. Raises NotReady where the data set's folder is gone, Mismatch where kept squares are.
         """
         return self._source.read(picks_B.tolist())
 
-    def kept(self) -> Iterator[tuple[str, str]]:
-        """(SHA-256, path) of each photograph, in order."""
+    def hashes_and_paths(self) -> Iterator[tuple[str, str]]:
+        """The SHA-256, hexadecimal, and the path of each photograph, in order."""
         for digest, example in zip(self.digests_N32, self.examples, strict=True):
             yield digest.tobytes().hex(), example.path
 
@@ -123,15 +122,15 @@ class Squares:
 
 
 @dataclass
-class _Pass:
-    """What the first pass has found in the first `done` examples: one file, written now and then and at the end."""
+class _FirstPass:
+    """Notes of the first pass on the first `done` examples: one file, written now and then and at the end."""
 
     source: str  # what the files and the limits were
     keeps: bool  # whether decoded squares are in _PIXELS
     done: int = 0
     positions: "array[int]" = field(default_factory=lambda: array("q"))  # of the usable examples
     digests: bytearray = field(default_factory=bytearray)
-    rejected: list[tuple[str, str]] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
     statistics: Statistics = field(default_factory=Statistics)
 
     def take(self, read: ReadResult) -> Photograph | None:
@@ -143,15 +142,16 @@ class _Pass:
             self.statistics.add(read.outcome.pixels_CHW)
         else:
             reason = read.outcome if isinstance(read.outcome, FC7Error) else "lies in no class's folder"
-            self.rejected.append((read.example.shown, str(reason)))
+            self.rejects.append(Reject(read.example.shown, str(reason)))
         self.done += 1
         return read.outcome if isinstance(read.outcome, Photograph) and usable else None
 
     def save(self, folder: Path) -> None:
+        rejects = json.dumps([astuple(reject) for reject in self.rejects])
         tensors = {
             "positions": torch.from_numpy(np.array(self.positions, np.int64)),
             "digests": torch.from_numpy(np.frombuffer(self.digests, np.uint8)),
-            "rejected": torch.from_numpy(np.frombuffer(bytearray(json.dumps(self.rejected), "ascii"), np.uint8)),
+            "rejected": torch.from_numpy(np.frombuffer(bytearray(rejects, "ascii"), np.uint8)),
             "sums": torch.from_numpy(self.statistics.sums_CHW),
             "products": torch.from_numpy(self.statistics.products_33),
         }
@@ -168,54 +168,51 @@ def prepare_squares(
     Raises NotReady where fewer than two classes are left, FC7Error where the disk has no room.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = stamp(root, examples)
-    source = f"{files} {limits.model_dump_json()}"
+    source = f"{stamp(root, examples)} {limits.model_dump_json()}"
     if only_open:
-        found = _load(folder / _PASS)
-        if not found or found.source != source or found.done < len(examples):
+        notes = _load(folder / _PASS)
+        if not notes or notes.source != source or notes.done < len(examples):
             raise Mismatch(f"the photographs below {root} changed while they were read; run the same command again")
-        seen = found
     else:
-        seen = _resume(folder, source, len(examples), keep)
-    if seen.done < len(examples):
-        _pass_over(root, examples, folder, limits, seen)
-    usable = examples.take(np.array(seen.positions, np.int64))
+        notes = _resume(folder, source, len(examples), keep)
+    if notes.done < len(examples):
+        _pass_over(root, examples, folder, limits, notes)
+    usable = examples.take(np.array(notes.positions, np.int64))
     numbers, labels_N = np.unique(usable.labels_N, return_inverse=True)
     names = [usable.label_names[number] for number in numbers]
     classes = sorted(names)
     if len(classes) < 2:
-        rejected = "".join(f"\n  rejected {path}: {reason}" for path, reason in seen.rejected[:5])
+        rejects = "".join(f"\n  rejected {reject.path}: {reject.reason}" for reject in notes.rejects[:5])
         (folder / _PASS).unlink()
         raise NotReady(
             f"training needs {root}/<class>/<photograph> for at least two classes; of {len(examples)} files "
-            f"{len(usable)} can be used, of the classes {classes}{rejected}"
+            f"{len(usable)} can be used, of the classes {classes}{rejects}"
         )
     position_of_number = np.array([classes.index(name) for name in names])
-    digests_N32 = np.frombuffer(seen.digests, np.uint8).reshape(-1, 32)
+    digests_N32 = np.frombuffer(notes.digests, np.uint8).reshape(-1, 32)
     return Squares(
         labels_N=torch.from_numpy(position_of_number[labels_N]),
         classes=classes,
-        mean_CHW=seen.statistics.mean_CHW,
-        statistics=seen.statistics,
+        mean_CHW=notes.statistics.mean_CHW,
+        statistics=notes.statistics,
         digests_N32=digests_N32,
         examples=usable,
-        rejected=seen.rejected,
-        files=files,
-        _source=_Kept(folder / _PIXELS) if seen.keeps else _Anew(root, usable, digests_N32, limits),
+        rejects=notes.rejects,
+        _source=_SquaresFile(folder / _PIXELS) if notes.keeps else _SquaresDecoder(root, usable, digests_N32, limits),
     )
 
 
-def _pass_over(root: Path, examples: Examples, folder: Path, limits: ImageLimits, seen: _Pass) -> None:
-    todo = examples[seen.done :]
-    reads = iter(progress(read_photographs(root, todo, limits), len(todo), "first pass"))
-    while seen.done < len(examples):
-        start = len(seen.positions)
-        photographs = filter(None, map(seen.take, islice(reads, _SAVE_EVERY)))
-        if seen.keeps:
+def _pass_over(root: Path, examples: Examples, folder: Path, limits: ImageLimits, notes: _FirstPass) -> None:
+    rest = examples[notes.done :]
+    reads = iter(progress(read_photographs(root, rest, limits), len(rest), "first pass"))
+    while notes.done < len(examples):
+        start = len(notes.positions)
+        photographs = filter(None, map(notes.take, islice(reads, _SAVE_EVERY)))
+        if notes.keeps:
             _write(folder / _PIXELS, start, photographs)
         else:
             deque(photographs, maxlen=0)
-        seen.save(folder)
+        notes.save(folder)
     next(reads, None)
 
 
@@ -231,14 +228,14 @@ def _write(path: Path, start: int, photographs: Iterable[Photograph]) -> None:
         raise FC7Error(f"{path} cannot be written: {error.strerror}; the same command goes on once it can") from error
 
 
-def _resume(folder: Path, source: str, count: int, keep: Keep) -> _Pass:
+def _resume(folder: Path, source: str, count: int, keep: Keep) -> _FirstPass:
     """What an earlier pass left for the same source, where it can be gone on with; else a new one."""
     pixels = folder / _PIXELS
-    seen = _load(folder / _PASS)
-    if seen and seen.source == source and keep in ("auto", "always" if seen.keeps else "never"):
+    notes = _load(folder / _PASS)
+    if notes and notes.source == source and keep in ("auto", "always" if notes.keeps else "never"):
         size = pixels.stat().st_size if pixels.is_file() else 0
-        if not seen.keeps or size >= len(seen.positions) * _SQUARE:
-            return seen
+        if not notes.keeps or size >= len(notes.positions) * _SQUARE:
+            return notes
     (folder / _PASS).unlink(missing_ok=True)  # nothing, however this ends, describes pixels that are about to change
     pixels.unlink(missing_ok=True)
     sync(folder)
@@ -248,18 +245,18 @@ def _resume(folder: Path, source: str, count: int, keep: Keep) -> _Pass:
     keeps = keep == "always" or (keep == "auto" and 2 * needed < free)
     if keeps:
         pixels.touch()
-    return _Pass(source, keeps)
+    return _FirstPass(source, keeps)
 
 
-def _load(path: Path) -> _Pass | None:
+def _load(path: Path) -> _FirstPass | None:
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata()
-            seen = _Pass(metadata["source"], metadata["keeps"] == "True", int(metadata["done"]))
-            seen.positions.frombytes(file.get_tensor("positions").tobytes())
-            seen.digests += file.get_tensor("digests").tobytes()
-            seen.rejected = [(name, reason) for name, reason in json.loads(file.get_tensor("rejected").tobytes())]
-            seen.statistics = Statistics(len(seen.positions), file.get_tensor("sums"), file.get_tensor("products"))
-            return seen
+            notes = _FirstPass(metadata["source"], metadata["keeps"] == "True", int(metadata["done"]))
+            notes.positions.frombytes(file.get_tensor("positions").tobytes())
+            notes.digests += file.get_tensor("digests").tobytes()
+            notes.rejects = [Reject(path, reason) for path, reason in json.loads(file.get_tensor("rejected").tobytes())]
+            notes.statistics = Statistics(len(notes.positions), file.get_tensor("sums"), file.get_tensor("products"))
+            return notes
     except (FileNotFoundError, SafetensorError, KeyError):
         return None

@@ -4,15 +4,16 @@ Legend: B batch, C channels (RGB), H height, W width, N examples.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from training.images.folders import Reject
 from training.images.prefetch import ahead
 from training.images.preprocess import SIZE, centre_view, training_view
-from training.images.squares import Squares
+from training.images.squares import PickedSquares, Squares
 from training.network.alexnet import AlexNetConfig, Masks
 from training.run import draws
 from training.run.colour import ColourNoise
@@ -29,15 +30,15 @@ class Batch:
     labels_B: Tensor  # int64
     masks: Masks | None
     images: int  # in the whole batch, over all replicas
-    problems: list[tuple[str, str]]  # photographs that could not be read: path and reason
+    rejects: list[Reject]  # photographs that could not be read
 
 
 @dataclass(frozen=True)
 class Feed:
     """The photographs that a run trains on, or is validated on."""
 
-    views: Squares
-    chosen_N: Tensor  # int64, positions in `views`
+    squares: Squares
+    chosen_N: Tensor  # int64, positions in `squares`
     mean_CHW: Tensor
     config: AlexNetConfig
     batch_size: int
@@ -63,25 +64,28 @@ class Feed:
         config, count = self.config, len(picks_B)
         crops = draws.crops(self.seed, epoch, step, count, SIZE - config.input_size)
         masks = draws.masks(self.seed, epoch, step, count, config.fc7_width, config.dropout)
-        read_B, batch = self._read(step, picks_B)
+        picked = self._read(picks_B)
         if masks:
-            masks = (masks[0][read_B], masks[1][read_B])
-        crops = crops.only(read_B)
-        x_BCHW = training_view(batch.x_BCHW, self.mean_CHW, config.input_size, crops)
+            masks = (masks[0][picked.read_B], masks[1][picked.read_B])
+        crops = crops.only(picked.read_B)
+        x_BCHW = training_view(picked.pixels_BCHW, self.mean_CHW, config.input_size, crops)
         if noise:
             noise.add(x_BCHW, crops.normals_B3)
-        return Batch(step, x_BCHW, batch.labels_B, masks, count, batch.problems)
+        return Batch(step, x_BCHW, self._labels(picks_B, picked), masks, count, picked.rejects)
 
     def _validation(self, step: int, picks_B: Tensor) -> Batch:
-        _, batch = self._read(step, picks_B)
-        x_BCHW = centre_view(batch.x_BCHW, self.mean_CHW, self.config.input_size)
+        picked = self._read(picks_B)
+        x_BCHW = centre_view(picked.pixels_BCHW, self.mean_CHW, self.config.input_size)
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
-        return Batch(step, x_BCHW, batch.labels_B, None, batch.images, batch.problems)
+        return Batch(step, x_BCHW, self._labels(picks_B, picked), None, len(picks_B), picked.rejects)
 
-    def _read(self, step: int, picks_B: Tensor) -> tuple[Tensor, Batch]:
-        """This process's share of some photographs, and which of all those it holds: those of its share that could be read."""
+    def _read(self, picks_B: Tensor) -> PickedSquares:
+        """This process's share of the squares at some positions: `read_B` is of all positions, and false outside the share."""
         share = self.share(len(picks_B))
-        got = self.views.read(picks_B[share])
+        picked = self.squares.read(picks_B[share])
         read_B = torch.zeros(len(picks_B), dtype=torch.bool)
-        read_B[share] = got.read_B
-        return read_B, Batch(step, got.pixels_BCHW, self.views.labels_N[picks_B[read_B]], None, len(picks_B), got.problems)
+        read_B[share] = picked.read_B
+        return replace(picked, read_B=read_B)
+
+    def _labels(self, picks_B: Tensor, picked: PickedSquares) -> Tensor:
+        return self.squares.labels_N[picks_B[picked.read_B]]

@@ -108,8 +108,8 @@ def train_epoch(run: Run, feed: Feed, noise: ColourNoise | None, metrics: RunLog
     batches = feed.training(at.epoch, at.step, noise)
     started = time.monotonic()
     for batch in progress(batches, feed.steps() - at.step, f"epoch {at.epoch}", "steps"):
-        loss, skipped = run.net.placement.sum_over_all([_step(run, batch), float(len(batch.problems))])
-        _say_skipped(batch)
+        loss, skipped = run.net.placement.sum_over_all([_step(run, batch), float(len(batch.rejects))])
+        _print_rejects(batch)
         seconds = time.monotonic() - started
         started += seconds
         at.add(loss, batch.images, int(skipped), seconds)
@@ -174,8 +174,8 @@ def validate(run: Run, feed: Feed) -> dict[str, float]:
         wrong += (logits.argmax(1) != labels_B).sum().item()
         loss += F.cross_entropy(logits, labels_B, reduction="sum").item()
         images += len(labels_B)
-        skipped += len(batch.problems)
-        _say_skipped(batch)
+        skipped += len(batch.rejects)
+        _print_rejects(batch)
     wrong, loss, images, skipped = run.net.placement.sum_over_all([wrong, loss, images, skipped])
     if skipped > MAX_SKIPPED * len(feed.chosen_N):
         raise FC7Error(f"{skipped:.0f} of {len(feed.chosen_N)} held-out photographs could not be read; see above")
@@ -184,6 +184,6 @@ def validate(run: Run, feed: Feed) -> dict[str, float]:
     return {"top1_error": wrong / images, "validation_loss": loss / images}
 
 
-def _say_skipped(batch: Batch) -> None:
-    for path, reason in batch.problems:
-        tqdm.write(f"skipped {path}: {reason}")
+def _print_rejects(batch: Batch) -> None:
+    for reject in batch.rejects:
+        tqdm.write(f"skipped {reject.path}: {reject.reason}")

@@ -212,7 +212,7 @@ def test_training_reads_shards_kept_or_decoded_anew(tmp_path: Path) -> None:
         for root, keep in modes
     )
     everything = torch.arange(6)
-    for views in (always, never):
-        assert views.classes == plain.classes
-        assert torch.equal(views.labels_N, plain.labels_N)
-        assert torch.equal(views.read(everything).pixels_BCHW, plain.read(everything).pixels_BCHW)
+    for squares in (always, never):
+        assert squares.classes == plain.classes
+        assert torch.equal(squares.labels_N, plain.labels_N)
+        assert torch.equal(squares.read(everything).pixels_BCHW, plain.read(everything).pixels_BCHW)

@@ -56,7 +56,7 @@ def prepare(root: Path, folder: Path, keep: Keep = "auto", limits: ImageLimits =
     return prepare_squares(root, list_examples(root, "all"), folder, limits, keep)
 
 
-def squares(root: Path, names: Iterable[str]) -> torch.Tensor:
+def decoded(root: Path, names: Iterable[str]) -> torch.Tensor:
     return torch.stack([decode((root / name).read_bytes(), LIMITS).pixels_CHW for name in names])
 
 
@@ -64,21 +64,21 @@ def squares(root: Path, names: Iterable[str]) -> torch.Tensor:
 def test_photographs_come_in_the_order_asked_for_with_their_classes_hashes_and_mean(
     data: Path, tmp_path: Path, keep: Keep
 ) -> None:
-    found = prepare(data, tmp_path / "work", keep)
+    squares = prepare(data, tmp_path / "work", keep)
     names = [f"{label}/00{i}.jpg" for label in ("blue", "green", "red") for i in range(3)]
     sha256s = [hashlib.sha256((data / name).read_bytes()).hexdigest() for name in names]
-    assert list(found.kept()) == list(zip(sha256s, names, strict=True))
-    assert found.hashes_N().tolist() == [int(sha256[-16:], 16) for sha256 in sha256s]
-    assert [found.classes[i] for i in found.labels_N] == [name.split("/")[0] for name in names]
-    assert [path for path, _ in found.rejected] == ["green/broken.jpg", "loose.jpg"]
-    assert found.rejected[1][1] == "lies in no class's folder"
-    expected_NCHW = squares(data, names)
-    torch.testing.assert_close(found.mean_CHW.double(), expected_NCHW.double().mean(0), rtol=1e-6, atol=0)
+    assert list(squares.hashes_and_paths()) == list(zip(sha256s, names, strict=True))
+    assert squares.hashes_N().tolist() == [int(sha256[-16:], 16) for sha256 in sha256s]
+    assert [squares.classes[i] for i in squares.labels_N] == [name.split("/")[0] for name in names]
+    assert [reject.path for reject in squares.rejects] == ["green/broken.jpg", "loose.jpg"]
+    assert squares.rejects[1].reason == "lies in no class's folder"
+    expected_NCHW = decoded(data, names)
+    torch.testing.assert_close(squares.mean_CHW.double(), expected_NCHW.double().mean(0), rtol=1e-6, atol=0)
     picks = torch.tensor([8, 0, 3, 3])
-    batch = found.read(picks)
-    torch.testing.assert_close(batch.pixels_BCHW, expected_NCHW[picks], rtol=0, atol=0)
-    assert batch.read_B.tolist() == [True] * 4
-    assert batch.problems == []
+    picked = squares.read(picks)
+    torch.testing.assert_close(picked.pixels_BCHW, expected_NCHW[picks], rtol=0, atol=0)
+    assert picked.read_B.tolist() == [True] * 4
+    assert picked.rejects == []
 
 
 def test_squares_are_kept_only_where_they_take_less_than_half_of_the_free_disk(
@@ -94,29 +94,29 @@ def test_squares_are_kept_only_where_they_take_less_than_half_of_the_free_disk(
         prepare(data, tmp_path / "work", "always")
 
 
-def test_what_can_no_longer_be_read_or_has_changed_is_a_problem_of_its_own(data: Path, tmp_path: Path) -> None:
-    found = prepare(data, tmp_path / "work", "never")
+def test_what_can_no_longer_be_read_or_has_changed_is_a_reject(data: Path, tmp_path: Path) -> None:
+    squares = prepare(data, tmp_path / "work", "never")
     (data / "blue/001.jpg").unlink()
     shutil.copy(data / "blue/000.jpg", data / "red/000.jpg")
-    batch = found.read(torch.tensor([0, 1, 6, 7]))
-    assert batch.read_B.tolist() == [True, False, False, True]
-    torch.testing.assert_close(batch.pixels_BCHW, squares(data, ["blue/000.jpg", "red/001.jpg"]), rtol=0, atol=0)
-    assert [path for path, _ in batch.problems] == ["blue/001.jpg", "red/000.jpg"]
-    assert "No such file" in batch.problems[0][1]
-    assert batch.problems[1][1] == "has changed since the first pass"
-    batch = found.read(torch.tensor([1]))
-    assert batch.pixels_BCHW.shape == (0, 3, 256, 256)
+    picked = squares.read(torch.tensor([0, 1, 6, 7]))
+    assert picked.read_B.tolist() == [True, False, False, True]
+    torch.testing.assert_close(picked.pixels_BCHW, decoded(data, ["blue/000.jpg", "red/001.jpg"]), rtol=0, atol=0)
+    assert [reject.path for reject in picked.rejects] == ["blue/001.jpg", "red/000.jpg"]
+    assert "No such file" in picked.rejects[0].reason
+    assert picked.rejects[1].reason == "has changed since the first pass"
+    picked = squares.read(torch.tensor([1]))
+    assert picked.pixels_BCHW.shape == (0, 3, 256, 256)
     data.rename(tmp_path / "elsewhere")
     with pytest.raises(NotReady, match=f"the data set's folder {data} is gone"):
-        found.read(torch.tensor([0]))
+        squares.read(torch.tensor([0]))
 
 
 def test_kept_squares_that_were_cut_short_are_named(data: Path, tmp_path: Path) -> None:
-    found = prepare(data, tmp_path / "work", "always")
+    squares = prepare(data, tmp_path / "work", "always")
     with (tmp_path / "work/squares.u8").open("r+b") as file:
         file.truncate(8 * 3 * 256 * 256 + 5)
     with pytest.raises(Mismatch, match=r"squares\.u8 ends before photograph 8"):
-        found.read(torch.tensor([8]))
+        squares.read(torch.tensor([8]))
     assert len(prepare(data, tmp_path / "work").read(torch.tensor([8])).pixels_BCHW) == 1
 
 
@@ -134,22 +134,22 @@ def test_a_killed_pass_goes_on_where_it_was_and_ends_the_same(
         return read_photographs(root, examples, limits)
 
     monkeypatch.setattr("training.images.squares.read_photographs", recorded)
-    found = prepare(data, tmp_path / "killed", keep)
+    squares = prepare(data, tmp_path / "killed", keep)
     assert read == [example.path for example in list_examples(data, "all")[6:]]
-    assert list(found.kept()) == list(whole.kept())
-    assert found.rejected == whole.rejected
-    np.testing.assert_array_equal(found.statistics.products_33, whole.statistics.products_33)
+    assert list(squares.hashes_and_paths()) == list(whole.hashes_and_paths())
+    assert squares.rejects == whole.rejects
+    np.testing.assert_array_equal(squares.statistics.products_33, whole.statistics.products_33)
     everything = torch.arange(9)
-    torch.testing.assert_close(found.mean_CHW, whole.mean_CHW, rtol=0, atol=0)
-    torch.testing.assert_close(found.read(everything).pixels_BCHW, whole.read(everything).pixels_BCHW, rtol=0, atol=0)
+    torch.testing.assert_close(squares.mean_CHW, whole.mean_CHW, rtol=0, atol=0)
+    torch.testing.assert_close(squares.read(everything).pixels_BCHW, whole.read(everything).pixels_BCHW, rtol=0, atol=0)
 
 
 def test_a_finished_pass_is_not_made_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(data, tmp_path / "work")
     monkeypatch.setattr(Photograph, "__init__", None)
     again = prepare(data, tmp_path / "work")
-    assert list(again.kept()) == list(first.kept())
-    assert again.rejected == first.rejected
+    assert list(again.hashes_and_paths()) == list(first.hashes_and_paths())
+    assert again.rejects == first.rejects
 
 
 @pytest.mark.parametrize("change", ["file", "limits", "keep", "pixels", "notes"])
@@ -166,9 +166,9 @@ def test_notes_of_another_pass_are_not_trusted(data: Path, tmp_path: Path, chang
         (folder / "squares.u8").unlink()
     else:
         (folder / "squares.safetensors").write_bytes(b"junk")
-    found = prepare(data, folder, keep, limits)
-    names = [name for _, name in found.kept()]
-    torch.testing.assert_close(found.read(torch.arange(9)).pixels_BCHW, squares(data, names), rtol=0, atol=0)
+    squares = prepare(data, folder, keep, limits)
+    names = [name for _, name in squares.hashes_and_paths()]
+    torch.testing.assert_close(squares.read(torch.arange(9)).pixels_BCHW, decoded(data, names), rtol=0, atol=0)
     assert (folder / "squares.u8").exists() == (change != "keep")
 
 
@@ -183,9 +183,9 @@ def test_a_full_disk_is_named_and_the_pass_goes_on_where_there_is_room(
             prepare(data, tmp_path / "work", "always")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-    found = prepare(data, tmp_path / "work", "always")
-    expected = squares(data, [name for _, name in found.kept()])
-    torch.testing.assert_close(found.read(torch.arange(9)).pixels_BCHW, expected, rtol=0, atol=0)
+    squares = prepare(data, tmp_path / "work", "always")
+    expected = decoded(data, [name for _, name in squares.hashes_and_paths()])
+    torch.testing.assert_close(squares.read(torch.arange(9)).pixels_BCHW, expected, rtol=0, atol=0)
 
 
 def test_photographs_that_were_refused_are_read_again_when_the_limits_allow_it(data: Path, tmp_path: Path) -> None:
