@@ -24,7 +24,7 @@ from training.checkpoint import Model
 from training.errors import BadSettings, BadValue, FC7Error, NotReady
 from training.files import exclusively
 from training.images.folders import Example, Part, list_examples
-from training.images.preprocess import ImageLimits
+from training.images.preprocess import ImageLimits, MaxImageBytes, MaxImagePixels
 from training.program import Settings, keep_freed_memory, run_program
 
 _PATIENCE = timedelta(days=7)  # of ranks that are done, for those that are not
@@ -55,8 +55,8 @@ class BuildSettings(Settings):
     )
     seed: int = Field(0, ge=0, description="seed of the autoencoder and of the samples it is trained and measured on")
     max_bad_fraction: float = Field(1.0, ge=0, le=1, description="share of files that may be rejected before the build gives up")
-    max_image_bytes: int = Field(ImageLimits().max_image_bytes, ge=1, description="largest image file indexed, bytes")
-    max_image_pixels: int = Field(ImageLimits().max_image_pixels, ge=1, description="largest image indexed, width x height")
+    max_image_bytes: MaxImageBytes = ImageLimits().max_image_bytes
+    max_image_pixels: MaxImagePixels = ImageLimits().max_image_pixels
 
     def plan(self) -> Plan:
         """What the index is to hold beside the vectors."""
@@ -69,7 +69,7 @@ class BuildSettings(Settings):
 
     def limits(self) -> ImageLimits:
         """What decoding one image may cost."""
-        return ImageLimits(max_image_bytes=self.max_image_bytes, max_image_pixels=self.max_image_pixels)
+        return ImageLimits.model_validate(self, from_attributes=True)
 
 
 def main(settings: BuildSettings) -> None:

@@ -3,9 +3,6 @@
 Legend: Q queries, D feature width, K neighbours.
 """
 
-import os
-import platform
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
@@ -31,7 +28,7 @@ from training.checkpoint import Model
 from training.errors import BadValue, Mismatch
 from training.images.folders import Examples, Part, list_examples
 from training.images.preprocess import ImageLimits
-from training.program import Settings, keep_freed_memory, progress, run_program
+from training.program import Settings, keep_freed_memory, machine, progress, run_program
 
 K = 5
 _BLOCK: Final = 256
@@ -106,7 +103,7 @@ def evaluate(model: Model, store: OpenStore, settings: EvaluateSettings) -> Repo
         raw_nearest_top1=precision(raw_nearest[:, :1], queries.labels_Q),
         raw_precision_at_5=precision(raw_nearest, queries.labels_Q),
         configuration=settings.model_dump(mode="json"),
-        machine=_machine(),
+        machine=machine(),
         splits={
             "queries": splits.write_split(out / "split-queries.txt", queries.sha256s),
             "database": splits.write_split(out / "split-database.txt", [item.sha256 for item in held.items]),
@@ -209,15 +206,6 @@ def _bytes(store: OpenStore, mode: Mode) -> int:
         size = sum(record.bytes for name, record in store.manifest.files.items() if name.endswith(parts))
         return round(size / len(store))
     return 4 * store.width if mode == "exact" else code_bytes(store.bits)
-
-
-def _machine() -> str:
-    """The processor, for those who read the times."""
-    try:
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexer.store import Mode
+from training.images.preprocess import Corner
 
 
 class FieldError(BaseModel):
@@ -37,7 +38,7 @@ class ClassProbability(BaseModel):
 class ViewClasses(BaseModel):
     """What one of the ten views alone says."""
 
-    corner: Literal["top left", "top right", "bottom left", "bottom right", "centre"]
+    corner: Corner
     mirrored: bool
     classes: list[ClassProbability] = Field(description="most probable first")
 

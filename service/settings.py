@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from training.errors import BadValue
-from training.images.preprocess import ImageLimits
+from training.images.preprocess import ImageLimits, MaxImageBytes, MaxImagePixels
 from training.program import FILE_VARIABLE, Settings
 
 _ORIGIN: Final = re.compile(r"https?://[\w.\-\[\]:]+")
@@ -32,8 +32,8 @@ class ServiceSettings(Settings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     max_request_bytes: int = Field(64 * 2**20, ge=1, description="largest request body, bytes")
     max_images: int = Field(32, ge=1, description="images a request")
-    max_image_bytes: int = Field(ImageLimits().max_image_bytes, ge=1, description="largest image, bytes")
-    max_image_pixels: int = Field(ImageLimits().max_image_pixels, ge=1, description="largest image, width x height")
+    max_image_bytes: MaxImageBytes = ImageLimits().max_image_bytes
+    max_image_pixels: MaxImagePixels = ImageLimits().max_image_pixels
     max_batch_size: int = Field(
         32, ge=1, le=1024, description="views that go through the network at once, and queries in one search"
     )
@@ -80,7 +80,7 @@ class ServiceSettings(Settings):
 
     def limits(self) -> ImageLimits:
         """What decoding one image may cost."""
-        return ImageLimits(max_image_bytes=self.max_image_bytes, max_image_pixels=self.max_image_pixels)
+        return ImageLimits.model_validate(self, from_attributes=True)
 
 
 class _SettingsFile(PydanticBaseSettingsSource):

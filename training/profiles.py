@@ -44,7 +44,7 @@ KNOBS: Final[dict[str, str]] = {
 # networks of the log that have other shapes, not only other knobs: layers-145-half.cfg, and layers-150.cfg, whose fc7 is taken to
 # be as wide as its fc6
 RUNS: Final[dict[str, AlexNetConfig]] = {
-    "145-half": AlexNetConfig(columns=1, maps=(48, 128, 192, 192, 256), hidden=4096),
+    "145-half": AlexNetConfig().in_one_column(),
     "150": AlexNetConfig(exchange=False, maps=(48, 160, 192, 192, 128), hidden=4096),
 }
 

@@ -4,11 +4,13 @@ import ctypes
 import difflib
 import inspect
 import os
+import platform
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn, TypeVar, get_args
 
@@ -156,6 +158,13 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def machine() -> str:
+    """The processor and how many cores it has, for those who read times."""
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.+)$", info.read_text() if info.is_file() else "", re.MULTILINE)
+    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores"
 
 
 def keep_freed_memory() -> None:

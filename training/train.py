@@ -1,6 +1,5 @@
 """Trains AlexNet on an image folder: `python -m training.train --data DIR --out DIR`."""
 
-import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from training.network.alexnet import AlexNet
 from training.network.columns import PlacedNet, values_exchanged
 from training.network.initialisation import initialise
 from training.network.placement import Placement, placed
-from training.program import asked_to_stop, keep_freed_memory, run_program
+from training.program import asked_to_stop, keep_freed_memory, machine, run_program
 from training.run.colour import colour_noise
 from training.run.feed import Feed
 from training.run.log import RunLog
@@ -94,7 +93,7 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
             "seconds": sum(row["seconds"] for row in run.position.curve),
             "precision": "bfloat16" if run.bfloat16 else "float32",
             "placement": placement.said(),
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "machine": f"{machine()}, {torch.get_num_threads()} threads",
             "torch": torch.__version__,
         }
         checkpoint.save(settings.out, net, squares.classes, mean_CHW, record, {"training": run.position.curve[-1]})
@@ -104,7 +103,7 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
 
 def _squares(settings: TrainSettings, placement: Placement) -> Squares:
     """The photographs, decoded by the leading rank and opened by the others."""
-    limits = ImageLimits(max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels)
+    limits = ImageLimits.model_validate(settings, from_attributes=True)
     if not placement.leads:
         placement.wait()
     squares = prepare_squares(
@@ -151,7 +150,7 @@ def _new_run(settings: TrainSettings, placement: Placement, start: Model | None,
     bfloat16 = settings.precision == "bfloat16"
     if settings.precision == "auto":
         on_gpu = placement.devices[0].type == "cuda"
-        bfloat16 = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_avx512_bf16_supported()
+        bfloat16 = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu.get_capabilities().get("avx512_bf16", False)
     return Run(net, PaperSGD(net.named_parameters(), settings.momentum, settings.weight_decay), bfloat16, settings.max_gradient)
 
 

@@ -1,7 +1,7 @@
 """Classification of photographs; the work is the engine's."""
 
 import time
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -13,8 +13,8 @@ from service.routes.inputs import ParsedInput
 from service.stages import Stages
 from training.checkpoint import Model
 from training.errors import BadValue
+from training.images.preprocess import TEN_VIEWS
 
-_CORNERS: Final = ("top left", "top right", "bottom left", "bottom right", "centre")  # in the order of preprocess.ten_views
 router = APIRouter()
 
 
@@ -44,8 +44,8 @@ async def classify(
         upload = await engine.decode(input.data, stages)
         mean, *of_views = await engine.classify(model, upload.photograph, number, top, stages)
         each_view = [
-            schemas.ViewClasses(corner=_CORNERS[v // 2], mirrored=v % 2 == 1, classes=_classes(model, best))
-            for v, best in enumerate(of_views if per_view else [])
+            schemas.ViewClasses(corner=corner, mirrored=mirrored, classes=_classes(model, best))
+            for (corner, mirrored), best in zip(TEN_VIEWS, of_views if per_view else [], strict=False)
         ]
         return schemas.ClassifiedImage(name=input.name, classes=_classes(model, mean), views=each_view or None)
 

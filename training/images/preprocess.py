@@ -6,7 +6,7 @@ Legend: B batch, C channels (RGB), H height, W width. Pixels are on the 0..255 s
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,20 @@ from training.errors import BadImage, ImageTooLarge, NotAnImage
 # The limits below are ours and are checked from the header; Pillow's own would cut them short.
 Image.MAX_IMAGE_PIXELS = None
 SIZE: Final = 256
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+# Pillow's name of each format that is read -> the endings of its files' names
+FORMATS: Final = {
+    "JPEG": ("jpg", "jpeg", "jpe"),
+    "PNG": ("png",),
+    "WEBP": ("webp",),
+    "GIF": ("gif",),
+    "BMP": ("bmp",),
+    "TIFF": ("tif", "tiff"),
+}
+Corner = Literal["top left", "top right", "bottom left", "bottom right", "centre"]
+# where each of the ten views is cut, and whether it is mirrored, in their order
+TEN_VIEWS: Final[list[tuple[Corner, bool]]] = [(corner, mirrored) for corner in get_args(Corner) for mirrored in (False, True)]
+MaxImageBytes = Annotated[int, Field(ge=1, description="largest image, bytes")]
+MaxImagePixels = Annotated[int, Field(ge=1, description="largest image, width x height")]
 _MOST_SCANS: Final = 100  # of a progressive JPEG, with about ten as a rule; each goes over all pixels and takes a few bytes
 _MOST_PARTS: Final = 10_000  # of a JPEG before its pixels, with about ten as a rule; of a PNG, with one a few kilobytes
 _START_OF_SCAN: Final = b"\xff\xda"
@@ -40,8 +53,8 @@ class ImageLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    max_image_bytes: int = Field(20 * 2**20, ge=1, description="largest image file accepted, bytes")
-    max_image_pixels: int = Field(50_000_000, ge=1, description="largest image accepted, width x height")
+    max_image_bytes: MaxImageBytes = 20 * 2**20
+    max_image_pixels: MaxImagePixels = 50_000_000
 
     def check_bytes(self, size: int) -> None:
         """Raises ImageTooLarge for a file of more bytes than allowed."""
@@ -92,7 +105,7 @@ def decode(data: bytes, limits: ImageLimits) -> Photograph:
         raise NotAnImage("image is empty (0 bytes)")
     _check_parts(data)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
             width, height = image.size
             limits.check_pixels(width, height)
             _check_cost(image, data, limits)
@@ -185,15 +198,21 @@ def centre_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Tensor:
 
 
 def ten_views(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Iterator[Tensor]:
-    """Four corners, the centre, and the mirror image of each (paper, section 4.1), one after the other.
+    """Four corners, the centre, and the mirror image of each (paper, section 4.1), one after the other, as TEN_VIEWS has them.
 
     uint8 (B, 3, 256, 256) -> ten times float32 (B, 3, size, size).
     """
     end, middle = SIZE - size, (SIZE - size) // 2
-    for top, left in [(0, 0), (0, end), (end, 0), (end, end), (middle, middle)]:
-        crop = _crop(pixels_BCHW, mean_CHW, top, left, size)
-        yield crop
-        yield crop.flip(-1)
+    starts: dict[Corner, tuple[int, int]] = {
+        "top left": (0, 0),
+        "top right": (0, end),
+        "bottom left": (end, 0),
+        "bottom right": (end, end),
+        "centre": (middle, middle),
+    }
+    for corner, mirrored in TEN_VIEWS:
+        crop = _crop(pixels_BCHW, mean_CHW, *starts[corner], size)
+        yield crop.flip(-1) if mirrored else crop
 
 
 def training_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int, crops: Crops) -> Tensor:

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from training.errors import BadImage, FC7Error, NotFound
 from training.images.packed import PackedStrings
+from training.images.preprocess import FORMATS
 
 CLASSES: Final = "classes.txt"
-_IMAGES: Final = frozenset({"jpg", "jpeg", "jpe", "png", "webp", "gif", "bmp", "tif", "tiff"})
+_IMAGES: Final = frozenset(ending for endings in FORMATS.values() for ending in endings)
 _LABELS: Final = ("cls", "json", "txt")
 _FIELDS: Final = ("label", "cls", "class")
 _LONGEST_LABEL: Final = 2**16  # bytes of a member that names a class

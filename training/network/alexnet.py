@@ -7,7 +7,7 @@ those of whole layers, so a file of weights does not depend on where the columns
 Legend: B batch, C maps or channels, H height, W width, N examples, D feature width.
 """
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from training.network.lrn import local_response_norm, map_norm, norm_pool
 
+Layer = Literal["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 Profile = Literal["paper", "source", "caffe", "owt"]
 Nonlinearity = Literal["relu", "tanh", "abs-tanh", "sigmoid"]
 Masks = tuple[Tensor, Tensor]  # kept units of fc6 and of fc7, bool (B, units)
+LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)  # those with weights, from the image to the logits
 KERNELS: Final = (11, 5, 3, 3, 3)  # of conv1..conv5, pixels
 
 
@@ -78,6 +80,10 @@ class AlexNetConfig(BaseModel):
     def fc7_width(self) -> int:
         """Components of an FC7 feature: both columns, 4096 in the paper."""
         return self.columns * self.hidden
+
+    def in_one_column(self) -> "AlexNetConfig":
+        """This network with one column of as many units as the paper's two: run 145-half of 2012 (layers-145-half.cfg)."""
+        return self.model_copy(update={"columns": 1, "maps": (48, 128, 192, 192, 256), "hidden": 4096})
 
     def conv1_short(self) -> int:
         """Zeros added on the right and bottom only, so that conv1's last position is complete: 3 for a 224 crop."""
@@ -188,8 +194,8 @@ class AlexNet(nn.Module):
         return self._drop(self._activate(self.fc7(h_BD)), mask_BD)
 
     def layers(self) -> list[nn.Conv2d | nn.Linear]:
-        """The eight layers with weights, in order from the image to the logits."""
-        return [self.conv1, self.conv2, self.conv3, self.conv4, self.conv5, self.fc6, self.fc7, self.fc8]
+        """The eight layers of LAYERS, in their order."""
+        return [getattr(self, name) for name in LAYERS]
 
     def _norm_pool(self, h_BCHW: Tensor, layer: int, late: bool = False) -> Tensor:
         """Nonlinearity, LRN where it follows `layer`, and overlapping max-pooling; the nonlinearity last where `late`."""

@@ -1,21 +1,20 @@
 """The recipe of a training run: its settings, the presets that fill them in, and the network that they describe."""
 
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from training.images.preprocess import ImageLimits
+from training.images.preprocess import ImageLimits, MaxImageBytes, MaxImagePixels
 from training.images.squares import Keep
-from training.network.alexnet import PROFILES, AlexNetConfig, Nonlinearity, Profile
+from training.network.alexnet import LAYERS, PROFILES, AlexNetConfig, Layer, Nonlinearity, Profile
 from training.network.initialisation import Scheme
 from training.program import Settings, expected
 from training.run.colour import Reading
 from training.run.schedule import Schedule
 
 Preset = Literal["paper", "source", "quick"]
-Layer = Literal["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 
 # What departs from the defaults of training.train, which are the paper's
 PRESETS: Final[dict[Preset, dict[str, Any]]] = {
@@ -44,11 +43,9 @@ PRESETS: Final[dict[Preset, dict[str, Any]]] = {
 
 # Where and how watchfully a run goes on: what it computes does not depend on these
 _CONDUCT: Final = {
-    "out", "devices", "ranks_a_network", "keep", "save_minutes", "tensorboard", "max_image_bytes", "max_image_pixels",
+    "out", "devices", "ranks_a_network", "keep", "save_minutes", "tensorboard", *ImageLimits.model_fields,
 }  # fmt: skip
 _KNOBS: Final = ("nonlinearity", "lrn_after", "pool_size", "pool_stride", "exchange", "dropout")
-# one column with as many units as two: the 2012 code's layers-145-half.cfg
-_HALF: Final = {"columns": 1, "maps": (48, 128, 192, 192, 256), "hidden": 4096}
 
 
 class TrainSettings(Settings):
@@ -130,8 +127,8 @@ class TrainSettings(Settings):
     )
     save_minutes: float = Field(5.0, ge=0, description="minutes between two savings of the run's state")
     tensorboard: bool = Field(False, description="write OUT/tensorboard too (extra `tensorboard`)")
-    max_image_bytes: int = Field(ImageLimits().max_image_bytes, ge=1, description="largest image file read, bytes")
-    max_image_pixels: int = Field(ImageLimits().max_image_pixels, ge=1, description="largest image read, width x height")
+    max_image_bytes: MaxImageBytes = ImageLimits().max_image_bytes
+    max_image_pixels: MaxImagePixels = ImageLimits().max_image_pixels
 
     @model_validator(mode="before")
     @classmethod
@@ -146,7 +143,7 @@ class TrainSettings(Settings):
         if self.schedule == "plateau" and not self.validation:
             raise ValueError("schedule=plateau needs a validation share above 0, got validation=0")
         resting = {*self.frozen, "conv1"} if self.schedule == "source" else {*self.frozen}
-        if resting == set(get_args(Layer)):
+        if resting == set(LAYERS):
             raise ValueError(f"frozen must leave a layer to train, got {','.join(self.frozen)}")
         if self.start:
             given = [
@@ -164,14 +161,14 @@ class TrainSettings(Settings):
     def network(self, classes: int) -> AlexNetConfig:
         """The network that the profile and the knobs describe. Raises ValueError (also pydantic's) for one that cannot be."""
         changes: dict[str, Any] = {name: value for name in _KNOBS if (value := getattr(self, name)) is not None}
-        profile = PROFILES[self.profile]
-        if self.columns == 2 and profile.columns == 1:
+        network = PROFILES[self.profile]
+        if self.columns == 2 and network.columns == 1:
             raise ValueError(f"columns must be 1 with profile={self.profile}, got 2")
-        if self.columns == 1 and profile.columns == 2:
-            changes |= _HALF
+        if self.columns == 1 and network.columns == 2:
+            network = network.in_one_column()
         if self.pixel_scale is not None:
             changes["pixel_scale"] = (self.pixel_scale,) * 3
-        return AlexNetConfig.model_validate({**profile.model_dump(), **changes, "classes": classes})
+        return AlexNetConfig.model_validate({**network.model_dump(), **changes, "classes": classes})
 
     def recorded(self) -> dict[str, Any]:
         """The settings that the result follows from: what a run that goes on must have been started with."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from training.errors import Mismatch
-from training.network.alexnet import KERNELS, PROFILES, AlexNetConfig
+from training.network.alexnet import KERNELS, LAYERS, PROFILES, AlexNetConfig
 from training.weights.onnx_chain import Chain
-from training.weights.published import LAYERS, Found, Published, checked, count
+from training.weights.published import Found, Published, checked, count
 
 _MEAN: Final = (123.0, 117.0, 104.0)  # red, green, blue
 _CAFFE: Final = PROFILES["caffe"]

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from training.errors import Mismatch
 from training.images.preprocess import SIZE
-from training.network.alexnet import AlexNet, AlexNetConfig
+from training.network.alexnet import LAYERS, AlexNet, AlexNetConfig
 from training.network.initialisation import initialise
 
 MAX_BYTES: Final = 2**30  # AlexNet has 244 MB
 Found = dict[str, tuple[str, Tensor]]  # our name -> the file's name and the tensor as ours
-LAYERS: Final = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from torch import Tensor
 from torchvision.models import AlexNet_Weights
 
 from training.errors import FC7Error, Mismatch, NotReady
-from training.network.alexnet import PROFILES
+from training.network.alexnet import LAYERS, PROFILES
 from training.weights.pickles import read_arrays
-from training.weights.published import LAYERS, Found, Published, check_size, checked, count
+from training.weights.published import Found, Published, check_size, checked, count
 
 _MODULES: Final = (
     *("features.0", "features.3", "features.6", "features.8", "features.10"),
