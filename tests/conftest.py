@@ -75,7 +75,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     net = AlexNet(SmallConfig(classes=3))
     initialise(net, "fan-in", seed=1)
-    checkpoint.save(folder, net, sorted(COLOURS), torch.full((3, 256, 256), 110.0), {"epochs": 0}, {})
+    checkpoint.save(folder, net, sorted(COLOURS), torch.full((3, 256, 256), 110.0))
     return folder
 
 

@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,13 +15,16 @@ from torch import Tensor
 
 from training.errors import Mismatch, NotReady
 from training.files import replacing, sha256_of, verify, write_tensors
+from training.images.folders import Part
 from training.images.preprocess import SIZE, centre_view, ten_views
 from training.network.alexnet import AlexNet, AlexNetConfig
+from training.record import ErrorRates, ModelMetrics, TrainingRecord, WeightsRecord
 
 FORMAT: Final = 1
 WEIGHTS: Final = "model.safetensors"
 DESCRIPTION: Final = "model.json"
 _MEAN: Final = "preprocess.mean"
+Record = TrainingRecord | WeightsRecord  # of how a model was made
 
 
 class ModelDescription(BaseModel):
@@ -34,8 +37,8 @@ class ModelDescription(BaseModel):
     classes: list[str]
     weights_sha256: str
     weights_bytes: int
-    training: dict[str, Any]
-    metrics: dict[str, Any]
+    training: Record | None = None
+    metrics: ModelMetrics = ModelMetrics()
     untrained: list[str] = []  # layers whose weights are still the random ones they started from
 
     def fingerprint(self) -> str:
@@ -52,8 +55,8 @@ class Model:
     classes: list[str]
     mean_CHW: Tensor  # float32 (3, 256, 256), the training set's mean pixel values, 0..255
     fingerprint: str
-    training: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
+    training: Record | None
+    metrics: ModelMetrics
 
     @torch.inference_mode()
     def fc7(self, pixels_BCHW: Tensor) -> Tensor:
@@ -99,8 +102,8 @@ def save(
     net: AlexNet,
     classes: list[str],
     mean_CHW: Tensor,
-    training: dict[str, Any],
-    metrics: dict[str, Any],
+    training: Record | None = None,
+    metrics: ModelMetrics | None = None,
     untrained: Sequence[str] = (),
 ) -> None:
     """Writes a model; a reader sees the old pair, the new pair, or a pair that it refuses, never a mixture.
@@ -117,17 +120,17 @@ def save(
             weights_sha256=sha256_of(folder / WEIGHTS),
             weights_bytes=(folder / WEIGHTS).stat().st_size,
             training=training,
-            metrics=metrics,
+            metrics=metrics or ModelMetrics(),
             untrained=list(untrained),
         ),
     )
 
 
-def add_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Writes measured figures into a model's description; its fingerprint stays."""
+def write_errors(folder: Path, part: Part, rates: list[ErrorRates]) -> None:
+    """Writes the errors measured on a part of a data set into a model's description; its fingerprint stays."""
     description = read_description(folder)
-    description.metrics.update(metrics)
-    _describe(folder, description)
+    metrics = description.metrics.with_errors(part, rates)
+    _describe(folder, description.model_copy(update={"metrics": metrics}))
 
 
 def read_description(folder: Path) -> ModelDescription:
@@ -180,4 +183,4 @@ def load(folder: Path, untrained_too: bool = False) -> Model:
 
 def _describe(folder: Path, description: ModelDescription) -> None:
     with replacing(folder / DESCRIPTION) as path:
-        path.write_text(description.model_dump_json(indent=2) + "\n")
+        path.write_text(description.model_dump_json(indent=2, exclude_none=True) + "\n")

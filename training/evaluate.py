@@ -16,6 +16,7 @@ from training.errors import NotReady
 from training.images.folders import Part, list_examples, read_photographs
 from training.images.preprocess import ImageLimits, Photograph
 from training.program import Settings, keep_freed_memory, progress, run_program
+from training.record import ErrorRates
 
 BATCH = 64
 
@@ -50,14 +51,14 @@ class ErrorCounts:
         self.top1 += int((~hits[:, 0]).sum())
         self.top5 += int((~hits.any(1)).sum())
 
-    def rates(self) -> dict[str, float]:
-        """Top-1 and top-5 error, shares of the photographs counted."""
-        return {
-            "views": self.views,
-            "photographs": self.photographs,
-            "top1_error": self.top1 / self.photographs,
-            "top5_error": self.top5 / self.photographs,
-        }
+    def rates(self) -> ErrorRates:
+        """Shares of the photographs counted."""
+        return ErrorRates(
+            views=self.views,
+            photographs=self.photographs,
+            top1_error=self.top1 / self.photographs,
+            top5_error=self.top5 / self.photographs,
+        )
 
 
 def main(settings: EvaluateSettings) -> None:
@@ -67,8 +68,8 @@ def main(settings: EvaluateSettings) -> None:
     with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
         rows = [counts.rates() for counts in measure(model, settings.data, settings.part)]
     for row in rows:
-        print(f"{row['views']:2} view(s)  top-1 error {row['top1_error']:.4f}  top-5 error {row['top5_error']:.4f}")
-    checkpoint.add_metrics(settings.model, {settings.part: rows})
+        print(f"{row.views:2} view(s)  top-1 error {row.top1_error:.4f}  top-5 error {row.top5_error:.4f}")
+    checkpoint.write_errors(settings.model, settings.part, rows)
 
 
 def measure(model: checkpoint.Model, data: Path, part: Part) -> list[ErrorCounts]:

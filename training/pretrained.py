@@ -11,6 +11,7 @@ from training import checkpoint
 from training.errors import BadValue, Mismatch
 from training.files import exclusively, sha256_of
 from training.program import Settings, run_program
+from training.record import WeightsRecord
 from training.weights.bvlc import read_onnx
 from training.weights.published import Published
 from training.weights.torchvision import download, lpips_file, read_lpips, read_torchvision
@@ -42,10 +43,11 @@ def main(settings: PretrainedSettings) -> None:
         raise BadValue("out", str(settings.out), "a folder without a model")
     path, published = read(settings.source)
     published, classes = name_classes(published, settings.classes)
-    record = {"source": str(path.resolve()), "sha256": sha256_of(path), "bytes": path.stat().st_size, "note": published.note}
+    size, sha256 = path.stat().st_size, sha256_of(path)
+    record = WeightsRecord(source=str(path.resolve()), sha256=sha256, bytes=size, note=published.note)
     with exclusively(settings.out):
         net, mean_CHW = published.network(), published.mean_CHW()
-        checkpoint.save(settings.out, net, classes, mean_CHW, record, {}, untrained=published.untrained)
+        checkpoint.save(settings.out, net, classes, mean_CHW, record, untrained=published.untrained)
     print(f"model of profile {published.config.profile} with {len(classes)} classes written to {settings.out}")
     if published.untrained:
         print(f"not trained: {', '.join(published.untrained)}; `python -m training.train --start {settings.out}` trains them")

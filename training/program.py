@@ -143,18 +143,18 @@ def progress(items: Iterable[T], total: int, what: str, unit: str = "images") ->
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
+def delayed_stop() -> Iterator[Callable[[], bool]]:
     """Holds back Ctrl-C and SIGTERM, once, so that a step can be finished: gives a function that says whether one has come."""
-    came: list[int] = []
+    signals: list[int] = []
 
     def note(signum: int, frame: FrameType | None) -> None:
-        if came:
+        if signals:
             signal.default_int_handler(signum, frame)
-        came.append(signum)
+        signals.append(signum)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(signals)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from training import checkpoint
@@ -21,8 +22,9 @@ from training.images.squares import Squares, prepare_squares
 from training.network.alexnet import AlexNet
 from training.network.columns import PlacedNet, values_exchanged
 from training.network.initialisation import initialise
-from training.network.placement import Placement, placed
-from training.program import asked_to_stop, keep_freed_memory, machine, run_program
+from training.network.placement import Placement, open_placement
+from training.program import delayed_stop, keep_freed_memory, machine, run_program
+from training.record import EpochRow, ModelMetrics, TrainingRecord
 from training.run.colour import colour_noise
 from training.run.feed import Feed
 from training.run.log import RunLog
@@ -43,17 +45,14 @@ def main(settings: TrainSettings) -> None:
         raise BadValue("out", str(settings.out), f"a folder outside data={settings.data}, whose files it would become")
     start = checkpoint.load(settings.start, untrained_too=True) if settings.start else None
     config = start.net.config if start else settings.network(classes=1)
-    with placed(config, settings.devices, settings.ranks_a_network) as placement:
+    with open_placement(config, settings.devices, settings.ranks_a_network) as placement:
         hold: AbstractContextManager[None] = exclusively(settings.out) if placement.leads else nullcontext()
         with hold:
             _train(settings, placement, start)
 
 
 def _train(settings: TrainSettings, placement: Placement, start: Model | None) -> None:
-    recorded = settings.recorded()
-    finished = settings.out / checkpoint.DESCRIPTION
-    if finished.is_file():
-        check_settings(finished, checkpoint.read_description(settings.out).training.get("settings", {}), recorded)
+    if _is_trained(settings):
         if placement.leads:
             shutil.rmtree(settings.out / WORK, ignore_errors=True)
         _say(placement, f"{settings.out} is trained already, with these settings")
@@ -68,37 +67,63 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
     if not len(training.chosen_N) or (settings.schedule == "plateau" and not len(validation.chosen_N)):
         counts = f"it holds out {len(validation.chosen_N)} of {len(squares.labels_N)}"
         raise BadValue("validation", settings.validation, f"a share that leaves photographs on both sides ({counts})")
-    followed = {
-        "photographs": sha256_of(settings.out / TRAINED_ON),
-        "start_model": start and start.fingerprint,
-        "bfloat16": run.bfloat16,
-    }
-    keeper = _Keeper(run, settings.out / WORK / STATE, {**recorded, **followed}, settings.save_minutes)
-    if keeper.path.is_file():
-        run.load(keeper.path, keeper.settings)
+    saver = _Saver(run, settings.out / WORK / STATE, _facts(settings, start, run), settings.save_minutes)
+    if saver.path.is_file():
+        run.load(saver.path, saver.settings)
         at = run.position
         _say(placement, f"going on in epoch {at.epoch} of {settings.epochs} after {at.step} of {training.steps()} steps")
-    _say(placement, f"{placement.said()}; {'bfloat16' if run.bfloat16 else 'float32'}")
-    _epochs(settings, run, training, validation, keeper)
+    _say(placement, f"{placement.summary()}; {_precision(run)}")
+    _epochs(settings, run, training, validation, saver)
+    _write_model(settings, run, training, validation)
+
+
+def _is_trained(settings: TrainSettings) -> bool:
+    """Whether the model is there. Raises Mismatch where it was trained with other settings."""
+    finished = settings.out / checkpoint.DESCRIPTION
+    if not finished.is_file():
+        return False
+    record = checkpoint.read_description(settings.out).training
+    check_settings(finished, record.settings if isinstance(record, TrainingRecord) else {}, settings.recorded())
+    return True
+
+
+def _facts(settings: TrainSettings, start: Model | None, run: Run) -> dict[str, JsonValue]:
+    """What a run that goes on must have been started with: the settings, and what followed from them here."""
+    return {
+        **settings.recorded(),
+        "photographs": sha256_of(settings.out / TRAINED_ON),
+        "start_model": start.fingerprint if start else None,
+        "bfloat16": run.bfloat16,
+    }
+
+
+def _write_model(settings: TrainSettings, run: Run, training: Feed, validation: Feed) -> None:
+    """Writes the model in place of the state of the run; all ranks take part, and the leading one writes."""
     weights = run.net.whole(lambda parameter: parameter)
     run.check_finite(weights)
-    if placement.leads:
-        net = AlexNet(run.net.config)
-        net.load_state_dict(weights)
-        record = {
-            "settings": recorded,
-            "photographs": len(training.chosen_N),
-            "held_out": len(validation.chosen_N),
-            "rejected": len(squares.rejects),
-            "seconds": sum(row["seconds"] for row in run.position.curve),
-            "precision": "bfloat16" if run.bfloat16 else "float32",
-            "placement": placement.said(),
-            "machine": f"{machine()}, {torch.get_num_threads()} threads",
-            "torch": torch.__version__,
-        }
-        checkpoint.save(settings.out, net, squares.classes, mean_CHW, record, {"training": run.position.curve[-1]})
-        shutil.rmtree(keeper.path.parent)
-        print(f"model written to {settings.out}")
+    if not run.net.placement.leads:
+        return
+    net = AlexNet(run.net.config)
+    net.load_state_dict(weights)
+    curve, squares = run.position.curve, training.squares
+    record = TrainingRecord(
+        settings=settings.recorded(),
+        photographs=len(training.chosen_N),
+        held_out=len(validation.chosen_N),
+        rejected=len(squares.rejects),
+        seconds=sum(row.seconds for row in curve),
+        precision=_precision(run),
+        placement=run.net.placement.summary(),
+        machine=f"{machine()}, {torch.get_num_threads()} threads",
+        torch=torch.__version__,
+    )
+    checkpoint.save(settings.out, net, squares.classes, training.mean_CHW, record, ModelMetrics(training=curve[-1]))
+    shutil.rmtree(settings.out / WORK)
+    print(f"model written to {settings.out}")
+
+
+def _precision(run: Run) -> Literal["float32", "bfloat16"]:
+    return "bfloat16" if run.bfloat16 else "float32"
 
 
 def _squares(settings: TrainSettings, placement: Placement) -> Squares:
@@ -140,8 +165,8 @@ def _new_run(settings: TrainSettings, placement: Placement, start: Model | None,
     initialise(whole, settings.init, settings.seed)
     weights = dict(whole.state_dict())
     if start:
-        kept = start.net.state_dict()
-        weights |= {name: w for name, w in kept.items() if start.classes == classes or not name.startswith("fc8.")}
+        old = start.net.state_dict()
+        weights |= {name: w for name, w in old.items() if start.classes == classes or not name.startswith("fc8.")}
     net = PlacedNet(config, placement)
     net.load_whole(weights)
     for part in net.columns_here:
@@ -155,64 +180,76 @@ def _new_run(settings: TrainSettings, placement: Placement, start: Model | None,
 
 
 @dataclass
-class _Keeper:
+class _Saver:
     """Saves a run now and then, and when it is asked to stop."""
 
     run: Run
     path: Path
-    settings: dict[str, Any]
+    settings: dict[str, JsonValue]
     minutes: float
-    saved: float = field(default_factory=time.monotonic)
+    last: float = field(default_factory=time.monotonic)
 
-    def after_step(self, asked: bool, flush: Callable[[], None]) -> None:
-        """Saves where it is time to; raises KeyboardInterrupt, all saved, where a rank was asked to stop."""
+    def after_step(self, stop: bool, flush: Callable[[], None]) -> None:
+        """Saves where it is time to; raises KeyboardInterrupt, all saved, where a rank is to `stop`."""
         placement = self.run.net.placement
-        stop = placement.any_rank(asked)
-        if stop or placement.any_rank(time.monotonic() - self.saved >= 60 * self.minutes):
+        stop = placement.any_rank(stop)
+        if stop or placement.any_rank(time.monotonic() - self.last >= 60 * self.minutes):
             flush()
             self.run.save(self.path, self.settings)
-            self.saved = time.monotonic()
+            self.last = time.monotonic()
         if stop:
             raise KeyboardInterrupt
 
 
-def _epochs(settings: TrainSettings, run: Run, training: Feed, validation: Feed, keeper: _Keeper) -> None:
+def _epochs(settings: TrainSettings, run: Run, training: Feed, validation: Feed, saver: _Saver) -> None:
     placement, at = run.net.placement, run.position
     noise = colour_noise(training.squares.statistics.covariance_33, settings.colour)
-    with RunLog(settings.out if placement.leads else None, settings.tensorboard, at) as metrics, asked_to_stop() as asked:
+    with RunLog(settings.out if placement.leads else None, settings.tensorboard, at) as log, delayed_stop() as stop:
         while at.epoch <= settings.epochs:
-            now = rates(settings.schedule, settings.lr, at.epoch, settings.epochs, settings.patience, at.curve)
+            now = rates(settings.schedule, settings.lr, at.epoch, settings.epochs, settings.patience, at.validation_errors())
             run.optimizer.set_rates(now.of_groups(settings.bias_lr))
             run.freeze_conv1(now.conv1_lr == 0)
-            train_epoch(run, training, noise if now.colour else None, metrics, lambda: keeper.after_step(asked(), metrics.flush))
-            row = {"epoch": at.epoch, "loss": at.loss / at.images, "lr": now.lr, "seconds": at.seconds, "skipped": at.skipped}
-            row["images_per_second"] = at.images / at.seconds
-            if len(validation.chosen_N):
-                row |= validate(run, validation)
+            train_epoch(run, training, noise if now.colour else None, log, lambda: saver.after_step(stop(), log.flush))
+            row = _epoch_row(run, now.lr, validation)
             at.end_epoch(row)
-            metrics.epoch(row)
+            log.epoch(row)
             _say(placement, _line(row, settings.epochs))
-            if row["epoch"] == 1:
+            if row.epoch == 1:
                 _say_traffic(run)
 
 
-def _line(row: dict[str, float], epochs: int) -> str:
-    left = (epochs - row["epoch"]) * row["seconds"] / 60
-    error = f"  top-1 error {row['top1_error']:.4f}" if "top1_error" in row else ""
+def _epoch_row(run: Run, lr: float, validation: Feed) -> EpochRow:
+    at = run.position
+    measured = validate(run, validation) if len(validation.chosen_N) else None
+    return EpochRow(
+        epoch=at.epoch,
+        loss=at.loss / at.images,
+        lr=lr,
+        seconds=at.seconds,
+        skipped=at.skipped,
+        images_per_second=at.images / at.seconds,
+        top1_error=measured and measured.top1_error,
+        validation_loss=measured and measured.loss,
+    )
+
+
+def _line(row: EpochRow, epochs: int) -> str:
+    left = (epochs - row.epoch) * row.seconds / 60
+    error = "" if row.top1_error is None else f"  top-1 error {row.top1_error:.4f}"
     return (
-        f"epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}{error}  lr {row['lr']:.5f}  "
-        f"{row['images_per_second']:.0f} images/s  {left:.1f} min left"
+        f"epoch {row.epoch}/{epochs}  loss {row.loss:.4f}{error}  lr {row.lr:.5f}  "
+        f"{row.images_per_second:.0f} images/s  {left:.1f} min left"
     )
 
 
 def _say_traffic(run: Run) -> None:
-    sent = run.net.traffic.per_image()
-    if any(sent.values()):
+    traffic = run.net.traffic.per_image()
+    if any(traffic.values()):
         every = sum(values_exchanged(run.net.config)[1].values()) * (2 if run.bfloat16 else 4)
-        layers = ", ".join(f"{name} {count / 1e3:.1f}" for name, count in sent.items())
+        layers = ", ".join(f"{name} {count / 1e3:.1f}" for name, count in traffic.items())
         _say(
             run.net.placement,
-            f"between the columns, an image and step: {sum(sent.values()) / 1e3:.1f} kB ({layers}); "
+            f"between the columns, an image and step: {sum(traffic.values()) / 1e3:.1f} kB ({layers}); "
             f"full tensor parallelism would send {every / 1e3:.1f} kB",
         )
 

@@ -70,8 +70,8 @@ def _model_info(engine: Engine) -> schemas.ModelInfo | None:
         profile=model.net.config.profile,
         classes=model.classes,
         parameters=sum(parameter.numel() for parameter in model.net.parameters()),
-        training=model.training,
-        metrics=model.metrics,
+        training=model.training.model_dump(mode="json") if model.training else {},
+        metrics=model.metrics.model_dump(mode="json", exclude_none=True),
     )
 
 

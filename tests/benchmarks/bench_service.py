@@ -117,7 +117,7 @@ def make_model(folder: Path) -> None:
         net = AlexNet(AlexNetConfig(pixel_scale=(1 / 64,) * 3))
         initialise(net, "fan-in", 0)
         names = [f"class {i}" for i in range(net.config.classes)]
-        checkpoint.save(folder, net, names, torch.full((3, 256, 256), 110.0), {}, {})
+        checkpoint.save(folder, net, names, torch.full((3, 256, 256), 110.0))
 
 
 def make_index(folder: Path, model: str, rows: int, width: int) -> None:

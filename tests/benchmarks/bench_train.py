@@ -44,6 +44,7 @@ from training.network.columns import PlacedNet  # noqa: E402
 from training.network.initialisation import initialise  # noqa: E402
 from training.network.placement import Placement  # noqa: E402
 from training.program import keep_freed_memory  # noqa: E402
+from training.record import EpochRow  # noqa: E402
 from training.run import draws  # noqa: E402
 from training.run.colour import colour_noise  # noqa: E402
 from training.run.feed import Batch, Feed  # noqa: E402
@@ -51,6 +52,7 @@ from training.run.log import RunLog  # noqa: E402
 from training.run.loop import Run, _step, train_epoch  # noqa: E402
 from training.run.sgd import GROUPS, PaperSGD  # noqa: E402
 
+NOTHING: Final = EpochRow(epoch=1, loss=0, lr=0, seconds=0, skipped=0, images_per_second=0)
 BATCH: Final = 128
 EPOCH: Final = 8  # steps
 INSTRUCTIONS: Final = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -184,11 +186,11 @@ def epoch_of_files(keep: Keep) -> Step:
     chosen_N = torch.arange(EPOCH * BATCH) % len(squares.labels_N)
     feed = Feed(squares, chosen_N, squares.mean_CHW, run.net.config, BATCH, 0, lambda count: slice(0, count))
     noise = colour_noise(squares.statistics.covariance_33, "eigenvalue")
-    metrics = RunLog(None, False, run.position)
+    log = RunLog(None, False, run.position)
 
     def steps() -> None:
-        train_epoch(run, feed, noise, metrics, lambda: None)
-        run.position.end_epoch({})
+        train_epoch(run, feed, noise, log, lambda: None)
+        run.position.end_epoch(NOTHING)
 
     return steps
 

@@ -52,7 +52,7 @@ def make(folder: Path) -> tuple[Path, Path]:
     write_photographs(folder / "images" / "train", 8)
     net = AlexNet(SmallConfig(classes=len(COLOURS)))
     initialise(net, "fan-in", seed=1)
-    checkpoint.save(folder / "model", net, sorted(COLOURS), torch.full((3, 256, 256), 110.0), {}, {})
+    checkpoint.save(folder / "model", net, sorted(COLOURS), torch.full((3, 256, 256), 110.0))
     settings = build.BuildSettings(model=folder / "model", data=folder / "images", index=folder / "index", part="train")
     build.main(settings)
     return folder / "model", folder / "index"

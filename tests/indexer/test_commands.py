@@ -70,7 +70,7 @@ def test_an_added_photograph_has_the_feature_and_code_that_building_gives_it(cop
 
 
 def test_another_model_is_refused_and_nothing_is_added(copied: Path, images: Path, tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "other", AlexNet(SmallConfig(classes=3)), ["a", "b", "c"], torch.zeros(3, 256, 256), {}, {})
+    checkpoint.save(tmp_path / "other", AlexNet(SmallConfig(classes=3)), ["a", "b", "c"], torch.zeros(3, 256, 256))
     with pytest.raises(Mismatch, match="was made with the model"):
         add(AddSettings(model=tmp_path / "other", data=images, index=copied))
     assert len(open_index(copied)) == 24

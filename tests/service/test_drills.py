@@ -143,7 +143,7 @@ def test_a_model_with_other_classes_does_not_take_the_place_of_the_one_that_the_
     initialise(net, "fan-in", seed=2)
     with service(own, changing) as client:
         before, classes = neighbours(client, 1), send(client, "/classify?top=9", PHOTO).json()
-        checkpoint.save(own, net, list("abcde"), torch.zeros(3, 256, 256), {}, {})
+        checkpoint.save(own, net, list("abcde"), torch.zeros(3, 256, 256))
         other = checkpoint.load(own).fingerprint
         reason = assert_problem(client.post("/reload", headers=KEY), 409, classes["model"][:12], other[:12])
         assert "build the index again, or give the model it was made with" in reason["detail"]

@@ -256,7 +256,7 @@ def test_a_model_without_its_index_classifies(model: Path, tmp_path: Path) -> No
 
 def test_an_index_of_another_model_is_never_served(tmp_path: Path, model: Path, index: Path) -> None:
     loaded = checkpoint.load(model)
-    checkpoint.save(tmp_path, loaded.net, loaded.classes, loaded.mean_CHW + 1, {}, {})
+    checkpoint.save(tmp_path, loaded.net, loaded.classes, loaded.mean_CHW + 1)
     with TestClient(create_app(ServiceSettings(model=tmp_path, index=index)), raise_server_exceptions=False) as client:
         assert send(client, "/classify", PHOTO).status_code == 200
         assert_problem(send(client, "/neighbors", PHOTO), 503, "was made with the model")

@@ -94,7 +94,7 @@ def make_pair(folder: Path, number: int) -> Expected:
     net = AlexNet(SmallConfig(classes=CLASSES[number]))
     initialise(net, "fan-in", seed=number)
     classes = [f"class {i} of {number}" for i in range(CLASSES[number])]
-    checkpoint.save(folder / "model", net, classes, torch.full((3, 256, 256), 100.0 + number), {}, {})
+    checkpoint.save(folder / "model", net, classes, torch.full((3, 256, 256), 100.0 + number))
     labels = {f"label {i} of {number}" for i in range(2)}
     for i, label in enumerate(sorted(labels)):
         (folder / "images" / label).mkdir(parents=True)

@@ -25,6 +25,7 @@ from service.stages import Stages
 from training import checkpoint, pretrained
 from training.errors import BadValue, FC7Error, Mismatch, NotReady
 from training.pretrained import PretrainedSettings, main
+from training.record import WeightsRecord
 from training.weights import torchvision
 
 
@@ -75,9 +76,10 @@ def test_a_state_dict_gives_torchvisions_logits_and_fc7(saved: Path, tmp_path: P
 
 def test_the_record_says_which_file_it_was(saved: Path, tmp_path: Path) -> None:
     record = convert(saved, tmp_path / "model").training
-    assert (record["source"], record["bytes"]) == (str(saved), saved.stat().st_size)
-    assert record["sha256"] == hashlib.sha256(saved.read_bytes()).hexdigest()
-    assert "torchvision" in record["note"]
+    assert isinstance(record, WeightsRecord)
+    assert (record.source, record.bytes) == (str(saved), saved.stat().st_size)
+    assert record.sha256 == hashlib.sha256(saved.read_bytes()).hexdigest()
+    assert "torchvision" in record.note
 
 
 def test_a_pretrained_model_is_indexed_and_answers(saved: Path, tmp_path: Path, images: Path) -> None:
@@ -247,7 +249,8 @@ def test_torchvisions_download_is_used_and_its_failure_is_ours(
         convert("torchvision", tmp_path / "model")
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", downloads)
     model = convert("torchvision", tmp_path / "model")
-    assert Path(model.training["source"]).name == AlexNet_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
+    assert isinstance(model.training, WeightsRecord)
+    assert Path(model.training.source).name == AlexNet_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
 
 
 def lpips_pickle(path: Path) -> nn.Module:

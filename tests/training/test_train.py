@@ -20,6 +20,7 @@ from training.images.folders import list_examples
 from training.images.preprocess import ImageLimits, decode
 from training.network.alexnet import AlexNet
 from training.network.initialisation import initialise
+from training.record import EpochRow, TrainingRecord
 from training.run.recipe import TrainSettings
 
 KILLED_RUN = """
@@ -86,10 +87,10 @@ def test_training_learns_three_colours_and_evaluation_counts_the_errors(
     for example in list_examples(images, "test"):
         photo = decode((images / example.path).read_bytes(), ImageLimits()).pixels_CHW
         wrong += model.classes[int(model.probabilities(photo[None]).argmax())] != example.label
-    rates = model.metrics["test"]
-    assert [row["views"] for row in rates] == [1, 10]
-    assert rates[0]["top1_error"] == wrong / 9
-    assert rates[0]["top5_error"] == 0
+    rates = model.metrics.test or []
+    assert [row.views for row in rates] == [1, 10]
+    assert rates[0].top1_error == wrong / 9
+    assert rates[0].top5_error == 0
     assert f"top-1 error {wrong / 9:.4f}" in capsys.readouterr().out
 
 
@@ -244,7 +245,8 @@ def test_held_out_photographs_are_never_trained_on_and_find_the_plateau(images: 
     hashes = [line.split()[0] for line in (tmp_path / "train.sha256").read_text().splitlines()]
     held_out = sum(int(sha256[-16:], 16) < 0.3 * 2**64 for sha256 in hashes)
     record = checkpoint.read_description(tmp_path).training
-    assert (record["held_out"], record["photographs"]) == (held_out, 24 - held_out)
+    assert isinstance(record, TrainingRecord)
+    assert (record.held_out, record.photographs) == (held_out, 24 - held_out)
     assert all(0 <= row["top1_error"] <= 1 for row in rows)
     assert rows[-1]["lr"] == pytest.approx(1e-10)  # so small a rate improves nothing: three drops
 
@@ -267,8 +269,8 @@ def damage_after(epochs: int, damage: Callable[[], object], monkeypatch: pytest.
     """Has `damage` done once so many epochs are over."""
     line = train._line
 
-    def and_damage(row: dict[str, float], total: int) -> str:
-        if row["epoch"] == epochs:
+    def and_damage(row: EpochRow, total: int) -> str:
+        if row.epoch == epochs:
             damage()
         return line(row, total)
 
@@ -328,7 +330,7 @@ def test_a_run_goes_on_only_from_the_photographs_and_the_model_that_it_began_wit
     net = AlexNet(SmallConfig(classes=3))
     initialise(net, "fan-in", seed=2)
     shutil.rmtree(start)
-    checkpoint.save(start, net, ["a", "b", "c"], torch.full((3, 256, 256), 90.0), {}, {})
+    checkpoint.save(start, net, ["a", "b", "c"], torch.full((3, 256, 256), 90.0))
     with pytest.raises(Mismatch, match="was made with start_model="):
         train.main(settings(images, tmp_path / "out", start=start))
 

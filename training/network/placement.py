@@ -83,7 +83,7 @@ class Placement:
         """Returns when all ranks have come here."""
         self.any_rank(False)
 
-    def said(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         where = ", ".join(map(str, self.devices))
         if dist.is_initialized():
@@ -92,27 +92,27 @@ class Placement:
 
 
 @contextmanager
-def placed(config: AlexNetConfig, devices: str, ranks_a_network: int | None = None) -> Iterator[Placement]:
+def open_placement(config: AlexNetConfig, devices: str, ranks_a_network: int | None = None) -> Iterator[Placement]:
     """The placement that `devices` asks for: "cpu", "cuda:0,cuda:1", and so on; under torchrun, of this rank.
 
     Under torchrun an even number of ranks holds a network in pairs, one column each, unless `ranks_a_network` is 1.
     Raises BadValue for what cannot be.
     """
-    found = _devices(devices)
+    chosen = _devices(devices)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks == 1:
-        if len(found) == 2:
+        if len(chosen) == 2:
             _check_apart(config, "devices", devices)
-        yield Placement(found)
+        yield Placement(chosen)
         return
-    if len(found) == 2:
+    if len(chosen) == 2:
         raise BadValue("devices", devices, "one device a rank under torchrun")
     size = ranks_a_network or (2 if ranks % 2 == 0 and _apart(config) else 1)
     if ranks % size:
         raise BadValue("ranks_a_network", size, f"a divisor of the number of ranks, {ranks}")
     if size == 2:
         _check_apart(config, "ranks_a_network", size)
-    device = found[0]
+    device = chosen[0]
     if device.type == "cuda":
         local = int(os.environ["LOCAL_RANK"])
         if ":" in devices or local >= torch.cuda.device_count():

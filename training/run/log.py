@@ -5,16 +5,31 @@ import os
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from pydantic import BaseModel, ConfigDict
+
 from training.errors import BadValue
 from training.files import replacing
+from training.record import EpochRow
 from training.run.position import Position
 
 STEPS: Final = "steps.jsonl"
 EPOCHS: Final = "metrics.jsonl"
 
 
+class StepRow(BaseModel):
+    """What a run measured in one step, a line of `steps.jsonl`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    epoch: int
+    step: int  # within the epoch, from 0
+    loss: float  # mean over the step's photographs
+    lr: float
+    images_per_second: float
+
+
 class RunLog:
-    """Writers of one run, for `with`. Rows are plain JSON objects: a step's has `epoch` and `step`, an epoch's has `epoch`."""
+    """Writers of one run, for `with`. Each row is a JSON object on a line of its own."""
 
     def __init__(self, folder: Path | None, tensorboard: bool, at: Position) -> None:
         """Goes on where the run stands: rows that an interrupted run wrote after it are dropped. No folder, no writing."""
@@ -35,19 +50,19 @@ class RunLog:
             if writer:
                 writer.close()
 
-    def step(self, row: dict[str, Any], number: int) -> None:
+    def step(self, row: StepRow, number: int) -> None:
         """Adds the row of one step; `number` counts steps over all epochs."""
         if self._steps:
-            self._steps.write(json.dumps(row) + "\n")
+            self._steps.write(_line(row))
         self._show("step", row, number)
 
-    def epoch(self, row: dict[str, Any]) -> None:
+    def epoch(self, row: EpochRow) -> None:
         """Adds the row of one epoch."""
         self._curve.append(row)
         if self._folder:
             self.flush()
             self._write_curve(self._folder)
-        self._show("epoch", row, row["epoch"])
+        self._show("epoch", row, row.epoch)
 
     def flush(self) -> None:
         """Has everything written so far on the disk."""
@@ -59,13 +74,16 @@ class RunLog:
 
     def _write_curve(self, folder: Path) -> None:
         with replacing(folder / EPOCHS) as path:
-            path.write_text("".join(json.dumps(row) + "\n" for row in self._curve))
+            path.write_text("".join(map(_line, self._curve)))
 
-    def _show(self, kind: str, row: dict[str, Any], number: int) -> None:
+    def _show(self, kind: str, row: StepRow | EpochRow, number: int) -> None:
         if self._board:
-            for name, value in row.items():
-                if name not in ("epoch", "step"):
-                    self._board.add_scalar(f"{kind}/{name}", value, number)
+            for name, value in row.model_dump(exclude={"epoch", "step"}, exclude_none=True).items():
+                self._board.add_scalar(f"{kind}/{name}", value, number)
+
+
+def _line(row: StepRow | EpochRow) -> str:
+    return json.dumps(row.model_dump(exclude_none=True)) + "\n"
 
 
 def _keep_before(path: Path, epoch: int, step: int) -> None:
@@ -75,10 +93,10 @@ def _keep_before(path: Path, epoch: int, step: int) -> None:
         with path.open() as lines:
             for line in lines:
                 try:
-                    row = json.loads(line)
-                    if (row["epoch"], row["step"]) >= (epoch, step):
+                    row = StepRow.model_validate_json(line)
+                    if (row.epoch, row.step) >= (epoch, step):
                         break
-                except (ValueError, KeyError, TypeError):  # the last line of a run that was killed while writing it
+                except ValueError:  # the last line of a run that was killed while writing it
                     break
                 kept.write(line)
 

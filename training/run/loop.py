@@ -7,11 +7,12 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
+from pydantic import JsonValue
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,11 +24,11 @@ from training.network.columns import PlacedNet
 from training.program import progress
 from training.run.colour import ColourNoise
 from training.run.feed import Batch, Feed
-from training.run.log import RunLog
+from training.run.log import RunLog, StepRow
 from training.run.position import Position
 from training.run.sgd import PaperSGD
 
-MAX_SKIPPED: Final = 0.1  # share of an epoch's photographs
+MAX_REJECTED: Final = 0.1  # share of an epoch's photographs
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Run:
     max_gradient: float  # 0 for no limit
     position: Position = field(default_factory=Position)
 
-    def save(self, path: Path, settings: dict[str, Any]) -> None:
+    def save(self, path: Path, settings: dict[str, JsonValue]) -> None:
         """Writes weights, velocities and position in one step; all ranks of the first replica take part, and one writes.
 
         Raises TrainingDiverged where a weight is not finite, and leaves the file that was there.
@@ -50,7 +51,11 @@ class Run:
         velocities = self.net.whole(lambda p: self.optimizer.state[p].get("momentum_buffer", torch.zeros_like(p)))
         tensors |= {f"velocity.{name}": tensor for name, tensor in velocities.items()}
         if self.net.placement.leads:
-            described = {"position": asdict(self.position), "rates": self.optimizer.rates(), "settings": settings}
+            described = {
+                "position": self.position.model_dump(exclude_none=True),
+                "rates": self.optimizer.rates(),
+                "settings": settings,
+            }
             write_tensors(path, tensors, {name: json.dumps(value, sort_keys=True) for name, value in described.items()})
 
     def check_finite(self, tensors: Mapping[str, Tensor]) -> None:
@@ -59,18 +64,18 @@ class Run:
             if not tensor.isfinite().all():
                 raise TrainingDiverged(f"{name} is not finite after step {self.position.steps}; the state before it is kept")
 
-    def load(self, path: Path, settings: dict[str, Any]) -> None:
+    def load(self, path: Path, settings: dict[str, JsonValue]) -> None:
         """Goes on from a written state. Raises Mismatch for a file that is not a state or was made with other settings."""
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()
                 check_settings(path, json.loads(metadata["settings"]), settings)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                vars(self.position).update(json.loads(metadata["position"]))
+                self.position = Position.model_validate_json(metadata["position"])
                 self.optimizer.assume_rates(json.loads(metadata["rates"]))
             self.net.load_whole(_below("weight.", tensors))
             self.net.set_whole(_below("velocity.", tensors), self._set_velocity)
-        except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise Mismatch(f"{path} is not a training state of this network: {error}; remove it to start anew") from error
 
     def freeze_conv1(self, frozen: bool) -> None:
@@ -87,7 +92,7 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def check_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def check_settings(path: Path, old: dict[str, JsonValue], new: dict[str, JsonValue]) -> None:
     """Raises Mismatch, naming the first setting in which a run differs from the one that wrote `path`."""
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
@@ -97,7 +102,7 @@ def check_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None
             )
 
 
-def train_epoch(run: Run, feed: Feed, noise: ColourNoise | None, metrics: RunLog, after_step: Callable[[], None]) -> None:
+def train_epoch(run: Run, feed: Feed, noise: ColourNoise | None, log: RunLog, after_step: Callable[[], None]) -> None:
     """The rest of an epoch, from where the run stands; `after_step` may save the run, or raise to leave it.
 
     Raises TrainingDiverged at the first loss that is not finite, before it reaches the weights; the same for a gradient where its
@@ -108,22 +113,20 @@ def train_epoch(run: Run, feed: Feed, noise: ColourNoise | None, metrics: RunLog
     batches = feed.training(at.epoch, at.step, noise)
     started = time.monotonic()
     for batch in progress(batches, feed.steps() - at.step, f"epoch {at.epoch}", "steps"):
-        loss, skipped = run.net.placement.sum_over_all([_step(run, batch), float(len(batch.rejects))])
+        loss, rejected = run.net.placement.sum_over_all([_step(run, batch), float(len(batch.rejects))])
         _print_rejects(batch)
         seconds = time.monotonic() - started
         started += seconds
-        at.add(loss, batch.images, int(skipped), seconds)
-        metrics.step(
-            {
-                "epoch": at.epoch,
-                "step": batch.step,
-                "loss": loss / batch.images,
-                "lr": run.optimizer.rates()["weights"],
-                "images_per_second": batch.images / seconds,
-            },
-            at.steps,
+        at.add(loss, batch.images, int(rejected), seconds)
+        row = StepRow(
+            epoch=at.epoch,
+            step=batch.step,
+            loss=loss / batch.images,
+            lr=run.optimizer.rates()["weights"],
+            images_per_second=batch.images / seconds,
         )
-        if at.skipped > MAX_SKIPPED * len(feed.chosen_N):
+        log.step(row, at.steps)
+        if at.skipped > MAX_REJECTED * len(feed.chosen_N):
             raise FC7Error(f"{at.skipped} of {len(feed.chosen_N)} photographs could not be read in epoch {at.epoch}; see above")
         after_step()
 
@@ -160,28 +163,36 @@ def _logits(run: Run, batch: Batch) -> Tensor:
     return logits[: len(batch.labels_B)].float()
 
 
+@dataclass(frozen=True)
+class Validation:
+    """How good a network is on photographs that it is not trained on."""
+
+    top1_error: float
+    loss: float
+
+
 @torch.no_grad()
-def validate(run: Run, feed: Feed) -> dict[str, float]:
-    """Top-1 error and loss on the centre views of held-out photographs.
+def validate(run: Run, feed: Feed) -> Validation:
+    """Top-1 error and loss on the centre views of the validation photographs.
 
     Raises TrainingDiverged for a loss that is not finite, FC7Error where more than a tenth of them cannot be read any more.
     """
     run.net.eval()
-    wrong, loss, images, skipped = 0.0, 0.0, 0.0, 0.0
+    wrong, loss, images, rejected = 0.0, 0.0, 0.0, 0.0
     for batch in progress(feed.validation(), feed.steps(), "validating", "steps"):
         logits = _logits(run, batch)
         labels_B = batch.labels_B.to(logits.device)
         wrong += (logits.argmax(1) != labels_B).sum().item()
         loss += F.cross_entropy(logits, labels_B, reduction="sum").item()
         images += len(labels_B)
-        skipped += len(batch.rejects)
+        rejected += len(batch.rejects)
         _print_rejects(batch)
-    wrong, loss, images, skipped = run.net.placement.sum_over_all([wrong, loss, images, skipped])
-    if skipped > MAX_SKIPPED * len(feed.chosen_N):
-        raise FC7Error(f"{skipped:.0f} of {len(feed.chosen_N)} held-out photographs could not be read; see above")
+    wrong, loss, images, rejected = run.net.placement.sum_over_all([wrong, loss, images, rejected])
+    if rejected > MAX_REJECTED * len(feed.chosen_N):
+        raise FC7Error(f"{rejected:.0f} of {len(feed.chosen_N)} held-out photographs could not be read; see above")
     if not math.isfinite(loss):
         raise TrainingDiverged(f"the validation loss is {loss} after epoch {run.position.epoch}; a lower --lr may help")
-    return {"top1_error": wrong / images, "validation_loss": loss / images}
+    return Validation(wrong / images, loss / images)
 
 
 def _print_rejects(batch: Batch) -> None:

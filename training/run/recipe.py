@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from training.images.preprocess import ImageLimits, MaxImageBytes, MaxImagePixels
@@ -170,7 +170,7 @@ class TrainSettings(Settings):
             changes["pixel_scale"] = (self.pixel_scale,) * 3
         return AlexNetConfig.model_validate({**network.model_dump(), **changes, "classes": classes})
 
-    def recorded(self) -> dict[str, Any]:
+    def recorded(self) -> dict[str, JsonValue]:
         """The settings that the result follows from: what a run that goes on must have been started with."""
         start = {"start": str(self.start.resolve())} if self.start else {}
         return {**self.model_dump(mode="json", exclude=_CONDUCT), "data": str(self.data.resolve()), **start}

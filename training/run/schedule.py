@@ -4,7 +4,7 @@ Sources: paper, section 5; the log in the 2012 code's layer-params-145-2010.cfg.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -41,17 +41,17 @@ class Rates:
         }
 
 
-def rates(schedule: Schedule, lr: float, epoch: int, epochs: int, patience: int, curve: Sequence[Mapping[str, float]]) -> Rates:
-    """The rates of `epoch` (from 1), from the rows of the epochs before it.
+def rates(schedule: Schedule, lr: float, epoch: int, epochs: int, patience: int, errors: Sequence[float]) -> Rates:
+    """The rates of `epoch` (from 1), from the validation `errors` after the epochs before it.
 
-    plateau: a tenth when `top1_error` on the validation photographs has not improved for `patience` epochs, three times at most
+    plateau: a tenth when the error has not improved for `patience` epochs, three times at most
     (paper, section 5). source: as logged in 2012. cosine: from lr down to 0 over `epochs`.
     """
     if schedule == "source":
         _, share, conv1, colour = max(row for row in _SOURCE_LOG if row[0] <= epoch)
         return Rates(lr * share, lr * conv1, colour)
     if schedule == "plateau":
-        lr *= 10.0 ** -min(plateaus([row["top1_error"] for row in curve], patience), DROPS)
+        lr *= 10.0 ** -min(plateaus(errors, patience), DROPS)
     elif schedule == "cosine":
         lr *= 0.5 * (1 + math.cos(math.pi * (epoch - 1) / epochs))
     return Rates(lr, lr, colour=True)
@@ -59,9 +59,9 @@ def rates(schedule: Schedule, lr: float, epoch: int, epochs: int, patience: int,
 
 def plateaus(errors: Sequence[float], patience: int) -> int:
     """How many times the error has gone `patience` epochs without a new best."""
-    best, stale, found = math.inf, 0, 0
+    best, stale, count = math.inf, 0, 0
     for error in errors:
         best, stale = (error, 0) if error < best else (best, stale + 1)
         if stale == patience:
-            stale, found = 0, found + 1
-    return found
+            stale, count = 0, count + 1
+    return count

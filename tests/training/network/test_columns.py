@@ -17,7 +17,7 @@ from training.errors import BadValue
 from training.network.alexnet import PROFILES, AlexNet, AlexNetConfig
 from training.network.columns import EXCHANGES, PlacedNet, Traffic, values_exchanged
 from training.network.initialisation import initialise
-from training.network.placement import Placement, placed
+from training.network.placement import Placement, open_placement
 from training.run import draws
 from training.run.feed import Batch
 from training.run.loop import Run, _step
@@ -41,11 +41,11 @@ from pathlib import Path
 from safetensors.torch import load_file
 from tests.training.network import test_columns as test
 from training.network.alexnet import AlexNetConfig
-from training.network.placement import placed
+from training.network.placement import open_placement
 from training.files import write_tensors
 
 folder, config = Path(sys.argv[1]), AlexNetConfig.model_validate_json(sys.argv[2])
-with placed(config, "cpu") as placement:
+with open_placement(config, "cpu") as placement:
     result, traffic = test.steps_of_placed(config, placement, load_file(folder / "start"))
     if placement.speaks:
         write_tensors(folder / f"logits{placement.replica}", {"logits": result.logits})
@@ -127,7 +127,7 @@ CONFIGS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_devices_in_one_process_do_what_one_does(name: str) -> None:
     config = CONFIGS[name]
-    with placed(config, "cpu,cpu") as placement:
+    with open_placement(config, "cpu,cpu") as placement:
         result, traffic = steps_of_placed(config, placement, start_of(config))
     torch.testing.assert_close(result, steps_of_whole(config, start_of(config)), rtol=1e-5, atol=1e-5)
     check_traffic(traffic, config)
@@ -174,5 +174,5 @@ def test_the_paper_exchanges_less_than_a_quarter_of_what_full_tensor_parallelism
     ],
 )
 def test_a_placement_that_cannot_be_is_refused_by_name(config: AlexNetConfig, devices: str, message: str) -> None:
-    with pytest.raises(BadValue, match=message), placed(config, devices):
+    with pytest.raises(BadValue, match=message), open_placement(config, devices):
         pass

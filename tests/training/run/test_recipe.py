@@ -76,8 +76,8 @@ def test_a_plateau_is_patience_epochs_without_a_new_best() -> None:
 
 
 def test_plateau_divides_by_ten_three_times_at_most() -> None:
-    curve = [{"top1_error": 0.5}] * 20
-    assert [rates("plateau", 0.01, n + 1, 90, 3, curve[:n]).lr for n in (0, 3, 4, 7, 10, 19)] == [
+    errors = [0.5] * 20
+    assert [rates("plateau", 0.01, n + 1, 90, 3, errors[:n]).lr for n in (0, 3, 4, 7, 10, 19)] == [
         pytest.approx(lr) for lr in (0.01, 0.01, 1e-3, 1e-4, 1e-5, 1e-5)
     ]
 
