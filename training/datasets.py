@@ -68,8 +68,8 @@ def split(folder: Path, per_class: int, out: Path) -> None:
         raise BadValue("out", str(out), f"a folder outside of {folder}")
 
     def write(target: Path) -> None:
-        placed = _by_hash(folder, per_class)
-        for part, example in progress(placed, len(placed), f"splitting {folder.name}"):
+        examples = _by_hash(folder, per_class)
+        for part, example in progress(examples, len(examples), f"splitting {folder.name}"):
             _link(folder / example.path, target / part / example.path)
 
     _make(out, f"{folder.resolve()}, {per_class} a class", write)
@@ -96,11 +96,11 @@ def grocery_items(parquet: Path) -> Iterator[Item]:
     except ImportError as error:
         raise NotReady("the groceries need the extra `demo`: pip install -e '.[demo]'") from error
     table = reader.read_table(parquet, columns=["finegrained_cat", "image_data"]).to_pydict()
-    seen = set()
+    digests = set()
     for label, data in zip(table["finegrained_cat"], table["image_data"], strict=True):
         digest = hashlib.sha256(data).hexdigest()
-        if digest not in seen:
-            seen.add(digest)
+        if digest not in digests:
+            digests.add(digest)
             part = "test" if int(digest, 16) % TEST_SHARE == 0 else "train"
             yield part, label, f"{digest[:16]}.jpg", data
 

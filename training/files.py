@@ -75,8 +75,8 @@ def sha256_of(path: Path, start: int = 0, size: int | None = None) -> str:
 
 def verify(path: Path, size: int, sha256: str, described_by: str) -> None:
     """Raises Mismatch where a file is not the one that `described_by` records: by its bytes first, then by its SHA-256."""
-    found = path.stat().st_size if path.is_file() else 0
-    if found != size:
-        raise Mismatch(f"{path} has {found} bytes, {described_by} says {size}")
+    there = path.stat().st_size if path.is_file() else 0
+    if there != size:
+        raise Mismatch(f"{path} has {there} bytes, {described_by} says {size}")
     if sha256_of(path) != sha256:
         raise Mismatch(f"{path} is not the file that {described_by} describes: its SHA-256 differs")

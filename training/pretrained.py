@@ -13,7 +13,7 @@ from training.files import exclusively, sha256_of
 from training.program import Settings, run_program
 from training.record import WeightsRecord
 from training.weights.bvlc import read_onnx
-from training.weights.published import Published
+from training.weights.published import PublishedWeights
 from training.weights.torchvision import download, lpips_file, read_lpips, read_torchvision
 
 
@@ -41,19 +41,19 @@ def main(settings: PretrainedSettings) -> None:
     """Reads and checks the source, then writes the model; `out` is touched only when all has been read."""
     if (settings.out / checkpoint.DESCRIPTION).exists():
         raise BadValue("out", str(settings.out), "a folder without a model")
-    path, published = read(settings.source)
-    published, classes = name_classes(published, settings.classes)
+    path, weights = read(settings.source)
+    weights, classes = name_classes(weights, settings.classes)
     size, sha256 = path.stat().st_size, sha256_of(path)
-    record = WeightsRecord(source=str(path.resolve()), sha256=sha256, bytes=size, note=published.note)
+    record = WeightsRecord(source=str(path.resolve()), sha256=sha256, bytes=size, note=weights.note)
     with exclusively(settings.out):
-        net, mean_CHW = published.network(), published.mean_CHW()
-        checkpoint.save(settings.out, net, classes, mean_CHW, record, untrained=published.untrained)
-    print(f"model of profile {published.config.profile} with {len(classes)} classes written to {settings.out}")
-    if published.untrained:
-        print(f"not trained: {', '.join(published.untrained)}; `python -m training.train --start {settings.out}` trains them")
+        net, mean_CHW = weights.network(), weights.mean_CHW()
+        checkpoint.save(settings.out, net, classes, mean_CHW, record, untrained=weights.untrained)
+    print(f"model of profile {weights.config.profile} with {len(classes)} classes written to {settings.out}")
+    if weights.untrained:
+        print(f"not trained: {', '.join(weights.untrained)}; `python -m training.train --start {settings.out}` trains them")
 
 
-def read(source: str) -> tuple[Path, Published]:
+def read(source: str) -> tuple[Path, PublishedWeights]:
     """The file that `source` means, and its weights. Raises BadValue for a source of another kind or a file that is not there."""
     if source == "torchvision":
         path = download()
@@ -70,17 +70,17 @@ def read(source: str) -> tuple[Path, Published]:
     return path, reader(path)
 
 
-def name_classes(published: Published, source: Path | None) -> tuple[Published, list[str]]:
+def name_classes(weights: PublishedWeights, source: Path | None) -> tuple[PublishedWeights, list[str]]:
     """The classes' names, from `source` or by default; where fc8 is not trained, it gets as many units as there are names.
 
     Raises BadValue where `source` names no classes or one twice, Mismatch where it has not as many as fc8.
     """
-    names = _names_in(source) if source else _default_names(published.config.classes)
-    if "fc8" in published.untrained:
-        return replace(published, config=published.config.model_copy(update={"classes": len(names)})), names
-    if len(names) != published.config.classes:
-        raise Mismatch(f"{source} names {len(names)} classes, fc8 of the source has {published.config.classes}")
-    return published, names
+    names = _names_in(source) if source else _default_names(weights.config.classes)
+    if "fc8" in weights.untrained:
+        return replace(weights, config=weights.config.model_copy(update={"classes": len(names)})), names
+    if len(names) != weights.config.classes:
+        raise Mismatch(f"{source} names {len(names)} classes, fc8 of the source has {weights.config.classes}")
+    return weights, names
 
 
 def _names_in(source: Path) -> list[str]:

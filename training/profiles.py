@@ -84,7 +84,7 @@ def profile_rows() -> list[list[str]]:
 def knob_rows() -> list[list[str]]:
     """A row for each ablation: the field, its default, what was found."""
     fields = AlexNetConfig.model_fields
-    return [["", "default", "found"], *([name, _shown(fields[name].default), found] for name, found in KNOBS.items())]
+    return [["", "default", "found"], *([name, _shown(fields[name].default), finding] for name, finding in KNOBS.items())]
 
 
 def run_rows() -> list[list[str]]:

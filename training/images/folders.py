@@ -71,7 +71,7 @@ class ReadResult:
 
 @dataclass(frozen=True, eq=False)
 class Examples(Sequence[Example]):
-    """Files of a data set, held compactly: an Example is made when it is asked for."""
+    """Files of a data set in compact form: an Example is made when it is asked for."""
 
     paths: PackedStrings  # N
     labels_N: NDArray[np.int32]  # positions in `label_names`
@@ -127,9 +127,9 @@ def stamp(root: Path, examples: Sequence[Example]) -> str:
     for example in examples:
         digest.update(f"\n{example.path}\t{example.label}\t".encode("utf-8", "surrogateescape"))
         if not shard or not example.path.startswith(shard):
-            place = shards.split(root, example.path)
-            shard = f"{example.path.removesuffix(place[1]).rstrip('/')}/" if place else ""
-            state = _state(str(place[0]) if place else f"{root}/{example.path}")
+            within = shards.split(root, example.path)
+            shard = f"{example.path.removesuffix(within[1]).rstrip('/')}/" if within else ""
+            state = _state(str(within[0]) if within else f"{root}/{example.path}")
         digest.update(state)
     return digest.hexdigest()
 
@@ -140,18 +140,19 @@ def read_bytes(root: Path, path: str, limits: ImageLimits) -> bytes:
     Raises OSError where they cannot be read, ImageTooLarge before they are where they are too many, NotFound and BadImage where a
     shard has no such photograph.
     """
-    place = shards.split(root, path)
-    if place is None:
+    within = shards.split(root, path)
+    if within is None:
         if _COMPRESSED.search(path):
             raise BadImage("is a compressed archive; photographs are read from .tar files by position: decompress it to .tar")
         limits.check_bytes((root / path).stat().st_size)
         return (root / path).read_bytes()
-    start, size = shards.locate(*place)
+    shard, member = within
+    start, size = shards.locate(shard, member)
     limits.check_bytes(size)
-    with place[0].open("rb", buffering=0) as file:
+    with shard.open("rb", buffering=0) as file:
         data = os.pread(file.fileno(), size, start)
     if len(data) != size:
-        raise BadImage(f"{place[0].name} has been cut short")
+        raise BadImage(f"{shard.name} has been cut short")
     return data
 
 
@@ -183,8 +184,8 @@ def _are_tests(root: Path, paths: Sequence[str]) -> NDArray[np.bool_]:
 
     def is_test(path: str) -> bool:
         try:
-            place = shards.split(root, path)
-            sha256 = sha256_of(place[0], *shards.locate(*place)) if place else sha256_of(root / path)
+            within = shards.split(root, path)
+            sha256 = sha256_of(within[0], *shards.locate(*within)) if within else sha256_of(root / path)
             return int(sha256, 16) % TEST_SHARE == 0
         except (OSError, FC7Error):
             return False
@@ -194,9 +195,9 @@ def _are_tests(root: Path, paths: Sequence[str]) -> NDArray[np.bool_]:
         return np.fromiter((test for block in blocks for test in pool.map(is_test, block)), bool, len(paths))
 
 
-def _state(place: str) -> bytes:
+def _state(file: str) -> bytes:
     try:
-        status = os.stat(place)  # noqa: PTH116  a Path for each of a million files takes longer than the rest
+        status = os.stat(file)  # noqa: PTH116  a Path for each of a million files takes longer than the rest
         return b"%d %d" % (status.st_size, status.st_mtime_ns)
     except OSError:
         return b"gone"
@@ -216,14 +217,14 @@ def _parts_of_shards(root: Path) -> dict[str, Part]:
 def _photographs_in(shard: Path, path: str, label: str) -> Iterator[tuple[str, str]]:
     """(path, label) of every photograph in a shard, after the shard's own where something is wrong with it."""
     try:
-        found = shards.scan(shard)
+        contents = shards.scan(shard)
     except OSError:
         yield path, label
         return
-    if found.problem:
+    if contents.defect:
         yield path, label
     names = shards.class_names(shard.parent)
-    for member, own in zip(found.names, found.labels, strict=True):
+    for member, own in zip(contents.names, contents.labels, strict=True):
         yield f"{path}/{member}", shards.name_of_class(own, names, shard) or label
 
 
@@ -258,7 +259,7 @@ def _walk(top: Path, prefix: str) -> Iterator[tuple[str, str]]:
 class _Folder:
     """A folder on the way down."""
 
-    place: str  # where it is
+    location: str  # its path on disk
     prefix: str  # what goes before its files' names in their paths
     label: str  # the class that its files belong to; "" above the classes' folders
     above: frozenset[tuple[int, int]]  # device and inode of the folders that it lies in
@@ -266,22 +267,22 @@ class _Folder:
     def entries(self) -> "Iterator[tuple[str, str] | _Folder]":
         """Its files, as path and label, and folders, ordered by the paths that begin with them."""
         try:
-            status = os.stat(self.place)  # noqa: PTH116
+            status = os.stat(self.location)  # noqa: PTH116
             identity = (status.st_dev, status.st_ino)
             if identity in self.above:  # a link back to a folder above it
                 return
-            with os.scandir(self.place) as listing:
+            with os.scandir(self.location) as listing:
                 names = sorted(name for entry in listing if (name := _name(entry)))
         except OSError as error:
             raise NotReady(
                 f"{error.filename} cannot be read: {error.strerror}; make it readable, or move it out of the data set"
             ) from error
         for name in names:
-            place = f"{self.place}/{name.rstrip('/')}"
+            location = f"{self.location}/{name.rstrip('/')}"
             if name.endswith("//"):
-                yield from _photographs_in(Path(place), self.prefix + name[:-2], self.label)
+                yield from _photographs_in(Path(location), self.prefix + name[:-2], self.label)
             elif name.endswith("/"):
-                yield _Folder(place, self.prefix + name, self.label or name[:-1], self.above | {identity})
+                yield _Folder(location, self.prefix + name, self.label or name[:-1], self.above | {identity})
             elif name != shards.CLASSES or not any(other.endswith("//") for other in names):
                 yield self.prefix + name, self.label
 

@@ -42,7 +42,7 @@ class Shard:
     offsets_N: NDArray[np.int64]  # bytes from the shard's start
     sizes_N: NDArray[np.int64]  # bytes
     labels: PackedStrings  # N; "" where the shard says nothing
-    problem: str  # why some of it cannot be used, "" where all can
+    defect: str  # why some of it cannot be used, "" where all can
 
 
 def is_shard_name(name: str) -> bool:
@@ -61,10 +61,10 @@ def split(root: Path, path: str) -> tuple[Path, str] | None:
 
     The member of a shard's own path is "".
     """
-    for found in re.finditer(r"\.tar(/|$)", path, re.IGNORECASE):
-        file = root / path[: found.start(1)]
+    for ending in re.finditer(r"\.tar(/|$)", path, re.IGNORECASE):
+        file = root / path[: ending.start(1)]
         if file.is_file():
-            return file, path[found.end() :]
+            return file, path[ending.end() :]
     return None
 
 
@@ -75,7 +75,7 @@ def locate(file: Path, member: str) -> tuple[int, int]:
     """
     shard = scan(file)
     if not member:
-        raise BadImage(shard.problem or "is a shard, not a photograph")
+        raise BadImage(shard.defect or "is a shard, not a photograph")
     i = _position(shard.names, member)
     if i is None:
         raise NotFound(f"{file.name} has no image {member}")
@@ -106,22 +106,22 @@ def _scan(path: Path, _size: int, _mtime_ns: int) -> Shard:
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, tuple[int, str]] = {}
     with path.open("rb") as file:
-        problem = _read_members(file, images, labels)
-    kept, samples = [], set[str]()
+        defect = _read_members(file, images, labels)
+    names, samples = [], set[str]()
     for name in sorted(images):
         key = _key(name)
         if key in samples:  # the key's photograph is there; what else it has are masks and the like
             continue
-        kept.append(name)
+        names.append(name)
         if key in labels:
             samples.add(key)
-    places_N2 = np.array([images[name] for name in kept], np.int64).reshape(-1, 2)
+    spans_N2 = np.array([images[name] for name in names], np.int64).reshape(-1, 2)
     return Shard(
-        PackedStrings(kept),
-        places_N2[:, 0].copy(),
-        places_N2[:, 1].copy(),
-        PackedStrings(labels[key][1] if (key := _key(name)) in labels else _folder(name) for name in kept),
-        problem,
+        PackedStrings(names),
+        spans_N2[:, 0].copy(),
+        spans_N2[:, 1].copy(),
+        PackedStrings(labels[key][1] if (key := _key(name)) in labels else _folder(name) for name in names),
+        defect,
     )
 
 
@@ -170,8 +170,8 @@ def _label(extension: str, data: bytes) -> str:
         text = data.decode("utf-8").strip()
         if extension == "json":
             fields = json.loads(text)
-            found = [fields[name] for name in _FIELDS if isinstance(fields, dict) and name in fields]
-            text = str(found[0]).strip() if found and isinstance(found[0], int | str) else ""
+            values = [fields[name] for name in _FIELDS if isinstance(fields, dict) and name in fields]
+            text = str(values[0]).strip() if values and isinstance(values[0], int | str) else ""
     except (ValueError, RecursionError):
         return ""
     return text if text.isprintable() else ""

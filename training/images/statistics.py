@@ -19,7 +19,7 @@ def _zeros(*shape: int) -> NDArray[np.int64]:
 
 @dataclass
 class Statistics:
-    """Integer sums over photographs: nothing is rounded before the last division, so neither order nor merging changes a bit.
+    """Integer sums over photographs: nothing is rounded before the last division, so their order changes no bit.
 
     The largest sum grows by less than 2^32 a photograph; int64 holds it for two thousand million photographs.
     """
@@ -38,12 +38,6 @@ class Statistics:
                 # one thread and integers: a matrix product would wake every core, beside the threads that decode
                 self.products_33[i, j] += np.einsum("p,p->", channels[i], channels[j])
                 self.products_33[j, i] = self.products_33[i, j]
-
-    def merge(self, other: "Statistics") -> None:
-        """Adds what another one has counted."""
-        self.count += other.count
-        self.sums_CHW += other.sums_CHW
-        self.products_33 += other.products_33
 
     @property
     def mean_CHW(self) -> Tensor:

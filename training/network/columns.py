@@ -1,6 +1,6 @@
 """AlexNet's columns at work on their placement (training/network/placement.py), and what they send each other.
 
-However they are placed, they talk at conv3, fc6, fc7 and fc8 only (paper, figure 2). Their weights are read and written as whole
+Wherever they are, they talk at conv3, fc6, fc7 and fc8 only (paper, figure 2). Their weights are read and written as whole
 layers.
 
 Legend: B batch, C maps or channels, D feature width, H height, W width.
@@ -88,7 +88,7 @@ class PlacedNet(nn.Module):
         parts = [{name: tensor_of(p).detach() for name, p in part.named_parameters()} for part in self.columns_here]
         pair = self.placement.pair
         if pair:
-            theirs = {name: self._swap(tensor, pair) for name, tensor in parts[0].items() if name != "fc8.bias"}
+            theirs = {name: self.swap(tensor, pair) for name, tensor in parts[0].items() if name != "fc8.bias"}
             parts = [parts[0], theirs] if pair.column == 0 else [theirs, parts[0]]
         if len(parts) == 1:
             return {name: tensor.cpu() for name, tensor in parts[0].items()}
@@ -96,13 +96,13 @@ class PlacedNet(nn.Module):
         joined = {name: torch.cat([first[name], second[name]], _axis(name)) for name in first if name in second}
         return {**first, **second, **joined}
 
-    def set_whole(self, tensors: Mapping[str, Tensor], place: Callable[[nn.Parameter, Tensor], object]) -> None:
-        """Hands each parameter its part of a whole layer's tensor, to `place` there."""
+    def set_whole(self, tensors: Mapping[str, Tensor], assign: Callable[[nn.Parameter, Tensor], object]) -> None:
+        """Hands each parameter its part of a whole layer's tensor, by `assign`."""
         for part in self.columns_here:
             for name, parameter in part.named_parameters():
                 if name in tensors:
                     tensor = tensors[name] if part.column is None else _part(name, tensors[name], part.column)
-                    place(parameter, tensor)
+                    assign(parameter, tensor)
 
     def load_whole(self, tensors: Mapping[str, Tensor]) -> None:
         """Sets weights from whole layers."""
@@ -139,7 +139,8 @@ class PlacedNet(nn.Module):
         share: Tensor = _Copied.apply(shares[1], shares[0].device, self, "fc8")
         return shares[0] + share
 
-    def _count(self, layer: str, sent: int) -> None:
+    def count(self, layer: str, sent: int) -> None:
+        """Counts bytes that went between the columns for `layer`, in training."""
         if self.training:
             self.traffic.bytes[layer] += sent
 
@@ -149,7 +150,7 @@ class PlacedNet(nn.Module):
         own = mask_BD if part.column is None else mask_BD.chunk(2, 1)[part.column]
         return own.to(part.scale_C.device, non_blocking=True)
 
-    def _swap(self, mine: Tensor, pair: ColumnPair, layer: str | None = None) -> Tensor:
+    def swap(self, mine: Tensor, pair: ColumnPair, layer: str | None = None) -> Tensor:
         """Gives this rank's tensor to the other column's rank, and takes the other's, of the same shape and dtype."""
         wire = mine.permute(0, 2, 3, 1).contiguous() if mine.dim() == 4 else mine.contiguous()
         theirs = torch.empty_like(wire)
@@ -158,7 +159,7 @@ class PlacedNet(nn.Module):
         for work in dist.batch_isend_irecv(both):
             work.wait()
         if layer is not None:
-            self._count(layer, sent.numel() + received.numel())
+            self.count(layer, sent.numel() + received.numel())
         return theirs.permute(0, 3, 1, 2) if mine.dim() == 4 else theirs
 
 
@@ -168,13 +169,13 @@ class _Hear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mine: Tensor, net: PlacedNet, pair: ColumnPair, layer: str) -> Tensor:
         ctx.net, ctx.pair, ctx.layer = net, pair, layer
-        theirs = net._swap(mine, pair, layer)
+        theirs = net.swap(mine, pair, layer)
         return torch.cat([mine, theirs] if pair.column == 0 else [theirs, mine], 1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         halves, column = grad.chunk(2, 1), ctx.pair.column
-        return halves[column] + ctx.net._swap(halves[1 - column], ctx.pair, ctx.layer), None, None, None
+        return halves[column] + ctx.net.swap(halves[1 - column], ctx.pair, ctx.layer), None, None, None
 
 
 class _Sum(torch.autograd.Function):
@@ -182,7 +183,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, mine: Tensor, net: PlacedNet, pair: ColumnPair) -> Tensor:
-        return mine + net._swap(mine, pair, "fc8")
+        return mine + net.swap(mine, pair, "fc8")
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -195,12 +196,12 @@ class _Copied(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, device: torch.device, net: PlacedNet, layer: str) -> Tensor:
         ctx.net, ctx.layer, ctx.device = net, layer, tensor.device
-        net._count(layer, tensor.numel() * tensor.element_size())
+        net.count(layer, tensor.numel() * tensor.element_size())
         return tensor.to(device, copy=True, non_blocking=True)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        ctx.net._count(ctx.layer, grad.numel() * grad.element_size())
+        ctx.net.count(ctx.layer, grad.numel() * grad.element_size())
         return grad.to(ctx.device, non_blocking=True), None, None, None
 
 

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from training.compiled import compiled_beside
 
-LARGEST_WINDOW: Final = 16  # of max-pooling; a place within it is kept in a byte
+LARGEST_WINDOW: Final = 16  # of max-pooling; a position within it is kept in a byte
 _DTYPES: Final = {torch.float32: 0, torch.bfloat16: 1}
 
 

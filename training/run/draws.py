@@ -36,9 +36,9 @@ def order(seed: int, epoch: int, count: int) -> Tensor:
 
 def crops(seed: int, epoch: int, step: int, batch: int, margin: int) -> Crops:
     """Random crops, `margin` pixels smaller than the images, and mirrors (paper, section 4.1), of the whole batch of one step."""
-    place = stream(seed, Purpose.CROPS, epoch, step)
-    tops, lefts = place.integers(margin + 1, size=(2, batch)).tolist()
-    mirrored = (place.random(batch) < 0.5).tolist()
+    generator = stream(seed, Purpose.CROPS, epoch, step)
+    tops, lefts = generator.integers(margin + 1, size=(2, batch)).tolist()
+    mirrored = (generator.random(batch) < 0.5).tolist()
     normals = stream(seed, Purpose.COLOURS, epoch, step).standard_normal((batch, 3), dtype=np.float32)
     return Crops(tops, lefts, mirrored, torch.from_numpy(normals))
 

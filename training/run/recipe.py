@@ -132,11 +132,11 @@ class TrainSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, given: dict[str, Any]) -> dict[str, Any]:
-        preset = PRESETS.get(given.get("preset", "paper"), {})
-        if given.get("start"):  # which brings its own network
+    def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
+        preset = PRESETS.get(values.get("preset", "paper"), {})
+        if values.get("start"):  # which brings its own network
             preset = {name: value for name, value in preset.items() if name not in ("profile", "pixel_scale")}
-        return {**preset, **given}
+        return {**preset, **values}
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainSettings":
@@ -146,11 +146,11 @@ class TrainSettings(Settings):
         if resting == set(LAYERS):
             raise ValueError(f"frozen must leave a layer to train, got {','.join(self.frozen)}")
         if self.start:
-            given = [
+            names = [
                 name for name in ("columns", "pixel_scale", *_KNOBS) if name != "dropout" and getattr(self, name) is not None
             ]
-            if given or self.profile != "paper":
-                name = given[0] if given else "profile"
+            if names or self.profile != "paper":
+                name = names[0] if names else "profile"
                 raise ValueError(f"{name} comes with the model of start={self.start}, so it cannot be {getattr(self, name)!r}")
         try:
             self.network(classes=1)

@@ -22,9 +22,9 @@ class PaperSGD(torch.optim.SGD):
             kind = "biases" if name.endswith("bias") else "weights"
             groups[f"conv1.{kind}" if "conv1." in name else kind].append(parameter)
         described = [
-            {"params": found, "group": name, "weight_decay": 0.0 if name.endswith("biases") else weight_decay}
-            for name, found in groups.items()
-            if found
+            {"params": tensors, "group": name, "weight_decay": 0.0 if name.endswith("biases") else weight_decay}
+            for name, tensors in groups.items()
+            if tensors
         ]
         super().__init__(described, lr=1.0, momentum=momentum, fused=True)
 

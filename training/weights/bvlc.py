@@ -15,13 +15,13 @@ from typing import Final
 from training.errors import Mismatch
 from training.network.alexnet import KERNELS, LAYERS, PROFILES, AlexNetConfig
 from training.weights.onnx_chain import Chain
-from training.weights.published import Found, Published, checked, count
+from training.weights.published import NamedTensors, PublishedWeights, check_tensors, count
 
 _MEAN: Final = (123.0, 117.0, 104.0)  # red, green, blue
 _CAFFE: Final = PROFILES["caffe"]
 
 
-def read_onnx(path: Path) -> Published:
+def read_onnx(path: Path) -> PublishedWeights:
     """BVLC's AlexNet from an .onnx file; maps, hidden units and classes follow from its shapes, the input size from its input.
 
     Raises NotReady without the package onnx, and Mismatch, naming node and value, where the graph is another network.
@@ -30,11 +30,11 @@ def read_onnx(path: Path) -> Published:
     shape = chain.input_shape()
     if len(shape) != 4 or shape[1:] not in ([3, 224, 224], [3, 227, 227]):
         raise Mismatch(f"the input of {path} has the shape {shape}, expected [n, 3, 224, 224] or [n, 3, 227, 227]")
-    found: Found = {}
+    named: NamedTensors = {}
     floor = []
     size = 1 + (shape[2] - KERNELS[0]) // 4
     for layer in (1, 2, 3, 4, 5):
-        found |= _convolution(chain, layer)
+        named |= _convolution(chain, layer)
         chain.take("Relu")
         if layer in _CAFFE.lrn_after:
             # ONNX divides alpha by size
@@ -47,31 +47,31 @@ def read_onnx(path: Path) -> Published:
             floor += [layer] if size < kept else []
     _flatten(chain)
     for layer in (6, 7, 8):
-        found |= _linear(chain, layer)
+        named |= _linear(chain, layer)
         if layer < 8:
             chain.take("Relu")
     if chain.next_is("Softmax"):
         chain.take("Softmax", axis=(1, -1))
     chain.finish()
-    config = _config(path, found).model_copy(update={"input_size": shape[2], "pool_floor": tuple(floor)})
-    tensors = checked(path, config, found)
+    config = _config(path, named).model_copy(update={"input_size": shape[2], "pool_floor": tuple(floor)})
+    tensors = check_tensors(path, config, named)
     tensors["conv1.weight"] = tensors["conv1.weight"].flip(1)
     note = (
         f"BVLC's AlexNet from ONNX, {shape[2]} pixels: conv1's channels turned from BGR to RGB; mean (104, 117, 123) BGR assumed"
     )
-    return Published(config, tensors, _MEAN, note)
+    return PublishedWeights(config, tensors, _MEAN, note)
 
 
-def _config(path: Path, found: Found) -> AlexNetConfig:
-    units = [count(path, *found[f"{layer}.bias"]) for layer in LAYERS]
+def _config(path: Path, named: NamedTensors) -> AlexNetConfig:
+    units = [count(path, *named[f"{layer}.bias"]) for layer in LAYERS]
     for layer, width in zip(LAYERS[:7], units[:7], strict=True):
         if width % 2:
-            raise Mismatch(f"{found[f'{layer}.bias'][0]} of {path} has {width} values, which two columns cannot share")
+            raise Mismatch(f"{named[f'{layer}.bias'][0]} of {path} has {width} values, which two columns cannot share")
     maps = tuple(width // 2 for width in units[:5])
     return _CAFFE.model_copy(update={"maps": maps, "hidden": units[6] // 2, "classes": units[7]})
 
 
-def _convolution(chain: Chain, layer: int) -> Found:
+def _convolution(chain: Chain, layer: int) -> NamedTensors:
     kernel = KERNELS[layer - 1]
     pad, stride = (0, 4) if layer == 1 else (kernel // 2, 1)
     weights, _ = chain.take(
@@ -101,22 +101,22 @@ def _flatten(chain: Chain) -> None:
         raise Mismatch(f"the reshaping before fc6 of {chain.path} is to {shape}, expected [n, values]")
 
 
-def _linear(chain: Chain, layer: int) -> Found:
+def _linear(chain: Chain, layer: int) -> NamedTensors:
     if chain.next_is("Gemm"):
         weights, gemm = chain.take("Gemm", transB=(0, 1), broadcast=(0, 1))
         pair = _pair(chain, f"fc{layer}", weights)
-        return pair if gemm["transB"] else _turned(pair, f"fc{layer}.weight")
+        return pair if gemm["transB"] else _turn(pair, f"fc{layer}.weight")
     weights, _ = chain.take("MatMul")
     bias, _ = chain.take("Add")
-    return _turned(_pair(chain, f"fc{layer}", weights + bias), f"fc{layer}.weight")
+    return _turn(_pair(chain, f"fc{layer}", weights + bias), f"fc{layer}.weight")
 
 
-def _turned(pair: Found, name: str) -> Found:
+def _turn(pair: NamedTensors, name: str) -> NamedTensors:
     theirs, tensor = pair[name]
     return {**pair, name: (theirs, tensor.mT if tensor.ndim == 2 else tensor)}
 
 
-def _pair(chain: Chain, layer: str, names: list[str]) -> Found:
+def _pair(chain: Chain, layer: str, names: list[str]) -> NamedTensors:
     if len(names) != 2:
         raise Mismatch(f"{layer} of {chain.path} has {len(names)} inputs besides the value, expected a weight and a bias")
     return {f"{layer}.weight": chain.weights(names[0]), f"{layer}.bias": chain.weights(names[1])}

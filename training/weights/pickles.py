@@ -100,13 +100,13 @@ def read_arrays(path: Path, max_bytes: int) -> dict[str, NDArray[np.float32]]:
     data = path.read_bytes()
     try:
         _check_memo(data)
-        found: dict[str, NDArray[np.float32]] = {}
-        _collect(_Reader(io.BytesIO(data)).load(), "", found, set())
+        arrays: dict[str, NDArray[np.float32]] = {}
+        _collect(_Reader(io.BytesIO(data)).load(), "", arrays, set())
     except FC7Error as error:
         raise Mismatch(f"{path} is not a pickle of arrays: {error}") from error
     except Exception as error:  # damaged pickles make the unpickler raise almost anything
         raise Mismatch(f"{path} is damaged or is not a pickle: {error}") from error
-    return found
+    return arrays
 
 
 def _check_memo(data: bytes) -> None:
@@ -116,15 +116,15 @@ def _check_memo(data: bytes) -> None:
             raise Mismatch(f"its memo jumps to {argument}")
 
 
-def _collect(value: object, name: str, found: dict[str, NDArray[np.float32]], seen: set[int]) -> None:
+def _collect(value: object, name: str, arrays: dict[str, NDArray[np.float32]], visited: set[int]) -> None:
     match value:
         case _Array(values=np.ndarray() as values):
-            found[name] = values
-        case dict() if id(value) not in seen:  # one inside itself, or many times over, has no end
-            seen.add(id(value))
+            arrays[name] = values
+        case dict() if id(value) not in visited:  # one inside itself, or many times over, has no end
+            visited.add(id(value))
             for key, below in value.items():
                 if not isinstance(key, str):
                     raise Mismatch(f"a key is not a text but {type(key).__name__}")
-                _collect(below, f"{name}/{key}" if name else key, found, seen)
+                _collect(below, f"{name}/{key}" if name else key, arrays, visited)
         case _:
             raise Mismatch(f"{name or 'the whole'} is neither an array nor a dictionary of its own but {type(value).__name__}")

@@ -13,11 +13,11 @@ from training.network.alexnet import LAYERS, AlexNet, AlexNetConfig
 from training.network.initialisation import initialise
 
 MAX_BYTES: Final = 2**30  # AlexNet has 244 MB
-Found = dict[str, tuple[str, Tensor]]  # our name -> the file's name and the tensor as ours
+NamedTensors = dict[str, tuple[str, Tensor]]  # our name -> the file's name and the tensor as ours
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedWeights:
     """What a file of weights says, under our names: the network, its weights and the mean it was trained with."""
 
     config: AlexNetConfig
@@ -57,16 +57,16 @@ def count(path: Path, name: str, tensor: Tensor) -> int:
     return len(tensor)
 
 
-def checked(path: Path, config: AlexNetConfig, found: Found) -> dict[str, Tensor]:
-    """The tensors of `found` under our names, where each is float32 of the shape that `config` gives it.
+def check_tensors(path: Path, config: AlexNetConfig, named: NamedTensors) -> dict[str, Tensor]:
+    """The tensors of `named` under our names, where each is float32 of the shape that `config` gives it.
 
     Raises Mismatch, naming the file, its name and both shapes, for the first that is not.
     """
     with torch.device("meta"):
         expected = AlexNet(config).state_dict()
-    for ours, (theirs, tensor) in found.items():
+    for ours, (theirs, tensor) in named.items():
         wanted = tuple(expected[ours].shape)
         if tensor.dtype != torch.float32 or tuple(tensor.shape) != wanted:
             dtype = str(tensor.dtype).removeprefix("torch.")
             raise Mismatch(f"{theirs} of {path} is {dtype} {tuple(tensor.shape)}, expected float32 {wanted} as {ours}")
-    return {ours: tensor for ours, (_, tensor) in found.items()}
+    return {ours: tensor for ours, (_, tensor) in named.items()}

