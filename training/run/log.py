@@ -87,7 +87,7 @@ def _line(row: StepRow | EpochRow) -> str:
 
 
 def _keep_before(path: Path, epoch: int, step: int) -> None:
-    with replacing(path) as temporary, temporary.open("w") as kept:
+    with replacing(path) as temporary, temporary.open("w") as file:
         if not path.is_file():
             return
         with path.open() as lines:
@@ -98,7 +98,7 @@ def _keep_before(path: Path, epoch: int, step: int) -> None:
                         break
                 except ValueError:  # the last line of a run that was killed while writing it
                     break
-                kept.write(line)
+                file.write(line)
 
 
 def _board(folder: Path, steps: int) -> Any:

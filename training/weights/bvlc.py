@@ -41,10 +41,10 @@ def read_onnx(path: Path) -> PublishedWeights:
             n = _CAFFE.lrn_size
             chain.take("LRN", size=n, alpha=n * _CAFFE.lrn_alpha, beta=_CAFFE.lrn_beta, bias=_CAFFE.lrn_k)
         if layer in (1, 2, 5):
-            size, kept = _pool(chain, size), 1 + -(-(size - 3) // 2)
-            if size > kept:
-                raise Mismatch(f"the pooling after conv{layer} of {path} gives {size} positions, expected at most {kept}")
-            floor += [layer] if size < kept else []
+            size, most = _pool(chain, size), 1 + -(-(size - 3) // 2)
+            if size > most:
+                raise Mismatch(f"the pooling after conv{layer} of {path} gives {size} positions, expected at most {most}")
+            floor += [layer] if size < most else []
     _flatten(chain)
     for layer in (6, 7, 8):
         named |= _linear(chain, layer)
