@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from indexer.arrays import Codes, Components, Floats, Keys, Mask, Rows, Vectors
 from training.compiled import compiled_beside
 
 HIT: Final = np.dtype([("key", np.float64), ("row", np.int64)])
@@ -33,7 +34,7 @@ class Wanted:
     """What a row must be to count, and how many are wanted."""
 
     k: int
-    allowed_N: NDArray[np.uint8] | None  # rows with 0 are not there
+    allowed_N: Mask | None  # rows with 0 are not there
     after: tuple[float, int] | None  # only what comes after this (distance, row) in the order
     most: float | None  # only distances up to this
 
@@ -61,14 +62,14 @@ def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
-def distances(vectors_ND: NDArray[np.float32], query_D: NDArray[np.float32], rows_R: NDArray[np.int64]) -> NDArray[np.float64]:
+def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows) -> Keys:
     """Squared Euclidean distances of some rows, float64 (R,)."""
     squared_R = np.empty(len(rows_R), np.float64)
     _call("fc7_distances", vectors_ND, vectors_ND.shape[1], query_D, rows_R, len(rows_R), torch.get_num_threads(), squared_R)
     return squared_R
 
 
-def exact(vectors_ND: NDArray[np.float32], query_D: NDArray[np.float32], wanted: Wanted) -> NDArray[Any]:
+def exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted) -> NDArray[Any]:
     """The first rows for one query, at most k: HIT records with squared distances."""
     threads = torch.get_num_threads()
     hits = np.empty(max(1, threads * wanted.k), HIT)
@@ -76,14 +77,14 @@ def exact(vectors_ND: NDArray[np.float32], query_D: NDArray[np.float32], wanted:
     return hits[:found]
 
 
-def hamming(codes_NW: NDArray[np.uint8], queries_QW: NDArray[np.uint8], wanted: Wanted) -> NDArray[Any]:
+def hamming(codes_NW: Codes, queries_QW: Codes, wanted: Wanted) -> NDArray[Any]:
     """The first rows for each query, HIT records (Q, K), filled up with (-1, -1)."""
     hits = np.empty((len(queries_QW), wanted.k), HIT)
     _call("fc7_hamming", codes_NW, *codes_NW.shape, queries_QW, len(queries_QW), wanted, torch.get_num_threads(), hits)
     return hits
 
 
-def products(rows_ND: NDArray[np.float32], matrix_DP: NDArray[np.float32]) -> NDArray[np.float32]:
+def products(rows_ND: Vectors, matrix_DP: Vectors) -> Vectors:
     """What `product` gives, for few rows, without waking other threads than the scans': float32 (N, P), P a multiple of 64."""
     out_NP = np.empty((len(rows_ND), matrix_DP.shape[1]), np.float32)
     _call("fc7_products", rows_ND, *rows_ND.shape, matrix_DP, matrix_DP.shape[1], torch.get_num_threads(), out_NP)
@@ -91,13 +92,13 @@ def products(rows_ND: NDArray[np.float32], matrix_DP: NDArray[np.float32]) -> ND
 
 
 def principal(
-    rows_NP: NDArray[np.uint8],
-    lengths_N2: NDArray[np.float32],
+    rows_NP: Components,
+    lengths_N2: Vectors,
     queries_QP: NDArray[np.int8],
     scale: float,
-    weights_Q: NDArray[np.float64],
+    weights_Q: Floats,
     wanted: Wanted,
-) -> NDArray[np.int64]:
+) -> Rows:
     """For each query the k rows of least square - scale * (row - 128) . query - weight * rest, with lengths (square, rest).
 
     int64 (Q, K), in no order, filled up with -1.

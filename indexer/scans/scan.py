@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.arrays import Codes, Mask, Rows, Vectors
+from indexer.arrays import BLOCK, Codes, Keys, Mask, Rows, Vectors, blocks
 from indexer.scans import native
 from indexer.scans.native import HIT, Wanted
 
@@ -23,11 +23,9 @@ After = tuple[float, int]
 # From so many queries on a matrix product, refined, is faster than a scan for each.
 _TOGETHER: Final = 24
 _QUERIES: Final = 256
-_BLOCK: Final = 4096
 _MOST_PROPOSED: Final = 2**22  # rows that all queries of a product may have between them before they are scanned one by one
 _UNIT: Final = 2.0**-24  # the largest relative error of one float32 operation
 _LARGE, _TINY = 2.0**125, 2.0**-100  # squared lengths: above, float32 overflows; below, it is off by more than a share
-_ONES: Final = np.array([value.bit_count() for value in range(256)], np.uint8)
 _SHORT: Final = 4  # bytes of the longest code that buckets are made of
 
 
@@ -38,28 +36,28 @@ def exact(
     allowed_N: Mask | None = None,
     after: After | None = None,
     most: float | None = None,
-) -> tuple[NDArray[np.float64], Rows]:
+) -> tuple[Keys, Rows]:
     """The k nearest rows of each float32 (Q, D) query: squared distances float64 (Q, K) and rows, filled up with (inf, -1)."""
     queries_QD = np.ascontiguousarray(queries_QD, np.float32)
     k = min(k, len(vectors_ND))
     wanted = Wanted(k, allowed_N, after, most)
     hits = np.full((len(queries_QD), k), np.array((np.inf, -1), HIT))
-    if k and len(queries_QD) >= _TOGETHER and after is None and k <= _BLOCK:
-        for start in range(0, len(queries_QD), _QUERIES):
-            _together(vectors_ND, queries_QD[start : start + _QUERIES], wanted, hits[start : start + _QUERIES])
+    if k and len(queries_QD) >= _TOGETHER and after is None and k <= BLOCK:
+        for block in blocks(len(queries_QD), _QUERIES):
+            _together(vectors_ND, queries_QD[block], wanted, hits[block])
     elif k:
         _one_by_one(vectors_ND, queries_QD, wanted, hits)
     return hits["key"].copy(), hits["row"].copy()
 
 
-def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows) -> NDArray[np.float64]:
+def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows) -> Keys:
     """The squared distances of given rows from one query, float64 (R,)."""
     query_D, rows_R = np.ascontiguousarray(query_D, np.float32), np.ascontiguousarray(rows_R, np.int64)
     if native.library():
         return native.distances(vectors_ND, query_D, rows_R)
-    blocks = [rows_R[start : start + _BLOCK] for start in range(0, len(rows_R), _BLOCK)]
     query = query_D.astype(np.float64)
-    return np.concatenate([np.empty(0), *(np.square(vectors_ND[rows] - query).sum(1) for rows in blocks)])
+    parts = (np.square(vectors_ND[rows_R[block]] - query).sum(1) for block in blocks(len(rows_R)))
+    return np.concatenate([np.empty(0), *parts])
 
 
 def hamming(
@@ -79,7 +77,7 @@ def hamming(
         hits = native.hamming(codes_NW, queries_QW, wanted)
     elif k:
         for query_W, row in zip(queries_QW, hits, strict=True):
-            found = _first(_ONES[codes_NW ^ query_W].sum(1, dtype=np.float64), np.arange(len(codes_NW)), wanted)
+            found = _first(np.bitwise_count(codes_NW ^ query_W).sum(1, dtype=np.float64), np.arange(len(codes_NW)), wanted)
             row[: len(found)] = found
     return hits["key"].astype(np.int32), hits["row"].copy()
 
@@ -130,7 +128,7 @@ def _keys(codes_NW: Codes) -> NDArray[np.int64]:
     return padded.view("<i8")[:, 0].astype(np.int64)
 
 
-def _first(keys_R: NDArray[np.float64], rows_R: Rows, wanted: Wanted) -> NDArray[Any]:
+def _first(keys_R: Keys, rows_R: Rows, wanted: Wanted) -> NDArray[Any]:
     """The first k of rows with their distances, after masks and limits: HIT records."""
     counts = np.ones(len(rows_R), np.bool_) if wanted.allowed_N is None else wanted.allowed_N[rows_R] != 0
     if wanted.most is not None:
@@ -153,8 +151,8 @@ def _one_by_one(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted, out_QK
 
 def _exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted) -> NDArray[Any]:
     best = np.empty(0, HIT)
-    for start in range(0, len(vectors_ND), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(vectors_ND)))
+    for block in blocks(len(vectors_ND)):
+        rows = np.arange(block.start, block.stop)
         keys = np.concatenate([best["key"], distances(vectors_ND, query_D, rows)])
         best = _first(keys, np.concatenate([best["row"], rows]), wanted)
     return best
@@ -186,8 +184,8 @@ def _propose(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted) -> tuple[
     nearest_QK = np.full((len(queries_QD), wanted.k), np.inf, np.float32)
     proposed: list[tuple[Rows, Rows, NDArray[np.float32]]] = []
     largest, longest, total = float(squares_Q.max()), 0.0, 0
-    for start in range(0, len(vectors_ND), _BLOCK):
-        block_ND = vectors_ND[start : start + _BLOCK]
+    for block in blocks(len(vectors_ND)):
+        block_ND = vectors_ND[block]
         squares_N = np.einsum("nd,nd->n", block_ND, block_ND)
         longest = max(longest, float(squares_N.max()))
         if not largest + longest <= _LARGE:
@@ -195,14 +193,14 @@ def _propose(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted) -> tuple[
         slack_Q = share * (squares_Q + (longest + _TINY))
         about_QN = squares_Q[:, None] + squares_N - 2 * (queries_QD @ block_ND.T)
         if wanted.allowed_N is not None:
-            about_QN[:, wanted.allowed_N[start : start + _BLOCK] == 0] = np.inf
+            about_QN[:, wanted.allowed_N[block] == 0] = np.inf
         nearest_QK = np.partition(np.concatenate([nearest_QK, about_QN], axis=1), wanted.k - 1, axis=1)[:, : wanted.k]
         limit_Q = nearest_QK[:, -1]
         if wanted.most is not None:
             limit_Q = np.minimum(limit_Q, np.float32(wanted.most))
         near_QN = about_QN <= (limit_Q + slack_Q)[:, None]
         queries, rows = np.nonzero(near_QN & np.isfinite(about_QN))
-        proposed.append((queries, rows + start, about_QN[queries, rows]))
+        proposed.append((queries, rows + block.start, about_QN[queries, rows]))
         total += len(rows)
         if total > _MOST_PROPOSED:
             return None

@@ -3,18 +3,10 @@
 import numpy as np
 import pytest
 
-from indexer.scans import native, scan
+from indexer.scans import scan
 from tests.indexer.synthetic import features
 
-PATHS = ["compiled", "numpy"]
-
-
-@pytest.fixture(params=PATHS)
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs a test once with native.c, where it is compiled, and once without."""
-    if request.param == "numpy":
-        monkeypatch.setattr(native, "library", lambda: None)
-    return str(request.param)
+by_both_scans = pytest.mark.usefixtures("scans")
 
 
 def squared(vectors_ND: np.ndarray, query_D: np.ndarray) -> np.ndarray:
@@ -38,10 +30,11 @@ def codes(rows: int, width: int, seed: int = 0) -> np.ndarray:
     return np.packbits(bits, axis=1, bitorder="little")
 
 
+@by_both_scans
 @pytest.mark.parametrize("queries", [1, 3, 40])
 @pytest.mark.parametrize("k", [1, 9, 300])
 @pytest.mark.parametrize("width", [1, 5, 64, 530])
-def test_exact_equals_brute_force(path: str, queries: int, k: int, width: int) -> None:
+def test_exact_equals_brute_force(queries: int, k: int, width: int) -> None:
     vectors, asked = features(150, width=width), features(queries, seed=1, width=width)
     found, rows = scan.exact(vectors, asked, k)
     assert found.shape == rows.shape == (queries, min(k, 150))
@@ -53,8 +46,9 @@ def test_exact_equals_brute_force(path: str, queries: int, k: int, width: int) -
         assert (np.diff(rows[i])[equal] > 0).all()
 
 
+@by_both_scans
 @pytest.mark.parametrize("queries", [2, 30])
-def test_exact_takes_masks_limits_and_pages(path: str, queries: int) -> None:
+def test_exact_takes_masks_limits_and_pages(queries: int) -> None:
     vectors = features(200, width=16)
     asked = vectors[:queries]
     mask = (np.arange(200) % 3 != 0).astype(np.uint8)
@@ -72,7 +66,8 @@ def test_exact_takes_masks_limits_and_pages(path: str, queries: int) -> None:
                     np.testing.assert_array_equal(found[i][here], keys[rows[i][here]])
 
 
-def test_equal_rows_are_in_order_wherever_the_list_is_cut(path: str) -> None:
+@by_both_scans
+def test_equal_rows_are_in_order_wherever_the_list_is_cut() -> None:
     vectors = np.repeat(features(10), 50, axis=0)
     np.random.default_rng(2).shuffle(vectors)
     same = np.flatnonzero((vectors == vectors[0]).all(1))
@@ -83,14 +78,16 @@ def test_equal_rows_are_in_order_wherever_the_list_is_cut(path: str) -> None:
             np.testing.assert_array_equal(found, 0)
 
 
-def test_a_row_is_at_exactly_zero_from_itself_far_from_the_origin(path: str) -> None:
+@by_both_scans
+def test_a_row_is_at_exactly_zero_from_itself_far_from_the_origin() -> None:
     vectors = features(300)[:100] + 1000
     found, rows = scan.exact(vectors, vectors, 1)
     np.testing.assert_array_equal(found, 0)
     np.testing.assert_array_equal(rows[:, 0], np.arange(100))
 
 
-def test_an_answer_does_not_depend_on_how_many_queries_come_together(path: str) -> None:
+@by_both_scans
+def test_an_answer_does_not_depend_on_how_many_queries_come_together() -> None:
     vectors, asked = features(300), features(64, seed=3)
     together = scan.exact(vectors, asked, 9)
     for i, query in enumerate(asked):
@@ -98,8 +95,9 @@ def test_an_answer_does_not_depend_on_how_many_queries_come_together(path: str) 
             np.testing.assert_array_equal(one[0], all_of_them[i])
 
 
+@by_both_scans
 @pytest.mark.parametrize("most_proposed", [0, 2**22])
-def test_many_equal_rows_are_in_order(path: str, most_proposed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_equal_rows_are_in_order(most_proposed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "_MOST_PROPOSED", most_proposed)
     vectors = features(300)
     vectors[100:] = 0
@@ -109,9 +107,10 @@ def test_many_equal_rows_are_in_order(path: str, most_proposed: int, monkeypatch
     np.testing.assert_array_equal(found, 0)
 
 
+@by_both_scans
 @pytest.mark.parametrize("scale", [1e-25, 1e-21, 1e-18, 1e-3, 1e18])
 @pytest.mark.parametrize("queries", [1, 30])
-def test_distances_out_of_reach_of_float32_are_in_order_too(path: str, scale: float, queries: int) -> None:
+def test_distances_out_of_reach_of_float32_are_in_order_too(scale: float, queries: int) -> None:
     vectors = (features(200, width=70) * scale).astype(np.float32)
     found, rows = scan.exact(vectors, vectors[:queries], 30)
     for i in range(queries):
@@ -120,9 +119,10 @@ def test_distances_out_of_reach_of_float32_are_in_order_too(path: str, scale: fl
         np.testing.assert_array_equal(found[i], keys[rows[i]])
 
 
+@by_both_scans
 @pytest.mark.parametrize("width", [2, 4, 6, 8, 16, 32])
 @pytest.mark.parametrize("queries", [1, 5])
-def test_hamming_equals_counting_bits(path: str, width: int, queries: int) -> None:
+def test_hamming_equals_counting_bits(width: int, queries: int) -> None:
     table, asked = codes(1300, width), codes(queries, width, seed=1)
     mask = (np.arange(1300) % 5 != 0).astype(np.uint8)
     for k in (1, 10, 1300):
@@ -137,8 +137,9 @@ def test_hamming_equals_counting_bits(path: str, width: int, queries: int) -> No
                 np.testing.assert_array_equal(distances[i][~here], -1)
 
 
+@by_both_scans
 @pytest.mark.parametrize("width", [2, 4, 16])
-def test_a_ball_is_the_same_looked_up_or_scanned(path: str, width: int) -> None:
+def test_a_ball_is_the_same_looked_up_or_scanned(width: int) -> None:
     table = codes(900, width)
     mask = (np.arange(900) % 4 != 0).astype(np.uint8)
     buckets = scan.Buckets(table, 8 * width)
@@ -162,7 +163,8 @@ def test_bits_that_are_not_used_are_not_looked_up() -> None:
     assert scan.Buckets(table, 28).ball(table[0], 2)[2] == 1 + 28 + 28 * 27 // 2
 
 
-def test_nothing_is_found_in_nothing(path: str) -> None:
+@by_both_scans
+def test_nothing_is_found_in_nothing() -> None:
     assert scan.exact(np.empty((0, 8), np.float32), np.zeros((2, 8), np.float32), 5)[1].shape == (2, 0)
     assert scan.hamming(np.empty((0, 2), np.uint8), np.zeros((2, 2), np.uint8), 5)[1].shape == (2, 0)
     assert len(scan.distances(features(4), features(1)[0], np.empty(0, np.int64))) == 0

@@ -39,13 +39,7 @@ def recall(rows_QR: np.ndarray, vectors_ND: np.ndarray, queries_QD: np.ndarray, 
     return float(np.mean(shares))
 
 
-@pytest.fixture(params=["compiled", "numpy"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "numpy":
-        monkeypatch.setattr(native, "library", lambda: None)
-
-
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("scans")
 @pytest.mark.parametrize("mask", [None, MASK])
 def test_principal_components_propose_the_nearest(mask: np.ndarray | None) -> None:
     vectors = clusters(2000)
@@ -73,13 +67,14 @@ def test_the_estimate_is_the_distance_where_components_leave_nothing_out() -> No
     assert np.abs(about - exact).max() < 0.05 * exact.max()
 
 
-@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("scans", ["native"], indirect=True)
+@pytest.mark.usefixtures("scans")
 def test_compiled_or_not_the_same_rows_are_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clusters(700)
     learned = principal.train(vectors, seed=0)
     made = ByPrincipal(learned, *learned.encode(vectors))
     one = made.candidates(vectors[:5], None, 30, None)
-    monkeypatch.undo()
+    monkeypatch.setattr(native, "library", lambda: None)
     other = made.candidates(vectors[:5], None, 30, None)
     assert [sorted(rows) for rows in one.tolist()] == [sorted(rows) for rows in other.tolist()]
 
