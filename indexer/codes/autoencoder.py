@@ -1,4 +1,4 @@
-"""FC7 -> a short binary code -> FC7, so that neighbours can be looked for by Hamming distance; the same on raw pixels.
+"""FC7 -> a short binary code, so that neighbours can be looked for by Hamming distance; the same on raw pixels.
 
 A row is scaled to length 1, taken to its principal components, and through a layer of rectified units beside a linear path to B
 sums, whose signs are the code. Every weight and every value between layers lies on a grid coarse enough that all sums of products
@@ -8,7 +8,6 @@ Legend: N rows, D width of a feature, P principal components, U hidden units, B 
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,16 +18,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from indexer.codes import binarise
+from indexer.arrays import Codes, Floats, Rows, Vectors, blocks, sample
+from indexer.codes import binarise, principal
 from indexer.scans import native
 from training.errors import BadValue, Mismatch, NotReady
 from training.files import write_tensors
 from training.program import progress
 
 BITS: Final = (16, 28, 32, 48, 64, 128, 256)
-FORMAT: Final = 1
+FORMAT: Final = 2
 _DESCRIPTION: Final = "autoencoder"
-_ROWS: Final = 20_000  # trained on at most
 _BLOCK: Final = 1024  # rows held in float64 at once
 
 # Products of two multiples of 2^-12 are multiples of 2^-24, and their sums stay below 1 in magnitude: float32 holds them exactly.
@@ -38,9 +37,6 @@ _VALUE: Final = 2.0**20
 _WEIGHT: Final = 2.0**16
 _MOST_D: Final = 8192  # columns whose squares of 20 bits add up exactly in float64
 _SHORT: Final = 1 - (np.ceil(np.sqrt(_MOST_D) / 2) + 1) / _UNIT  # rounding lengthens by at most half a step times sqrt(D)
-
-Features = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 
 class CodeReport(BaseModel):
@@ -61,22 +57,20 @@ class CodeReport(BaseModel):
     ones_most: float
     correlation_mean: float  # between two different bits, absolute; 0 is decorrelated
     correlation_most: float
-    error: float  # squared error of what codes decode to, as a share of the variance of the rows at length 1
+    error: float  # of the best linear decoder: squared error, as a share of the variance of the principal components
 
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """Features to codes and back. The length of a row makes no difference to its code; a row of zeros has one too."""
+    """Vectors to codes. The length of a row makes no difference to its code; a row of zeros has one too."""
 
-    basis_DP: Features  # on the grid of 2^-12
-    mean_P: Doubles
-    linear_PB: Doubles  # these four on the grid of 2^-16
-    hidden_PU: Doubles
-    bias_U: Doubles
-    output_UB: Doubles
-    bias_B: Doubles
-    decoder_BD: Features  # at the mean length of the rows trained on
-    mean_D: Features
+    basis_DP: Vectors  # on the grid of 2^-12
+    mean_P: Floats
+    linear_PB: Floats  # these four on the grid of 2^-16
+    hidden_PU: Floats
+    bias_U: Floats
+    output_UB: Floats
+    bias_B: Floats
     report: CodeReport
 
     @property
@@ -89,34 +83,28 @@ class Autoencoder:
         """Components of a feature."""
         return self.report.width
 
-    def encode(self, features_ND: Features) -> NDArray[np.uint8]:
+    def encode(self, features_ND: Vectors) -> Codes:
         """Codes of float32 (N, D) features: uint8 (N, W); bit i is bit i % 8 of byte i // 8, bits past the last are 0.
 
         Raises BadValue where features are not finite, or not D wide.
         """
         width = self.bits + -self.bits % 16  # 28 are kept in 32
         codes_NW = np.zeros((len(features_ND), width // 8), np.uint8)
-        for start, block_ND in _blocks(features_ND):
-            components_NP = self._components(_checked(block_ND, self.width))
+        for block in blocks(len(features_ND), _BLOCK):
+            components_NP = self._components(_checked(features_ND[block], self.width))
             hidden_NU = _on_grid(np.maximum(native.product(components_NP, self.hidden_PU) + self.bias_U, 0), _VALUE)
             sums_NB = native.product(components_NP, self.linear_PB) + native.product(hidden_NU, self.output_UB)
             above_NB = sums_NB + self.bias_B > 0
             packed = np.packbits(above_NB, axis=1, bitorder="little")
-            codes_NW[start : start + len(packed), : packed.shape[1]] = packed
+            codes_NW[block, : packed.shape[1]] = packed
         return codes_NW
 
-    def decode(self, codes_NW: NDArray[np.uint8]) -> Features:
-        """What codes stand for: uint8 (N, W) -> float32 (N, D), at the mean length of the rows trained on."""
-        bits_NB = np.unpackbits(codes_NW, axis=1, count=self.bits, bitorder="little")
-        features_ND: Features = (bits_NB.astype(np.float32) * 2 - 1) @ self.decoder_BD + self.mean_D
-        return features_ND
-
-    def _components(self, block_ND: Features) -> Doubles:
+    def _components(self, block_ND: Vectors) -> Floats:
         return _on_grid(_project(block_ND, self.basis_DP) - self.mean_P, _VALUE)
 
 
-def train(features_ND: Features, bits: int, seed: int = 0) -> Autoencoder:
-    """Trains on float32 (N, D) features, or on a sample of 20 000 where there are more; a memory map is read in blocks.
+def train(features_ND: Vectors, bits: int, seed: int = 0) -> Autoencoder:
+    """Trains on float32 (N, D) features, or on a sample where there are more than SAMPLE_ROWS; a memory map is read in blocks.
 
     The same features and seed give the same autoencoder on the same machine. Raises BadValue for bits that are not one of BITS,
     and for features that are not finite or not a table.
@@ -127,33 +115,30 @@ def train(features_ND: Features, bits: int, seed: int = 0) -> Autoencoder:
         raise BadValue("features", features_ND.shape, f"a table of at least one row and of 1 to {_MOST_D} columns")
     started = time.monotonic()
     width = features_ND.shape[1]
-    rows = np.sort(np.random.default_rng(seed).permutation(len(features_ND))[:_ROWS])
-    mean_D, basis_DP, length = _principal(features_ND, rows)
-    basis_DP = _unit_grid(basis_DP)
-    z_NP = np.concatenate([_project(features_ND[chunk], basis_DP) for chunk in _chunks(rows)])
+    rows = sample(len(features_ND), np.random.default_rng(seed))
+    basis_DP = _unit_grid(_principal(features_ND, rows))
+    z_NP = np.concatenate([_project(features_ND[rows[block]], basis_DP) for block in blocks(len(rows), _BLOCK)])
     mean_P = _on_grid(z_NP.mean(0), _VALUE)
-    learned = binarise.learn(torch.from_numpy(z_NP - mean_P).float(), bits, seed)
+    layers = binarise.learn(torch.from_numpy(z_NP - mean_P).float(), bits, seed)
     report = CodeReport(
         bits=bits,
         width=width,
         components=basis_DP.shape[1],
-        hidden=learned.hidden_PU.shape[1],
+        hidden=layers.hidden_PU.shape[1],
         rows=len(rows),
         rows_given=len(features_ND),
         seed=seed,
         seconds=round(time.monotonic() - started, 1),
-        **learned.figures,
+        **layers.figures,
     )
     return Autoencoder(
         basis_DP=basis_DP,
         mean_P=mean_P,
-        linear_PB=_on_grid(learned.linear_PB.double().numpy(), _WEIGHT),
-        hidden_PU=_on_grid(learned.hidden_PU.double().numpy(), _WEIGHT),
-        bias_U=_on_grid(learned.bias_U.double().numpy(), _WEIGHT),
-        output_UB=_on_grid(learned.output_UB.double().numpy(), _WEIGHT),
-        bias_B=_on_grid(learned.bias_B.double().numpy(), _WEIGHT),
-        decoder_BD=(learned.decoder_BP.numpy() @ basis_DP.T * (length / _SHORT)).astype(np.float32),
-        mean_D=((mean_D + basis_DP @ learned.shift_P.numpy()) * (length / _SHORT)).astype(np.float32),
+        linear_PB=_on_grid(layers.linear_PB.double().numpy(), _WEIGHT),
+        hidden_PU=_on_grid(layers.hidden_PU.double().numpy(), _WEIGHT),
+        bias_U=_on_grid(layers.bias_U.double().numpy(), _WEIGHT),
+        output_UB=_on_grid(layers.output_UB.double().numpy(), _WEIGHT),
+        bias_B=_on_grid(layers.bias_B.double().numpy(), _WEIGHT),
         report=report,
     )
 
@@ -192,21 +177,10 @@ def _shapes(report: CodeReport) -> dict[str, tuple[int, ...]]:
         "bias_U": (u,),
         "output_UB": (u, b),
         "bias_B": (b,),
-        "decoder_BD": (b, d),
-        "mean_D": (d,),
     }
 
 
-def _blocks(features_ND: Features) -> Iterator[tuple[int, Features]]:
-    for start in range(0, len(features_ND), _BLOCK):
-        yield start, features_ND[start : start + _BLOCK]
-
-
-def _chunks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    return [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
-
-
-def _checked(block_ND: Features, width: int) -> Features:
+def _checked(block_ND: Vectors, width: int) -> Vectors:
     if block_ND.ndim != 2 or block_ND.shape[1] != width:
         raise BadValue("features", block_ND.shape, f"a table of {width} columns")
     if not np.isfinite(block_ND).all():
@@ -214,47 +188,45 @@ def _checked(block_ND: Features, width: int) -> Features:
     return block_ND
 
 
-def _on_grid(values: Doubles, steps: float) -> Doubles:
+def _on_grid(values: Floats, steps: float) -> Floats:
     """The nearest multiples of 1 / steps."""
-    rounded: Doubles = np.rint(values * steps) / steps
+    rounded: Floats = np.rint(values * steps) / steps
     return rounded
 
 
-def _unit_grid(values: NDArray[np.floating]) -> Features:
+def _unit_grid(values: NDArray[np.floating]) -> Vectors:
     """Vectors of unit length, by _SHORT shorter, on a grid on which the product of two is exact."""
-    grid: Features = (np.rint(values * (_SHORT * _UNIT)) / _UNIT).astype(np.float32)
+    grid: Vectors = (np.rint(values * (_SHORT * _UNIT)) / _UNIT).astype(np.float32)
     return grid
 
 
-def _project(block_ND: Features, basis_DP: Features) -> Doubles:
+def _project(block_ND: Vectors, basis_DP: Vectors) -> Floats:
     """Principal components of rows taken at length 1, before their mean is taken off."""
-    components_NP: Doubles = native.product(_scaled(block_ND)[0], basis_DP).astype(np.float64) / _SHORT**2
+    components_NP: Floats = native.product(_scaled(block_ND), basis_DP).astype(np.float64) / _SHORT**2
     return components_NP
 
 
-def _scaled(block_ND: Features) -> tuple[Features, Doubles]:
-    """Rows at length _SHORT on the grid, and the lengths that they had. A row of zeros stays."""
+def _scaled(block_ND: Vectors) -> Vectors:
+    """Rows at length _SHORT on the grid. A row of zeros stays."""
     x_ND = np.asarray(block_ND, np.float64)
     largest_N = np.abs(x_ND).max(1, keepdims=True)
     largest_N[largest_N == 0] = 1
     x_ND = np.rint(x_ND / largest_N * _VALUE)
     length_N = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND))[:, None]
-    return _unit_grid(x_ND / np.maximum(length_N, 1)), length_N[:, 0] * largest_N[:, 0] / _VALUE
+    return _unit_grid(x_ND / np.maximum(length_N, 1))
 
 
-def _principal(features_ND: Features, rows: NDArray[np.int64]) -> tuple[Features, Features, float]:
-    """Mean (D,) and principal directions (D, P) of the rows at length _SHORT, and the mean of their true lengths."""
+def _principal(features_ND: Vectors, rows: Rows) -> Vectors:
+    """Principal directions, float32 (D, P), of the rows at length _SHORT."""
     width = features_ND.shape[1]
     sum_D = torch.zeros(width, dtype=torch.float64)
     squares_DD = torch.zeros(width, width, dtype=torch.float64)
-    length = 0.0
-    chunks = _chunks(rows)
-    for chunk in progress(chunks, len(chunks), "principal components", "blocks"):
-        scaled_ND, length_N = _scaled(_checked(features_ND[chunk], width))
-        x_ND = torch.from_numpy(scaled_ND)
+    parts = list(blocks(len(rows), _BLOCK))
+    for block in progress(parts, len(parts), "principal components", "blocks"):
+        x_ND = torch.from_numpy(_scaled(_checked(features_ND[rows[block]], width)))
         sum_D += x_ND.sum(0, dtype=torch.float64)
         squares_DD += x_ND.T @ x_ND
-        length += float(length_N.sum())
     mean_D = sum_D / len(rows)
     covariance_DD = squares_DD / len(rows) - torch.outer(mean_D, mean_D)
-    return mean_D.float().numpy(), binarise.leading(covariance_DD).numpy(), length / len(rows)
+    directions_DP: Vectors = principal.leading_directions(covariance_DD).numpy()
+    return directions_DP

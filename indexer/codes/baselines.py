@@ -5,16 +5,13 @@ Legend: N rows, D feature width, B bits, W bytes of a code.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import faiss
 import numpy as np
 from sklearn.decomposition import PCA
 
-from indexer.arrays import Codes, Vectors
-
-_ROWS: Final = 20_000  # fitted to at most, as the autoencoder is
-_BLOCK: Final = 4096
+from indexer.arrays import Codes, Vectors, blocks, sample
 
 
 class Encoder(Protocol):
@@ -33,8 +30,8 @@ class Hyperplanes:
 
     def encode(self, features_ND: Vectors) -> Codes:
         """Codes of float32 (N, D) features: uint8 (N, W)."""
-        blocks = (features_ND[start : start + _BLOCK] - self.centre_D for start in range(0, len(features_ND), _BLOCK))
-        return np.concatenate([np.packbits(block @ self.projection_DB > 0, axis=1, bitorder="little") for block in blocks])
+        sums = ((features_ND[block] - self.centre_D) @ self.projection_DB for block in blocks(len(features_ND)))
+        return np.concatenate([np.packbits(sums_NB > 0, axis=1, bitorder="little") for sums_NB in sums])
 
 
 @dataclass(frozen=True)
@@ -45,19 +42,20 @@ class RandomHyperplanes:
 
     def encode(self, features_ND: Vectors) -> Codes:
         """Codes of float32 (N, D) features: uint8 (N, W)."""
-        blocks = (features_ND[start : start + _BLOCK] for start in range(0, len(features_ND), _BLOCK))
-        return np.concatenate([self.index.sa_encode(np.ascontiguousarray(block)) for block in blocks])
+        parts = (np.ascontiguousarray(features_ND[block]) for block in blocks(len(features_ND)))
+        return np.concatenate([self.index.sa_encode(part_ND) for part_ND in parts])
 
 
 def fit(features_ND: Vectors, lengths: Sequence[int], seed: int = 0) -> Iterator[tuple[str, int, Encoder]]:
-    """Fits each baseline at each length to float32 (N, D) features, or to a sample of 20 000 of them: (name, bits, encoder).
+    """Fits each baseline at each length to float32 (N, D) features, or to a sample of SAMPLE_ROWS of them: (name, bits, encoder).
 
     Principal components come from scikit-learn, once for all lengths; ITQ's rotations (Gong & Lazebnik 2011) and LSH from FAISS.
     ITQ sees rows centred and scaled to length 1, as in FAISS's ITQTransform, whose own decomposition takes minutes at 4096
     components. Lengths beyond the components that there are, are left out for ITQ and PCA-sign.
     """
-    if len(features_ND) > _ROWS:
-        features_ND = features_ND[np.sort(np.random.default_rng(seed).permutation(len(features_ND))[:_ROWS])]
+    rows = sample(len(features_ND), np.random.default_rng(seed))
+    if len(rows) < len(features_ND):
+        features_ND = features_ND[rows]
     for bits in lengths:
         lsh = faiss.IndexLSH(features_ND.shape[1], bits, True, True)
         lsh.train(np.ascontiguousarray(features_ND))

@@ -20,7 +20,6 @@ from torch.nn import functional
 
 from training.program import progress
 
-COMPONENTS: Final = 256
 _HIDDEN: Final = 512
 _NEIGHBOURS: Final = 10
 _NEAREST: Final = 5  # of them are drawn nearer
@@ -36,39 +35,19 @@ _TINY: Final = 1e-12
 
 
 @dataclass(frozen=True)
-class Learned:
-    """The layers around the code, in the units of the components that they were learned from."""
+class CodeLayers:
+    """The layers before the code, in the units of the components that they were trained on."""
 
     linear_PB: Tensor
     hidden_PU: Tensor
     bias_U: Tensor
     output_UB: Tensor
     bias_B: Tensor
-    decoder_BP: Tensor
-    shift_P: Tensor
     figures: dict[str, float]  # balance, correlation, error; see CodeReport
 
 
-def leading(covariance_DD: Tensor) -> Tensor:
-    """Eigenvectors of the largest eigenvalues, those first: float64 (D, D) -> float32 (D, P); P is 256, or D where that is less.
-
-    By subspace iteration where P is a small part of D.
-    """
-    width, components = len(covariance_DD), min(COMPONENTS, len(covariance_DD))
-    if width <= 4 * components:
-        exact_DP: Tensor = torch.linalg.eigh(covariance_DD)[1].flip(1)[:, :components]
-        return exact_DP.float()
-    c_DD = covariance_DD.float()
-    basis_DP = torch.randn(width, components + components // 4, generator=torch.Generator().manual_seed(0))
-    for _ in range(8):
-        basis_DP = torch.linalg.qr(c_DD @ basis_DP)[0]
-    small_PP = basis_DP.T @ c_DD @ basis_DP
-    leading_DP: Tensor = basis_DP @ torch.linalg.eigh((small_PP + small_PP.T) / 2)[1].flip(1)[:, :components]
-    return leading_DP
-
-
-def learn(z_NP: Tensor, bits: int, seed: int) -> Learned:
-    """Trains encoder and decoder on centred float32 (N, P) components of rows of unit length."""
+def learn(z_NP: Tensor, bits: int, seed: int) -> CodeLayers:
+    """Trains on centred float32 (N, P) components of rows of unit length. The decoder serves the training alone."""
     generator = torch.Generator().manual_seed(seed)
     scale = float(z_NP.square().sum(1).mean().sqrt())
     scale = scale if scale > 1e-6 else 1.0  # features that are all the same
@@ -79,11 +58,11 @@ def learn(z_NP: Tensor, bits: int, seed: int) -> Learned:
     smooth_NP = smooth_NP / smooth_NP.square().sum(1).mean().sqrt().clamp_min(_TINY)
     layers = _initial(smooth_NP, bits, generator)
     _descend(layers, z_NP, smooth_NP, nearest_NK[:, :_NEAREST], generator)
-    linear_PB, hidden_PU, bias_U, output_UB, bias_B, decoder_BP, shift_P = (layer.detach() for layer in layers)
+    linear_PB, hidden_PU, bias_U, output_UB, bias_B = (layer.detach() for layer in layers[:5])
     code_NB = torch.where(_sums(layers, z_NP).detach() > 0, 1.0, -1.0)
     decoder_BP, shift_P = _least_squares(code_NB, z_NP)
     figures = _figures(code_NB, code_NB @ decoder_BP + shift_P - z_NP, z_NP)
-    return Learned(linear_PB / scale, hidden_PU / scale, bias_U, output_UB, bias_B, decoder_BP * scale, shift_P * scale, figures)
+    return CodeLayers(linear_PB / scale, hidden_PU / scale, bias_U, output_UB, bias_B, figures)
 
 
 def neighbours(z_NP: Tensor) -> Tensor:

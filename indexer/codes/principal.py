@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from indexer.arrays import Mask, Rows, Vectors, blocks
-from indexer.codes import binarise
+from indexer.arrays import Components, Floats, Mask, Rows, Vectors, blocks, sample
 from indexer.scans import native, scan
 from indexer.scans.native import Wanted
 from training.errors import Mismatch
 from training.files import write_tensors
 
-COMPONENTS: Final = 192
-_SAMPLE: Final = 20_000
+DIRECTIONS: Final = 256  # that are found; the layers of the autoencoder take all
+BYTES_A_ROW: Final = 192  # components of a row that are kept for the estimate
 _PAIRS: Final = 200  # rows whose neighbours tell the cosine
 _K: Final = 10
-_PROPOSED: Final = 2**20  # rows on the short-lists that are made at a time, each with its estimate in every thread
+_PROPOSALS: Final = 2**20  # rows on the short-lists that are made at a time, each with its estimate in every thread
 _FEW: Final = 64  # rows that a pass over the basis is not worth several threads' waking for
 _RANGE: Final = 4.0  # standard deviations of the first component that a byte spans, each way
 _ARRAYS: Final = ("mean", "basis", "numbers")
@@ -42,21 +42,19 @@ class Principal:
     step: float  # of a component, in the vectors' unit, per unit of a byte
     cosine: float  # between the rests of neighbours
 
-    def encode(self, vectors_ND: Vectors) -> tuple[NDArray[np.uint8], Vectors]:
+    def encode(self, vectors_ND: Vectors) -> tuple[Components, Vectors]:
         """Components in bytes, offset by 128, uint8 (N, P); the centred rows' squared lengths and their rests' lengths (N, 2)."""
         components_NP, lengths_N2 = self._project(vectors_ND)
         return (components_NP + 128).astype(np.uint8), lengths_N2
 
-    def candidates(
-        self, rows_NP: NDArray[np.uint8], lengths_N2: Vectors, queries_QD: Vectors, r: int, allowed_N: Mask | None
-    ) -> Rows:
+    def candidates(self, rows_NP: Components, lengths_N2: Vectors, queries_QD: Vectors, r: int, allowed_N: Mask | None) -> Rows:
         """The r rows of least estimated distance from each query, int64 (Q, R), in any order; padded with -1."""
         components_QP, lengths_Q2 = self._project(queries_QD)
         wanted = Wanted(min(r, len(rows_NP)), allowed_N, None, None)
         scale, weights_Q = 2 * self.step * self.step, 2 * self.cosine * lengths_Q2[:, 1].astype(np.float64)
         estimate = native.principal if native.library() else _by_estimate
         found = [np.empty((0, wanted.k), np.int64)]
-        for some in blocks(len(queries_QD), max(1, _PROPOSED // max(1, wanted.k))):
+        for some in blocks(len(queries_QD), max(1, _PROPOSALS // max(1, wanted.k))):
             found.append(estimate(rows_NP, lengths_N2, components_QP[some].astype(np.int8), scale, weights_Q[some], wanted))
         return np.concatenate(found)
 
@@ -75,24 +73,43 @@ class Principal:
         return np.clip(np.rint(components_NP / self.step), -127, 127), np.stack([square_N, rest_N], 1)
 
 
+def leading_directions(covariance_DD: Tensor) -> Tensor:
+    """Eigenvectors of the largest eigenvalues, those first: float64 (D, D) -> float32 (D, P); P is 256, or D where that is less.
+
+    By subspace iteration where P is a small part of D.
+    """
+    width, components = len(covariance_DD), min(DIRECTIONS, len(covariance_DD))
+    if width <= 4 * components:
+        exact_DP: Tensor = torch.linalg.eigh(covariance_DD)[1].flip(1)[:, :components]
+        return exact_DP.float()
+    c_DD = covariance_DD.float()
+    basis_DP = torch.randn(width, components + components // 4, generator=torch.Generator().manual_seed(0))
+    for _ in range(8):
+        basis_DP = torch.linalg.qr(c_DD @ basis_DP)[0]
+    small_PP = basis_DP.T @ c_DD @ basis_DP
+    leading_DP: Tensor = basis_DP @ torch.linalg.eigh((small_PP + small_PP.T) / 2)[1].flip(1)[:, :components]
+    return leading_DP
+
+
 def train(vectors_ND: Vectors, seed: int) -> Principal:
     """Learns from a sample of float32 (N, D) rows, a memory map perhaps; the cosine from neighbours within the sample."""
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(len(vectors_ND))[:_SAMPLE])
+    rows = sample(len(vectors_ND), rng)
     sample_ND = np.asarray(vectors_ND[rows])
     mean_D = sample_ND.mean(0, dtype=np.float64).astype(np.float32)
     centred_ND = torch.from_numpy(sample_ND - mean_D)
-    basis_DP = binarise.leading((centred_ND.T @ centred_ND / len(rows)).double()).numpy()[:, :COMPONENTS]
+    basis_DP = leading_directions((centred_ND.T @ centred_ND / len(rows)).double()).numpy()[:, :BYTES_A_ROW]
     short = -basis_DP.shape[1] % 64  # the scan takes 64 bytes at a time
     basis_DP = np.ascontiguousarray(np.pad(basis_DP, ((0, 0), (0, short))))
     spread = float((centred_ND.numpy() @ basis_DP[:, 0]).std())
     step = _RANGE * spread / 127 if spread > 0 else 1.0
-    asked = rng.permutation(len(rows))[:_PAIRS]
-    nearest = scan.exact(sample_ND, sample_ND[asked], _K + 1)[1]
+    queries_Q = rng.permutation(len(rows))[:_PAIRS]
+    nearest_QK = scan.exact(sample_ND, sample_ND[queries_Q], _K + 1)[1]
     centred = centred_ND.numpy()
-    cosines = [_cosine(centred, basis_DP, own, nearest[i][nearest[i] != own]) for i, own in enumerate(asked)]
-    found = np.concatenate([np.empty(0), *cosines])
-    return Principal(mean_D, basis_DP, step, float(found.mean()) if len(found) else 0.0)
+    pairs = zip(queries_Q, nearest_QK, strict=True)
+    parts = [_cosine(centred, basis_DP, own, nearest_K[nearest_K != own]) for own, nearest_K in pairs]
+    cosines = np.concatenate([np.empty(0), *parts])
+    return Principal(mean_D, basis_DP, step, float(cosines.mean()) if len(cosines) else 0.0)
 
 
 def load(path: Path, width: int) -> Principal:
@@ -109,21 +126,21 @@ def load(path: Path, width: int) -> Principal:
     return Principal(mean_D, basis_DP, float(numbers[0]), float(numbers[1]))
 
 
-def _cosine(centred_ND: Vectors, basis_DP: Vectors, own: int, others: Rows) -> NDArray[np.float64]:
+def _cosine(centred_ND: Vectors, basis_DP: Vectors, own: int, others: Rows) -> Floats:
     """The cosines between what the components leave out of a row and of its neighbours."""
     both = centred_ND[np.concatenate([[own], others[:_K]])]
     rest = (both - (both @ basis_DP) @ basis_DP.T).astype(np.float64)
     lengths = np.sqrt(np.square(rest).sum(1)).clip(1e-9)
-    cosines: NDArray[np.float64] = (rest[1:] @ rest[0]) / (lengths[1:] * lengths[0])
+    cosines: Floats = (rest[1:] @ rest[0]) / (lengths[1:] * lengths[0])
     return cosines
 
 
 def _by_estimate(
-    rows_NP: NDArray[np.uint8],
+    rows_NP: Components,
     lengths_N2: Vectors,
     queries_QP: NDArray[np.int8],
     scale: float,
-    weights_Q: NDArray[np.float64],
+    weights_Q: Floats,
     wanted: Wanted,
 ) -> Rows:
     """native.principal in NumPy."""

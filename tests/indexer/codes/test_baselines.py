@@ -4,6 +4,7 @@ import faiss
 import numpy as np
 import pytest
 
+from indexer import arrays
 from indexer.codes import baselines
 
 
@@ -82,7 +83,7 @@ def test_a_large_database_is_sampled_all_over_and_never_changed(monkeypatch: pyt
     rows = clusters(2000)
     rows = rows[np.argsort(np.random.default_rng(0).integers(0, 8, 2000))]  # one cluster after the other, as folders are read
     rows.flags.writeable = False
-    monkeypatch.setattr(baselines, "_ROWS", 300)
+    monkeypatch.setattr(arrays, "SAMPLE_ROWS", 300)
     itq = fitted(rows, (16,))["ITQ", 16]
     assert isinstance(itq, baselines.Hyperplanes)
     np.testing.assert_allclose(itq.centre_D, rows.mean(0), atol=0.6)
