@@ -17,6 +17,7 @@ Rows = NDArray[np.int64]  # positions of rows, -1 for none
 Ids = NDArray[np.int64]  # of items, -1 for none
 Keys = NDArray[np.float64]  # what hits are ordered by: squared Euclidean or Hamming distances
 Floats = NDArray[np.float64]
+Labels = NDArray[np.str_]  # of items or queries
 SAMPLE_ROWS: Final = 20_000  # that codes and components are trained on at most
 BLOCK: Final = 4096  # rows looked at together, so that memory does not grow with a file
 

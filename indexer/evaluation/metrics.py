@@ -15,11 +15,11 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.arrays import Floats, Rows
+from indexer.arrays import Codes, Floats, Rows, Vectors, blocks
 
 Order = Literal["expected", "best", "worst"]
 ORDERS: Final[tuple[Order, ...]] = ("expected", "best", "worst")
-BLOCK: Final = 256  # queries whose distances to the whole database are held at once
+QUERY_BLOCK: Final = 256  # queries whose distances to the whole database are held at once
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,22 @@ class Rankings:
 
 
 @dataclass(frozen=True)
-class Database:
-    """What codes are ranked against: a code and a label for each item. Items lie in order of label."""
+class LabelledCodes:
+    """The codes and labels of a database, in order of label."""
 
     words_VN: NDArray[np.uint64]  # codes, 8 bytes of each after the other
     labels_N: Rows
     order_N: Rows  # where each item was
 
     @classmethod
-    def of(cls, codes_NW: NDArray[np.uint8], labels_N: Rows) -> "Database":
+    def of(cls, codes_NW: Codes, labels_N: Rows) -> "LabelledCodes":
         """Of uint8 (N, W) codes and int64 (N,) labels."""
         order_N = np.argsort(labels_N, kind="stable")
         return cls(np.ascontiguousarray(_words(codes_NW)[order_N].T), labels_N[order_N], order_N)
 
 
 def rank_codes(
-    database: Database, queries_QW: NDArray[np.uint8], labels_Q: Rows, wanted: Sequence[Rows]
+    database: LabelledCodes, queries_QW: Codes, labels_Q: Rows, wanted: Sequence[Rows]
 ) -> tuple[Rankings, list[Rankings]]:
     """Rankings by Hamming distance: relevant are the items with the query's label, and then the rows of each of `wanted` (Q, K).
 
@@ -65,19 +65,19 @@ def rank_codes(
     levels = 64 * len(database.words_VN) + 1
     total, own, *rest = (np.zeros((len(queries_QW), levels), np.int64) for _ in range(2 + len(wanted)))
     starts, ends = (np.searchsorted(database.labels_N, labels_Q, side) for side in ("left", "right"))
-    place_N = np.argsort(database.order_N)
+    position_N = np.argsort(database.order_N)
     for i, query_V in enumerate(_words(queries_QW)):
         distances_N = _hamming(database.words_VN, query_V)
         total[i] = np.bincount(distances_N, minlength=levels)
         own[i] = np.bincount(distances_N[starts[i] : ends[i]], minlength=levels)
         for counts, rows_QK in zip(rest, wanted, strict=True):
-            counts[i] = np.bincount(distances_N[place_N[rows_QK[i]]], minlength=levels)
+            counts[i] = np.bincount(distances_N[position_N[rows_QK[i]]], minlength=levels)
     before = np.cumsum(total, 1) - total
     return Rankings(before, total, own), [Rankings(before, total, counts) for counts in rest]
 
 
 def rank_vectors(
-    vectors_ND: NDArray[np.float32], labels_N: Rows, queries_QD: NDArray[np.float32], labels_Q: Rows, k: int
+    vectors_ND: Vectors, labels_N: Rows, queries_QD: Vectors, labels_Q: Rows, k: int
 ) -> Iterator[tuple[Rankings, Rows]]:
     """Exact rankings by Euclidean distance in float32, some queries at a time, and the k nearest rows, ties by row: int64 (q, K).
 
@@ -86,14 +86,14 @@ def rank_vectors(
     order_N = np.argsort(labels_N, kind="stable")
     starts, ends = (np.searchsorted(labels_N, labels_Q, side, sorter=order_N) for side in ("left", "right"))
     lengths_N = _squared_lengths(vectors_ND)
-    for start in range(0, len(queries_QD), BLOCK):
-        block_QD = queries_QD[start : start + BLOCK]
+    for block in blocks(len(queries_QD), QUERY_BLOCK):
+        block_QD = queries_QD[block]
         squared_QN = block_QD @ vectors_ND.T
         squared_QN *= -2
         squared_QN += lengths_N
         squared_QN += _squared_lengths(block_QD)[:, None]
         ties, nearest = [], []
-        for i, squared_N in enumerate(squared_QN, start):
+        for i, squared_N in enumerate(squared_QN, block.start):
             nearest.append(_nearest(squared_N, k))
             values, relevant = np.unique(squared_N[order_N[starts[i] : ends[i]]], return_counts=True)
             squared_N.sort()
@@ -106,61 +106,61 @@ def rank_vectors(
 
 
 def rank_lists(relevant_QK: NDArray[np.bool_]) -> Rankings:
-    """Rankings without ties, of which only the first K places are known."""
+    """Rankings without ties, of which only the first K ranks are known."""
     one = np.ones(relevant_QK.shape, np.int64)
     return Rankings(np.cumsum(one, 1) - 1, one, relevant_QK.astype(np.int64))
 
 
 def average_precision(rankings: Rankings, depth: int, order: Order = "expected") -> Floats:
-    """Average precision of each query over the first `depth` places, float64 (Q,); all items are the whole ranking.
+    """Average precision of each query over the first `depth` ranks, float64 (Q,); all items are the whole ranking.
 
-    The precision at the place of each relevant item, summed, and divided by how many relevant items so many places could hold.
+    The precision at the rank of each relevant item, summed, and divided by how many relevant items so many ranks could hold.
     Queries without relevant items have 0.
     """
     before, size, relevant = rankings.before_QT, rankings.size_QT, rankings.relevant_QT
-    seen = np.cumsum(relevant, 1) - relevant
+    relevant_before = np.cumsum(relevant, 1) - relevant
     last = int((before + size).max(initial=0))
-    places = np.clip(depth - before, 0, size)
+    within = np.clip(depth - before, 0, size)
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, last + 1))])
 
-    def reciprocals(skipped: Rows, count: Rows) -> Floats:
-        sums: Floats = harmonic[skipped + count] - harmonic[skipped]
+    def reciprocals(ranked_before: Rows, count: Rows) -> Floats:
+        sums: Floats = harmonic[ranked_before + count] - harmonic[ranked_before]
         return sums
 
     if order == "expected":
-        # at place i of a tie the precision is (seen + 1 + (i - 1) slope) / (before + i) where there is a relevant item
+        # at rank i of a tie the precision is (relevant_before + 1 + (i - 1) slope) / (before + i) where there is a relevant item
         slope = (relevant - 1) / np.maximum(size - 1, 1)
-        sums = (seen + 1 - (before + 1) * slope) * reciprocals(before, places) + slope * places
+        sums = (relevant_before + 1 - (before + 1) * slope) * reciprocals(before, within) + slope * within
         sums *= relevant / np.maximum(size, 1)
     else:
-        skipped = before if order == "best" else before + size - relevant
-        counted = np.clip(before + places - skipped, 0, relevant)
-        sums = counted + (seen - skipped) * reciprocals(skipped, counted)
+        ranked_before = before if order == "best" else before + size - relevant
+        counted = np.clip(before + within - ranked_before, 0, relevant)
+        sums = counted + (relevant_before - ranked_before) * reciprocals(ranked_before, counted)
     sums[relevant == 0] = 0
     possible = np.minimum(rankings.relevant(), depth)
     precisions: Floats = sums.sum(1) / np.maximum(possible, 1)
     return precisions
 
 
-def found(rankings: Rankings, depth: int, order: Order = "expected") -> Floats:
-    """Relevant items among the first `depth` places of each ranking, float64 (Q,).
+def count_relevant(rankings: Rankings, depth: int, order: Order = "expected") -> Floats:
+    """Relevant items among the first `depth` ranks of each ranking, float64 (Q,).
 
     Divided by `depth` this is precision@N; divided by the relevant items there are, recall.
     """
     size, relevant = rankings.size_QT, rankings.relevant_QT
-    places = np.clip(depth - rankings.before_QT, 0, size)
+    within = np.clip(depth - rankings.before_QT, 0, size)
     match order:
         case "expected":
-            counts = relevant * (places / np.maximum(size, 1))
+            counts = relevant * (within / np.maximum(size, 1))
         case "best":
-            counts = np.minimum(relevant, places).astype(np.float64)
+            counts = np.minimum(relevant, within).astype(np.float64)
         case "worst":
-            counts = np.maximum(places - (size - relevant), 0).astype(np.float64)
+            counts = np.maximum(within - (size - relevant), 0).astype(np.float64)
     total: Floats = counts.sum(1)
     return total
 
 
-def _words(codes_NW: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def _words(codes_NW: Codes) -> NDArray[np.uint64]:
     padded = np.pad(codes_NW, ((0, 0), (0, -codes_NW.shape[1] % 8)))
     return padded.view(np.uint64)
 
@@ -172,9 +172,9 @@ def _hamming(words_VN: NDArray[np.uint64], query_V: NDArray[np.uint64]) -> NDArr
     return distances_N
 
 
-def _squared_lengths(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    blocks = (vectors_ND[start : start + BLOCK].astype(np.float64) for start in range(0, len(vectors_ND), BLOCK))
-    return np.concatenate([np.einsum("nd,nd->n", block, block) for block in blocks]).astype(np.float32)
+def _squared_lengths(vectors_ND: Vectors) -> Vectors:
+    parts = (vectors_ND[block].astype(np.float64) for block in blocks(len(vectors_ND), QUERY_BLOCK))
+    return np.concatenate([np.einsum("nd,nd->n", part, part) for part in parts]).astype(np.float32)
 
 
 def _nearest(distances_N: NDArray[np.float32], k: int) -> Rows:

@@ -1,4 +1,4 @@
-"""The protocol of an evaluation, on arrays: every way to find neighbours is asked the same and measured by the same figures.
+"""The protocol of an evaluation, on arrays: every method is measured on the same queries, by the same figures.
 
 An item is relevant to a query when it has the query's label. Legend: N database, Q queries, D feature width, W bytes of a code,
 K neighbours, O orders of ties (expected, best, worst).
@@ -10,21 +10,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from indexer.arrays import Floats, Rows
+from indexer.arrays import Codes, Floats, Labels, Rows, Vectors
 from indexer.evaluation import metrics
-from indexer.evaluation.metrics import ORDERS, Database, Order, Rankings
+from indexer.evaluation.metrics import ORDERS, LabelledCodes, Order, Rankings
 from training.program import progress
 
 PRECISIONS: Final = (1, 10, 100, 1000)  # precision@N
 CUTS: Final = (1000, 5000)  # mAP@N
-NEIGHBOURS: Final = (10, 100)  # recall@k
-LISTED: Final = max(NEIGHBOURS)
+NEIGHBORS: Final = (10, 100)  # recall@k
+LIST_LENGTH: Final = max(NEIGHBORS)
 _POINTS: Final = 40
-_TIMED: Final = 200
-_TOGETHER: Final = 256
+_SINGLE_QUERIES: Final = 200  # timed one at a time
+_BATCH_QUERIES: Final = 256  # timed together
 
 Tally = dict[tuple[str, int], Floats]  # (figure, depth) -> (Q, O); the depth 0 is the whole ranking
 
@@ -37,8 +36,8 @@ class Figure(BaseModel):
     worst: float
 
 
-class Way(BaseModel):
-    """How well one way of finding neighbours does. Keys of dictionaries are depths; depths beyond what is known are left out."""
+class MethodResult(BaseModel):
+    """How well a method finds neighbours. Keys of dictionaries are depths; depths beyond what is known are left out."""
 
     name: str
     bits: int = 0  # of its codes; 0 where it compares no codes
@@ -56,67 +55,70 @@ class Latency(BaseModel):
     mode: str
     k: int
     bytes_per_item: int  # of what every search reads
-    queries: int  # asked one at a time
+    queries: int  # one at a time
     p50_ms: float
     p95_ms: float
     p99_ms: float
-    queries_per_second: float  # asked up to 256 at once
+    queries_per_second: float  # up to 256 at once
 
 
 @dataclass(frozen=True)
-class Task:
-    """Who asks, and what there is to be found: labels as numbers."""
+class GroundTruth:
+    """The labels of database and queries, as numbers: they say what is relevant."""
 
     labels_N: Rows
     labels_Q: Rows
 
-    def vectors(self, name: str, vectors_ND: NDArray[np.float32], queries_QD: NDArray[np.float32], size: int) -> tuple[Way, Rows]:
+    def measure_vectors(self, name: str, vectors_ND: Vectors, queries_QD: Vectors, size: int) -> tuple[MethodResult, Rows]:
         """Ranks by exact Euclidean distance; also gives the rows of the 100 nearest, int64 (Q, K). `size` is bytes an item."""
         tallies, nearest = [], []
-        ranked = metrics.rank_vectors(vectors_ND, self.labels_N, queries_QD, self.labels_Q, LISTED)
-        for rankings, rows_QK in progress(ranked, -(-len(queries_QD) // metrics.BLOCK), name, "blocks"):
+        ranked = metrics.rank_vectors(vectors_ND, self.labels_N, queries_QD, self.labels_Q, LIST_LENGTH)
+        for rankings, rows_QK in progress(ranked, -(-len(queries_QD) // metrics.QUERY_BLOCK), name, "blocks"):
             tallies.append(self._tally(rankings))
             nearest.append(rows_QK)
         joined = {key: np.concatenate([tally[key] for tally in tallies]) for key in tallies[0]}
-        return _way(joined, name=name, bytes_per_item=size), np.concatenate(nearest)
+        return _result(joined, name=name, bytes_per_item=size), np.concatenate(nearest)
 
-    def codes(self, name: str, bits: int, codes_NW: NDArray[np.uint8], queries_QW: NDArray[np.uint8], nearest_QK: Rows) -> Way:
+    def measure_codes(self, name: str, bits: int, codes_NW: Codes, queries_QW: Codes, nearest_QK: Rows) -> MethodResult:
         """Ranks by Hamming distance, against the rows of the exact nearest neighbours."""
-        wanted = [nearest_QK[:, :k] for k in NEIGHBOURS]
-        rankings, true = metrics.rank_codes(Database.of(codes_NW, self.labels_N), queries_QW, self.labels_Q, wanted)
-        return _way(self._tally(rankings) | _recalls(true, nearest_QK), name=name, bits=bits, bytes_per_item=codes_NW.shape[1])
+        wanted = [nearest_QK[:, :k] for k in NEIGHBORS]
+        rankings, true = metrics.rank_codes(LabelledCodes.of(codes_NW, self.labels_N), queries_QW, self.labels_Q, wanted)
+        return _result(self._tally(rankings) | _recalls(true, nearest_QK), name=name, bits=bits, bytes_per_item=codes_NW.shape[1])
 
-    def lists(self, name: str, bits: int, rows_QK: Rows, nearest_QK: Rows, size: int) -> Way:
+    def measure_lists(self, name: str, bits: int, rows_QK: Rows, nearest_QK: Rows, size: int) -> MethodResult:
         """Measures lists of the 100 first rows, -1 where there is none. `size` is bytes an item."""
         there_QK = rows_QK >= 0
         relevant = metrics.rank_lists((self.labels_N[rows_QK] == self.labels_Q[:, None]) & there_QK)
-        true = [metrics.rank_lists((rows_QK[:, :, None] == nearest_QK[:, None, :k]).any(2) & there_QK) for k in NEIGHBOURS]
+        true = [metrics.rank_lists((rows_QK[:, :, None] == nearest_QK[:, None, :k]).any(2) & there_QK) for k in NEIGHBORS]
         depths = [depth for depth in PRECISIONS if depth <= rows_QK.shape[1]]
-        tally = {("precision", depth): _over_orders(metrics.found, relevant, depth) / depth for depth in depths}
-        return _way(tally | _recalls(true, nearest_QK), name=name, bits=bits, bytes_per_item=size)
+        tally = {("precision", depth): _over_orders(metrics.count_relevant, relevant, depth) / depth for depth in depths}
+        return _result(tally | _recalls(true, nearest_QK), name=name, bits=bits, bytes_per_item=size)
 
     def _tally(self, rankings: Rankings) -> Tally:
         items = len(self.labels_N)
         tally = {("map", depth): _over_orders(metrics.average_precision, rankings, depth or items) for depth in (0, *CUTS)}
-        tally |= {("precision", n): _over_orders(metrics.found, rankings, n) / n for n in PRECISIONS if n <= items}
+        tally |= {("precision", n): _over_orders(metrics.count_relevant, rankings, n) / n for n in PRECISIONS if n <= items}
         relevant_Q1 = rankings.relevant()[:, None]
         for depth in np.unique(np.geomspace(1, items, _POINTS).round().astype(int)).tolist():
-            found_QO = _over_orders(metrics.found, rankings, depth)
-            tally["curve recall", depth], tally["curve precision", depth] = found_QO / relevant_Q1, found_QO / depth
+            count_QO = _over_orders(metrics.count_relevant, rankings, depth)
+            tally["curve recall", depth], tally["curve precision", depth] = count_QO / relevant_Q1, count_QO / depth
         return tally
 
 
-def latency(
-    search: Callable[[NDArray[np.float32], int], object], queries_QD: NDArray[np.float32], mode: str, size: int
-) -> Latency:
+def precision(labels_QK: Labels, labels_Q: Labels) -> float:
+    """Mean share of the labels of K neighbours that are the query's own."""
+    return float((labels_QK == labels_Q[:, None]).mean())
+
+
+def latency(search: Callable[[Vectors, int], object], queries_QD: Vectors, mode: str, size: int) -> Latency:
     """Times `search`(queries, k) for the 10 nearest: up to 200 queries one at a time, then up to 256 at once."""
-    k, rows = NEIGHBOURS[0], np.linspace(0, len(queries_QD) - 1, min(_TIMED, len(queries_QD))).astype(int)
-    together_QD = queries_QD[:_TOGETHER]
-    for warm_up_QD in (queries_QD[:1], together_QD):
+    k, rows = NEIGHBORS[0], np.linspace(0, len(queries_QD) - 1, min(_SINGLE_QUERIES, len(queries_QD))).astype(int)
+    batch_QD = queries_QD[:_BATCH_QUERIES]
+    for warm_up_QD in (queries_QD[:1], batch_QD):
         search(warm_up_QD, k)
     seconds = [_seconds(search, queries_QD[row : row + 1], k) for row in rows]
     p50_ms, p95_ms, p99_ms = (round(1000 * float(value), 4) for value in np.percentile(seconds, [50, 95, 99]))
-    rate = len(together_QD) / _seconds(search, together_QD, k)
+    rate = len(batch_QD) / _seconds(search, batch_QD, k)
     return Latency(
         mode=mode,
         k=k,
@@ -129,7 +131,7 @@ def latency(
     )
 
 
-def _seconds(search: Callable[[NDArray[np.float32], int], object], queries_QD: NDArray[np.float32], k: int) -> float:
+def _seconds(search: Callable[[Vectors, int], object], queries_QD: Vectors, k: int) -> float:
     started = time.perf_counter()
     search(queries_QD, k)
     return time.perf_counter() - started
@@ -138,13 +140,13 @@ def _seconds(search: Callable[[NDArray[np.float32], int], object], queries_QD: N
 def _recalls(true: Sequence[Rankings], nearest_QK: Rows) -> Tally:
     known = nearest_QK.shape[1]
     tally = {
-        ("recall", k): _over_orders(metrics.found, ranked, k) / k
-        for k, ranked in zip(NEIGHBOURS, true, strict=True)
+        ("recall", k): _over_orders(metrics.count_relevant, ranked, k) / k
+        for k, ranked in zip(NEIGHBORS, true, strict=True)
         if k <= known
     }
-    few = NEIGHBOURS[0]
+    few = NEIGHBORS[0]
     if few <= known:
-        tally["ten in hundred", 0] = _over_orders(metrics.found, true[0], LISTED) / few
+        tally["ten in hundred", 0] = _over_orders(metrics.count_relevant, true[0], LIST_LENGTH) / few
     return tally
 
 
@@ -154,14 +156,14 @@ def _over_orders(measure: Callable[[Rankings, int, Order], Floats], rankings: Ra
     return np.stack([measure(rankings, depth, order) for order in ORDERS], 1)
 
 
-def _way(tally: Tally, **facts: Any) -> Way:
+def _result(tally: Tally, **facts: Any) -> MethodResult:
     means = {key: Figure(**dict(zip(ORDERS, values_QO.mean(0).tolist(), strict=True))) for key, values_QO in tally.items()}
 
     def of(name: str) -> dict[int, Figure]:
         return {depth: figure for (figure_name, depth), figure in means.items() if figure_name == name}
 
     precisions = of("curve precision")
-    return Way(
+    return MethodResult(
         mean_average_precision=of("map"),
         precision=of("precision"),
         recall=of("recall"),

@@ -11,9 +11,8 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from indexer.arrays import Vectors
+from indexer.arrays import Ids, Labels, Rows, Vectors
 from indexer.features import raw_pixels
 from indexer.index import Index
 from indexer.opening import OpenStore
@@ -24,21 +23,20 @@ from training.images.folders import Example, ReadResult, read_photographs
 from training.images.preprocess import ImageLimits, Photograph
 from training.program import progress
 
-Labels = NDArray[np.str_]
 _BATCH: Final = 64
 
 
 @dataclass(frozen=True)
-class Held:
-    """What an index holds, row by row in order of id."""
+class Database:
+    """What queries are compared with: everything that an index holds, row by row in order of id."""
 
-    ids_N: NDArray[np.int64]
+    ids_N: Ids
     items: list[Item]
     labels_N: Labels
     vectors_ND: Vectors  # a memory map where the index is one segment on disk
     pixels_NP: Vectors  # 0..255
 
-    def rows(self, hits: Hits) -> NDArray[np.int64]:
+    def rows(self, hits: Hits) -> Rows:
         """The rows of hits, int64 (Q, K), -1 where there is none."""
         return np.where(hits.ids_QK < 0, -1, np.searchsorted(self.ids_N, hits.ids_QK))
 
@@ -49,34 +47,33 @@ class Queries:
 
     sha256s: list[str]
     labels_Q: Labels
-    guesses_Q: Labels  # the classes that the network thinks most probable
+    predictions_Q: Labels  # the classes that the network thinks most probable
     features_QD: Vectors
     pixels_QP: Vectors
 
 
-def hold(store: OpenStore) -> Held:
+def read_database(store: OpenStore) -> Database:
     """Everything that a store holds; photographs are read again where it keeps no raw pixels. Raises FC7Error for one gone."""
     ids_N = store.ids()
     items = store.items(ids_N.tolist())
     labels_N = np.array([item.label for item in items])
-    return Held(ids_N, items, labels_N, _vectors(store, ids_N), _pixels(store, items))
+    return Database(ids_N, items, labels_N, _vectors(store, ids_N), _pixels(store, items))
 
 
-def ask(model: Model, held: Held, root: Path, examples: Sequence[Example], limits: ImageLimits) -> Queries:
+def read_queries(model: Model, database: Database, root: Path, examples: Sequence[Example], limits: ImageLimits) -> Queries:
     """Reads examples and computes their features; left out are photographs that the index holds, copies, and labels it has not.
 
     Raises NotReady where none is left.
     """
     reads = progress(read_photographs(root, examples, limits), len(examples), "FC7 features of queries")
-    seen, labels = {item.sha256 for item in held.items}, set(held.labels_N.tolist())
-    new = _new(reads, seen, labels)
-    hashes, own, guesses = [], [], []
+    new = _new(reads, {item.sha256 for item in database.items}, set(database.labels_N.tolist()))
+    hashes, own, predictions = [], [], []
     features, raw = [], []
     while batch := list(islice(new, _BATCH)):
         pixels_BCHW = torch.stack([photograph.pixels_CHW for _, photograph in batch])
         features_BD = model.fc7(pixels_BCHW)
         with torch.inference_mode():
-            guesses += [model.classes[best] for best in model.net.fc8(features_BD).argmax(1)]
+            predictions += [model.classes[best] for best in model.net.fc8(features_BD).argmax(1)]
         hashes += [read.sha256 for read, _ in batch]
         own += [read.example.label for read, _ in batch]
         features.append(features_BD.numpy())
@@ -85,17 +82,17 @@ def ask(model: Model, held: Held, root: Path, examples: Sequence[Example], limit
         raise NotReady(
             f"below {root} there is no photograph with a label of the index that it does not hold; queries must be new to it"
         )
-    return Queries(hashes, np.array(own), np.array(guesses), np.concatenate(features), np.concatenate(raw).astype(np.float32))
+    return Queries(hashes, np.array(own), np.array(predictions), np.concatenate(features), np.concatenate(raw).astype(np.float32))
 
 
-def _new(reads: Iterable[ReadResult], seen: set[str], labels: set[str]) -> Iterator[tuple[ReadResult, Photograph]]:
+def _new(reads: Iterable[ReadResult], known: set[str], labels: set[str]) -> Iterator[tuple[ReadResult, Photograph]]:
     for read in reads:
-        if isinstance(read.outcome, Photograph) and read.sha256 not in seen and read.example.label in labels:
-            seen.add(read.sha256)
+        if isinstance(read.outcome, Photograph) and read.sha256 not in known and read.example.label in labels:
+            known.add(read.sha256)
             yield read, read.outcome
 
 
-def _vectors(store: OpenStore, ids_N: NDArray[np.int64]) -> Vectors:
+def _vectors(store: OpenStore, ids_N: Ids) -> Vectors:
     if isinstance(store, Index) and len(store.version.segments) == 1 and not len(store.version.deleted):
         return store.version.segments[0].vectors_ND
     return store.vectors(ids_N.tolist())
@@ -103,19 +100,19 @@ def _vectors(store: OpenStore, ids_N: NDArray[np.int64]) -> Vectors:
 
 def _pixels(store: OpenStore, items: Sequence[Item]) -> Vectors:
     if isinstance(store, Index) and store.manifest.pixel_bits:
-        kept = []
+        parts = []
         for segment in store.version.segments:
             assert segment.pixels_NP is not None  # noqa: S101  the manifest says so
-            kept.append(segment.pixels_NP[~np.isin(segment.ids_N, store.version.deleted)])
-        return np.concatenate(kept).astype(np.float32)
+            parts.append(segment.pixels_NP[~np.isin(segment.ids_N, store.version.deleted)])
+        return np.concatenate(parts).astype(np.float32)
     limits = ImageLimits.model_validate(store.manifest.limits)
-    blocks = []
+    batches = []
     for root, group in groupby(items, lambda item: item.root):
         examples = [Example(item.path, "") for item in group]
         reads = progress(read_photographs(Path(root), examples, limits), len(examples), "raw pixels")
         while batch := list(islice(reads, _BATCH)):
-            blocks.append(raw_pixels(torch.stack([_photograph(root, read).pixels_CHW for read in batch])))
-    return np.concatenate(blocks).astype(np.float32)
+            batches.append(raw_pixels(torch.stack([_photograph(root, read).pixels_CHW for read in batch])))
+    return np.concatenate(batches).astype(np.float32)
 
 
 def _photograph(root: str, read: ReadResult) -> Photograph:

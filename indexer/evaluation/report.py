@@ -9,15 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from pydantic import BaseModel
 
-from indexer.evaluation.protocol import Figure, Latency, Way
+from indexer.evaluation.methods import AUTOENCODER, EXACT, RAW_AUTOENCODER, RAW_EXACT
+from indexer.evaluation.protocol import Figure, Latency, MethodResult
 from indexer.evaluation.splits import Split
 from training.files import replacing
 
-EXACT: Final = "FC7, exact"
-TWO_STAGE: Final = "FC7, two-stage"
-AUTOENCODER: Final = "autoencoder"
-RAW_EXACT: Final = "raw pixels, exact"
-RAW_AUTOENCODER: Final = "raw pixels, autoencoder"
 PROTOCOL: Final = (
     "Relevant to a query is every indexed photograph with its label. mAP is over the whole ranking; mAP@N over its first N "
     "places, divided by the relevant photographs that so many places could hold. recall@k is the share of the k exact nearest "
@@ -34,7 +30,7 @@ _COLOURS: Final = {
     RAW_EXACT: "tab:gray",
     RAW_AUTOENCODER: "tab:brown",
 }
-_BESIDE: Final = (EXACT, RAW_EXACT)  # drawn with every length
+_EVERY_PANEL: Final = (EXACT, RAW_EXACT)  # drawn with every length
 _COLUMNS: Final = 4
 
 
@@ -53,7 +49,7 @@ class Report(BaseModel):
     configuration: dict[str, Any] = {}  # the settings
     machine: str = ""
     splits: dict[str, Split] = {}
-    ways: list[Way] = []
+    methods: list[MethodResult] = []
     latencies: list[Latency] = []
 
     def table(self) -> str:
@@ -73,12 +69,12 @@ class Report(BaseModel):
         return "\n".join([head, *lines])
 
     def summary(self) -> str:
-        """Every way and every mode in a line each, for a terminal."""
+        """Every method and every mode in a line each, for a terminal."""
         lines = [f"{'':32s}{'bits':>4s}{'mAP':>8s}{'P@10':>8s}{'recall@10':>11s}"]
-        for way in self.ways:
-            figures = [way.mean_average_precision.get(0), way.precision.get(10), way.recall.get(10)]
+        for method in self.methods:
+            figures = [method.mean_average_precision.get(0), method.precision.get(10), method.recall.get(10)]
             average, right, recall = ("" if figure is None else f"{figure.expected:.3f}" for figure in figures)
-            lines.append(f"{way.name:32s}{way.bits or '':>4}{average:>8s}{right:>8s}{recall:>11s}".rstrip())
+            lines.append(f"{method.name:32s}{method.bits or '':>4}{average:>8s}{right:>8s}{recall:>11s}".rstrip())
         lines.append(f"\n{'one query, its 10 nearest':32s}{'p50':>8s}{'p99':>8s}{'queries/s':>11s}")
         for one in self.latencies:
             lines.append(f"{one.mode:32s}{one.p50_ms:>5.3g} ms{one.p99_ms:>5.3g} ms{one.queries_per_second:>11.0f}")
@@ -91,7 +87,7 @@ class Report(BaseModel):
         parts = [
             f"{self.queries} queries, none of them indexed, against {self.database} photographs.",
             PROTOCOL,
-            _rows(heads, map(_cells, self.ways)),
+            _rows(heads, map(_cells, self.methods)),
             _rows(
                 ["mode", "bytes an item", "p50, ms", "p95, ms", "p99, ms", "queries a second, together"],
                 (
@@ -115,7 +111,7 @@ class Report(BaseModel):
         with replacing(folder / "evaluation.md") as path:
             path.write_text(self.markdown())
         with replacing(folder / "evaluation.png") as path:
-            _picture(self.ways).savefig(path, format="png", dpi=100)
+            _picture(self.methods).savefig(path, format="png", dpi=100)
         with replacing(folder / "evaluation.json") as path:
             path.write_text(self.model_dump_json(indent=2) + "\n")
 
@@ -125,38 +121,38 @@ def _rows(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _cells(way: Way) -> list[str]:
-    averages, precision, recall = way.mean_average_precision, way.precision, way.recall
+def _cells(method: MethodResult) -> list[str]:
+    averages, precision, recall = method.mean_average_precision, method.precision, method.recall
     return [
-        way.name,
-        str(way.bits or ""),
-        str(way.bytes_per_item),
-        _shown(averages.get(0), with_range=way.bits > 0),
-        *(_shown(averages.get(depth)) for depth in (1000, 5000)),
-        *(_shown(precision.get(depth)) for depth in (1, 10, 100, 1000)),
-        *(_shown(recall.get(depth)) for depth in (10, 100)),
-        _shown(way.ten_in_hundred),
+        method.name,
+        str(method.bits or ""),
+        str(method.bytes_per_item),
+        _cell(averages.get(0), with_range=method.bits > 0),
+        *(_cell(averages.get(depth)) for depth in (1000, 5000)),
+        *(_cell(precision.get(depth)) for depth in (1, 10, 100, 1000)),
+        *(_cell(recall.get(depth)) for depth in (10, 100)),
+        _cell(method.ten_in_hundred),
     ]
 
 
-def _shown(figure: Figure | None, with_range: bool = False) -> str:
+def _cell(figure: Figure | None, with_range: bool = False) -> str:
     if figure is None:
         return ""
     around = f" ({figure.worst:.3f} to {figure.best:.3f})" if with_range else ""
     return f"{figure.expected:.4f}{around}"
 
 
-def _picture(ways: Sequence[Way]) -> Picture:
+def _picture(methods: Sequence[MethodResult]) -> Picture:
     """Precision over recall, a panel for each length; bands from the worst to the best order of equal distances."""
-    lengths = sorted({way.bits for way in ways if way.curve and way.bits}) or [0]
+    lengths = sorted({method.bits for method in methods if method.curve and method.bits}) or [0]
     columns = min(_COLUMNS, len(lengths))
     rows = -(-len(lengths) // columns)
     picture = Picture(figsize=(1 + 3.5 * columns, 0.8 + 3.2 * rows), layout="constrained")
     panels = picture.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for panel, bits in zip(panels, lengths, strict=False):
-        for way in ways:
-            if way.curve and (way.bits == bits or way.name in _BESIDE):
-                _draw(panel, way)
+        for method in methods:
+            if method.curve and (method.bits == bits or method.name in _EVERY_PANEL):
+                _draw(panel, method)
         panel.set_title(f"{bits} bits" if bits else "")
         panel.set_xlim(0, 1)
         panel.set_ylim(0, 1)
@@ -169,11 +165,11 @@ def _picture(ways: Sequence[Way]) -> Picture:
     return picture
 
 
-def _draw(panel: Axes, way: Way) -> None:
-    points = list(way.curve.values())
+def _draw(panel: Axes, method: MethodResult) -> None:
+    points = list(method.curve.values())
     recall = [recall.expected for recall, _ in points]
-    colour = _COLOURS[way.name]
-    panel.plot(recall, [precision.expected for _, precision in points], color=colour, label=way.name, linewidth=1.5)
+    colour = _COLOURS[method.name]
+    panel.plot(recall, [precision.expected for _, precision in points], color=colour, label=method.name, linewidth=1.5)
     panel.fill_between(
         recall,
         [precision.worst for _, precision in points],

@@ -65,9 +65,9 @@ def select(root: Path, examples: Examples, wanted: set[str], limits: ImageLimits
     return examples.take(np.array(positions, np.int64))
 
 
-def check_same(path: Path, held: Sequence[str]) -> None:
-    """Raises Mismatch unless the split lists exactly the photographs that the index holds."""
-    wanted, found = read_split(path), set(held)
+def check_same(path: Path, sha256s: Sequence[str]) -> None:
+    """Raises Mismatch unless the split lists exactly these photographs, which the index holds."""
+    wanted, found = read_split(path), set(sha256s)
     if wanted != found:
         raise Mismatch(
             f"{path} lists {len(wanted)} photographs, of which the index holds {len(wanted & found)}, "

@@ -11,7 +11,7 @@ from PIL import Image
 from indexer import build, evaluate
 from indexer.codes import autoencoder
 from indexer.evaluate import EvaluateSettings, main
-from indexer.evaluation.protocol import Task, Way
+from indexer.evaluation.protocol import GroundTruth, MethodResult, precision
 from indexer.evaluation.report import Report
 from indexer.opening import open_store
 from indexer.storage import artifact
@@ -39,13 +39,13 @@ def features_of(model: Path, images: Path) -> tuple[np.ndarray, list[str]]:
     return np.concatenate([loaded.fc7(one).numpy() for one in pixels]), [path.parent.name for path in paths]
 
 
-def way(report: Report, name: str, bits: int = 0) -> Way:
-    (found,) = [one for one in report.ways if (one.name, one.bits) == (name, bits)]
+def result(report: Report, name: str, bits: int = 0) -> MethodResult:
+    (found,) = [one for one in report.methods if (one.name, one.bits) == (name, bits)]
     return found
 
 
 def test_neighbours_of_the_right_label_are_counted(report: Report, index: Path, model: Path, images: Path) -> None:
-    assert evaluate.precision(np.array([["a", "b"], ["b", "b"]]), np.array(["a", "b"])) == 0.75
+    assert precision(np.array([["a", "b"], ["b", "b"]]), np.array(["a", "b"])) == 0.75
     store = open_store(index)
     vectors, held = store.vectors(range(24)), [item.label for item in store.items(range(24))]
     assert (report.queries, report.database) == (9, 24)
@@ -75,8 +75,8 @@ def test_exact_and_code_rankings_equal_brute_force(report: Report, index: Path, 
         orders = [shuffle[np.argsort(hamming[shuffle], kind="stable")] for shuffle in shuffles]
         expected.append(np.mean([average_precision(relevant[order]) for order in orders]))
         recall.append(np.mean([len({*order[:10]} & {*np.argsort(squared)[:10]}) / 10 for order in orders]))
-    assert way(report, "FC7, exact").mean_average_precision[0].expected == pytest.approx(np.mean(exact))
-    codes = way(report, "autoencoder", 128)
+    assert result(report, "FC7, exact").mean_average_precision[0].expected == pytest.approx(np.mean(exact))
+    codes = result(report, "autoencoder", 128)
     assert codes.mean_average_precision[0].expected == pytest.approx(np.mean(expected), abs=0.005)
     assert codes.recall[10].expected == pytest.approx(np.mean(recall), abs=0.01)
     assert codes.bytes_per_item == 16
@@ -87,16 +87,16 @@ def average_precision(relevant_N: np.ndarray) -> float:
 
 
 def test_two_stages_find_what_exact_search_finds(report: Report) -> None:
-    (both,) = [one for one in report.ways if one.name == "FC7, two-stage"]
+    (both,) = [one for one in report.methods if one.name == "FC7, two-stage"]
     assert both.recall[10].expected == 1.0
-    assert both.precision[10] == way(report, "FC7, exact").precision[10]
+    assert both.precision[10] == result(report, "FC7, exact").precision[10]
 
 
 def test_every_length_is_compared_with_every_baseline(report: Report) -> None:
-    names = {(one.name, one.bits) for one in report.ways if one.name != "FC7, two-stage"}
+    names = {(one.name, one.bits) for one in report.methods if one.name != "FC7, two-stage"}
     of_codes = {("autoencoder", 16), ("autoencoder", 128), ("LSH", 16), ("LSH", 128), ("ITQ", 16), ("PCA-sign", 16)}
     assert names == of_codes | {("FC7, exact", 0), ("raw pixels, exact", 0)}
-    for one in report.ways:
+    for one in report.methods:
         for figure in one.mean_average_precision.values():
             assert 0 <= figure.worst <= figure.expected <= figure.best <= 1
 
@@ -114,7 +114,7 @@ def test_raw_pixels_have_codes_where_the_index_has_them_and_where_asked(
     index = tmp_path / "index"
     build.main(build.BuildSettings(model=model, data=images, index=index, part="train", bits=16, raw_pixel_codes=True))
     report = evaluated(settings, index=index, out=tmp_path, bits=(16, 28), raw_pixel_codes=True)
-    raw = [one for one in report.ways if one.name == "raw pixels, autoencoder"]
+    raw = [one for one in report.methods if one.name == "raw pixels, autoencoder"]
     assert [one.bits for one in raw] == [16, 28]
     assert all(one.precision[1].expected > 0.5 for one in raw)  # the photographs' classes are their colours
     assert [one.mode for one in report.latencies] == ["exact", "code", "two-stage", "ball, radius 2"]
@@ -124,7 +124,7 @@ def test_json_markdown_and_picture_are_written(report: Report, settings: Evaluat
     assert settings.out
     assert Report.model_validate_json((settings.out / "evaluation.json").read_text()) == report
     text = (settings.out / "evaluation.md").read_text()
-    figure = way(report, "LSH", 16).mean_average_precision[0]
+    figure = result(report, "LSH", 16).mean_average_precision[0]
     assert f"| LSH | 16 | 2 | {figure.expected:.4f} ({figure.worst:.3f} to {figure.best:.3f}) |" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in tables} == {14, 7}
@@ -146,7 +146,7 @@ def test_splits_name_photographs_by_content_and_repeat_the_evaluation(
     splits = tuple(settings.out / f"split-{name}.txt" for name in ("queries", "database"))
     again = evaluated(settings, splits=splits, out=tmp_path, part="train")
     assert again.splits == report.splits
-    assert way(again, "FC7, exact") == way(report, "FC7, exact")
+    assert result(again, "FC7, exact") == result(report, "FC7, exact")
     some = tmp_path / "some.txt"
     some.write_text("\n".join(splits[0].read_text().split()[:4]))
     assert evaluated(settings, splits=(some,), out=tmp_path).queries == 4
@@ -198,7 +198,7 @@ def test_lengths_come_in_one_list_and_a_wrong_one_is_named(
     assert parse(EvaluateSettings, ["--splits", "a.txt,b.txt"]).splits == (Path("a.txt"), Path("b.txt"))
     monkeypatch.setenv("FC7_BITS", "128")
     assert parse(EvaluateSettings, []).bits == (128,)
-    assert {one.bits for one in evaluated(settings, bits=(0,), out=tmp_path).ways} == {0}
+    assert {one.bits for one in evaluated(settings, bits=(0,), out=tmp_path).methods} == {0}
     with pytest.raises(BadValue, match="bits must be of 16, 28, 32, 48, 64, 128, 256, got 17"):
         evaluated(settings, bits=(17,))
 
@@ -216,7 +216,8 @@ def test_the_command_prints_the_table_and_writes_beside_the_index(
 
 
 def test_places_past_the_end_of_a_list_are_not_right() -> None:
-    task = Task(np.array([0, 0, 1]), np.array([1]))
-    measured = task.lists("two-stage", 16, np.pad([[2, -1]], ((0, 0), (0, 8)), constant_values=-1), np.array([[2, 0, 1]]), 2)
+    truth = GroundTruth(np.array([0, 0, 1]), np.array([1]))
+    rows = np.pad([[2, -1]], ((0, 0), (0, 8)), constant_values=-1)
+    measured = truth.measure_lists("two-stage", 16, rows, np.array([[2, 0, 1]]), 2)
     assert measured.precision[1].expected == 1
     assert measured.precision[10].expected == pytest.approx(0.1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from indexer.evaluation import metrics
-from indexer.evaluation.metrics import Database, Order, Rankings, rank_codes, rank_lists, rank_vectors
+from indexer.evaluation.metrics import LabelledCodes, Order, Rankings, rank_codes, rank_lists, rank_vectors
 
 OVER: dict[Order, Callable[..., float]] = {"expected": np.mean, "best": np.max, "worst": np.min}
 
@@ -52,7 +52,7 @@ def test_expected_best_and_worst_equal_those_over_all_orders(seed: int) -> None:
         founds = [order[:depth].sum() for order in orders]
         for order in metrics.ORDERS:
             assert metrics.average_precision(rankings, depth, order) == pytest.approx(OVER[order](precisions))
-            assert metrics.found(rankings, depth, order) == pytest.approx(OVER[order](founds))
+            assert metrics.count_relevant(rankings, depth, order) == pytest.approx(OVER[order](founds))
 
 
 def test_four_codes_by_hand() -> None:
@@ -61,13 +61,13 @@ def test_four_codes_by_hand() -> None:
     Average precisions (1/2 + 2/4) / 2 = 1/2 and (1/3 + 2/4) / 2 = 5/12.
     """
     codes = np.array([[0b0001], [0b0011], [0b0101], [0b0111]], np.uint8)
-    database = Database.of(codes, np.array([7, 3, 7, 3]))
+    database = LabelledCodes.of(codes, np.array([7, 3, 7, 3]))
     ranked, (nearest,) = rank_codes(database, np.zeros((1, 1), np.uint8), np.array([3]), [np.array([[0, 2]])])
     assert metrics.average_precision(ranked, 4, "best").tolist() == pytest.approx([1 / 2])
     assert metrics.average_precision(ranked, 4, "worst").tolist() == pytest.approx([5 / 12])
     assert metrics.average_precision(ranked, 4).tolist() == pytest.approx([11 / 24])
-    assert [float(metrics.found(ranked, depth)[0]) for depth in (1, 2, 3, 4)] == [0, 0.5, 1, 2]
-    assert [float(metrics.found(nearest, 2, order)[0]) for order in metrics.ORDERS] == [1.5, 2, 1]
+    assert [float(metrics.count_relevant(ranked, depth)[0]) for depth in (1, 2, 3, 4)] == [0, 0.5, 1, 2]
+    assert [float(metrics.count_relevant(nearest, 2, order)[0]) for order in metrics.ORDERS] == [1.5, 2, 1]
 
 
 @pytest.mark.parametrize("width", [2, 4, 6, 8, 16, 32])
@@ -81,19 +81,20 @@ def test_rankings_by_code_equal_those_by_exclusive_or(width: int) -> None:
         rng.integers(0, 5, 7),
         rng.permuted(np.tile(np.arange(90), (7, 1)), axis=1)[:, :6],
     )
-    ranked, (true,) = rank_codes(Database.of(codes, labels), asked, own, [wanted])
+    ranked, (true,) = rank_codes(LabelledCodes.of(codes, labels), asked, own, [wanted])
     for i in range(7):
         distances = np.array([bin(int.from_bytes((code ^ asked[i]).tobytes())).count("1") for code in codes])
         for got, relevant in ((ranked, labels == own[i]), (true, np.isin(np.arange(90), wanted[i]))):
             expected = rankings_of(distances, relevant)
             for depth in (1, 17, 90):
                 for order in metrics.ORDERS:
-                    assert metrics.found(got, depth, order)[i] == pytest.approx(metrics.found(expected, depth, order)[0])
+                    count = metrics.count_relevant(expected, depth, order)[0]
+                    assert metrics.count_relevant(got, depth, order)[i] == pytest.approx(count)
             assert metrics.average_precision(got, 90)[i] == pytest.approx(metrics.average_precision(expected, 90)[0])
 
 
 def test_rankings_by_vector_equal_brute_force_and_equal_distances_are_ties(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "BLOCK", 4)
+    monkeypatch.setattr(metrics, "QUERY_BLOCK", 4)
     rng = np.random.default_rng(0)
     vectors, asked = (rng.integers(0, 3, (rows, 5)).astype(np.float32) for rows in (60, 10))
     labels, own = rng.integers(0, 4, 60), rng.integers(0, 4, 10)
@@ -115,7 +116,7 @@ def test_a_list_without_ties_has_one_value_for_all_orders() -> None:
     assert not ranked.has_ties()
     for order in metrics.ORDERS:
         np.testing.assert_allclose(metrics.average_precision(ranked, 3, order), [5 / 6, 0])
-        np.testing.assert_allclose(metrics.found(ranked, 2, order), [1, 0])
+        np.testing.assert_allclose(metrics.count_relevant(ranked, 2, order), [1, 0])
 
 
 def test_random_codes_have_the_average_precision_of_chance() -> None:
