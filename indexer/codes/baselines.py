@@ -79,8 +79,8 @@ def fit(features_ND: Vectors, lengths: Sequence[int], seed: int = 0) -> Iterator
 
 def _principal(rows_ND: Vectors, components: int, seed: int) -> Vectors:
     """Principal directions, float32 (D, B). Overwrites the rows, to do without another copy."""
-    found = PCA(components, copy=False, svd_solver="randomized", n_oversamples=32, random_state=seed).fit(rows_ND)
-    return np.ascontiguousarray(found.components_.T, np.float32)
+    pca = PCA(components, copy=False, svd_solver="randomized", n_oversamples=32, random_state=seed).fit(rows_ND)
+    return np.ascontiguousarray(pca.components_.T, np.float32)
 
 
 def _at_length_1(rows_ND: Vectors) -> Vectors:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from training.program import progress
 
 _HIDDEN: Final = 512
-_NEIGHBOURS: Final = 10
+_NEIGHBORS: Final = 10
 _NEAREST: Final = 5  # of them are drawn nearer
 _ROTATED: Final = 128  # leading components that the first codes are made of
 _BATCH: Final = 256
@@ -52,9 +52,9 @@ def learn(z_NP: Tensor, bits: int, seed: int) -> CodeLayers:
     scale = float(z_NP.square().sum(1).mean().sqrt())
     scale = scale if scale > 1e-6 else 1.0  # features that are all the same
     z_NP = z_NP / scale
-    nearest_NK = neighbours(z_NP)
+    nearest_NK = _neighbors(z_NP)
     smooth_NP = _smoothed(z_NP, nearest_NK)
-    smooth_NP = _smoothed(smooth_NP, neighbours(smooth_NP))
+    smooth_NP = _smoothed(smooth_NP, _neighbors(smooth_NP))
     smooth_NP = smooth_NP / smooth_NP.square().sum(1).mean().sqrt().clamp_min(_TINY)
     layers = _initial(smooth_NP, bits, generator)
     _descend(layers, z_NP, smooth_NP, nearest_NK[:, :_NEAREST], generator)
@@ -65,26 +65,26 @@ def learn(z_NP: Tensor, bits: int, seed: int) -> CodeLayers:
     return CodeLayers(linear_PB / scale, hidden_PU / scale, bias_U, output_UB, bias_B, figures)
 
 
-def neighbours(z_NP: Tensor) -> Tensor:
+def _neighbors(z_NP: Tensor) -> Tensor:
     """The K other rows of largest cosine: int64 (N, K); K is 10, or N - 1 where that is less; a lone row is its own."""
     unit_NP = functional.normalize(z_NP, dim=1)
-    found = []
+    parts = []
     for rows in torch.arange(len(z_NP)).split(1000):
         cosine_RN = unit_NP[rows] @ unit_NP.T
         cosine_RN[torch.arange(len(rows)), rows] = -2
-        found.append(cosine_RN.topk(max(1, min(_NEIGHBOURS, len(z_NP) - 1)), dim=1)[1])
-    return torch.cat(found)
+        parts.append(cosine_RN.topk(max(1, min(_NEIGHBORS, len(z_NP) - 1)), dim=1)[1])
+    return torch.cat(parts)
 
 
 def _smoothed(z_NP: Tensor, nearest_NK: Tensor) -> Tensor:
     """Means of every row and its neighbours, the neighbours weighted by their cosines."""
     unit_NP = functional.normalize(z_NP, dim=1)
-    found = []
+    parts = []
     for rows, nearest_RK in zip(torch.arange(len(z_NP)).split(1000), nearest_NK.split(1000), strict=True):
         weight_RK = torch.einsum("rp,rkp->rk", unit_NP[rows], unit_NP[nearest_RK]).clamp_min(0)
         total_RP = z_NP[rows] + torch.einsum("rk,rkp->rp", weight_RK, z_NP[nearest_RK])
-        found.append(total_RP / (1 + weight_RK.sum(1, keepdim=True)))
-    return torch.cat(found)
+        parts.append(total_RP / (1 + weight_RK.sum(1, keepdim=True)))
+    return torch.cat(parts)
 
 
 def _initial(smooth_NP: Tensor, bits: int, generator: torch.Generator) -> list[Tensor]:

@@ -53,10 +53,10 @@ class Principal:
         wanted = Wanted(min(r, len(rows_NP)), allowed_N, None, None)
         scale, weights_Q = 2 * self.step * self.step, 2 * self.cosine * lengths_Q2[:, 1].astype(np.float64)
         estimate = native.principal if native.library() else _by_estimate
-        found = [np.empty((0, wanted.k), np.int64)]
-        for some in blocks(len(queries_QD), max(1, _PROPOSALS // max(1, wanted.k))):
-            found.append(estimate(rows_NP, lengths_N2, components_QP[some].astype(np.int8), scale, weights_Q[some], wanted))
-        return np.concatenate(found)
+        lists = [np.empty((0, wanted.k), np.int64)]
+        for block in blocks(len(queries_QD), max(1, _PROPOSALS // max(1, wanted.k))):
+            lists.append(estimate(rows_NP, lengths_N2, components_QP[block].astype(np.int8), scale, weights_Q[block], wanted))
+        return np.concatenate(lists)
 
     def save(self, path: Path) -> None:
         """Writes a safetensors file."""

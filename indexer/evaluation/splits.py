@@ -67,9 +67,9 @@ def select(root: Path, examples: Examples, wanted: set[str], limits: ImageLimits
 
 def check_same(path: Path, sha256s: Sequence[str]) -> None:
     """Raises Mismatch unless the split lists exactly these photographs, which the index holds."""
-    wanted, found = read_split(path), set(sha256s)
-    if wanted != found:
+    wanted, indexed = read_split(path), set(sha256s)
+    if wanted != indexed:
         raise Mismatch(
-            f"{path} lists {len(wanted)} photographs, of which the index holds {len(wanted & found)}, "
-            f"and {len(found - wanted)} others; it must hold exactly these"
+            f"{path} lists {len(wanted)} photographs, of which the index holds {len(wanted & indexed)}, "
+            f"and {len(indexed - wanted)} others; it must hold exactly these"
         )

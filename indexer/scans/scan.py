@@ -23,7 +23,7 @@ After = tuple[float, int]
 # From so many queries on a matrix product, refined, is faster than a scan for each.
 _TOGETHER: Final = 24
 _QUERIES: Final = 256
-_MOST_PROPOSED: Final = 2**22  # rows that all queries of a product may have between them before they are scanned one by one
+_MOST_PROPOSALS: Final = 2**22  # rows that all queries of a product may have between them before they are scanned one by one
 _UNIT: Final = 2.0**-24  # the largest relative error of one float32 operation
 _LARGE, _TINY = 2.0**125, 2.0**-100  # squared lengths: above, float32 overflows; below, it is off by more than a share
 _SHORT: Final = 4  # bytes of the longest code that buckets are made of
@@ -77,8 +77,8 @@ def hamming(
         hits = native.hamming(codes_NW, queries_QW, wanted)
     elif k:
         for query_W, row in zip(queries_QW, hits, strict=True):
-            found = _first(np.bitwise_count(codes_NW ^ query_W).sum(1, dtype=np.float64), np.arange(len(codes_NW)), wanted)
-            row[: len(found)] = found
+            nearest = _first(np.bitwise_count(codes_NW ^ query_W).sum(1, dtype=np.float64), np.arange(len(codes_NW)), wanted)
+            row[: len(nearest)] = nearest
     return hits["key"].astype(np.int32), hits["row"].copy()
 
 
@@ -111,15 +111,15 @@ class Buckets:
         if not self._short or codes > len(self._codes_NW):
             return (*ball(self._codes_NW, query_W, radius, allowed_N), len(self._codes_NW))
         key = int(_keys(query_W[None])[0])
-        found, distance = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+        parts, distance = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
         for r in range(radius + 1):
             flips = np.array([sum(1 << bit for bit in chosen) for chosen in combinations(range(bits), r)], np.int64)
             starts, ends = (np.searchsorted(self._sorted_N, flips ^ key, side) for side in ("left", "right"))
-            rows = np.sort(np.concatenate([found[0], *(self._rows_N[a:b] for a, b in zip(starts, ends, strict=True) if a < b)]))
+            rows = np.sort(np.concatenate([parts[0], *(self._rows_N[a:b] for a, b in zip(starts, ends, strict=True) if a < b)]))
             rows = rows if allowed_N is None else rows[allowed_N[rows] != 0]
-            found.append(rows)
+            parts.append(rows)
             distance.append(np.full(len(rows), r, np.int32))
-        return np.concatenate(distance), np.concatenate(found), codes
+        return np.concatenate(distance), np.concatenate(parts), codes
 
 
 def _keys(codes_NW: Codes) -> NDArray[np.int64]:
@@ -145,8 +145,8 @@ def _first(keys_R: Keys, rows_R: Rows, wanted: Wanted) -> NDArray[Any]:
 
 def _one_by_one(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted, out_QK: NDArray[Any]) -> None:
     for query_D, row in zip(queries_QD, out_QK, strict=True):
-        found = native.exact(vectors_ND, query_D, wanted) if native.library() else _exact(vectors_ND, query_D, wanted)
-        row[: len(found)] = found
+        nearest = native.exact(vectors_ND, query_D, wanted) if native.library() else _exact(vectors_ND, query_D, wanted)
+        row[: len(nearest)] = nearest
 
 
 def _exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted) -> NDArray[Any]:
@@ -160,17 +160,17 @@ def _exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted) -> NDArray[Any
 
 def _together(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted, out_QK: NDArray[Any]) -> None:
     """Inner products propose the rows that may be among the first, whatever they are off by; exact distances decide."""
-    proposed = _propose(vectors_ND, queries_QD, wanted)
-    if proposed is None:
+    proposals = _propose(vectors_ND, queries_QD, wanted)
+    if proposals is None:
         _one_by_one(vectors_ND, queries_QD, wanted, out_QK)
         return
-    queries, rows = proposed
+    queries, rows = proposals
     order = np.argsort(queries, kind="stable")
     bounds = np.searchsorted(queries[order], np.arange(len(queries_QD) + 1))
     for q, query_D in enumerate(queries_QD):
         mine = rows[order[bounds[q] : bounds[q + 1]]]
-        found = _first(distances(vectors_ND, query_D, mine), mine, wanted)
-        out_QK[q, : len(found)] = found
+        nearest = _first(distances(vectors_ND, query_D, mine), mine, wanted)
+        out_QK[q, : len(nearest)] = nearest
 
 
 def _propose(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted) -> tuple[Rows, Rows] | None:
@@ -182,7 +182,7 @@ def _propose(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted) -> tuple[
     squares_Q = np.einsum("qd,qd->q", queries_QD, queries_QD)
     share = 4 * (queries_QD.shape[1] + 8) * _UNIT
     nearest_QK = np.full((len(queries_QD), wanted.k), np.inf, np.float32)
-    proposed: list[tuple[Rows, Rows, NDArray[np.float32]]] = []
+    proposals: list[tuple[Rows, Rows, NDArray[np.float32]]] = []
     largest, longest, total = float(squares_Q.max()), 0.0, 0
     for block in blocks(len(vectors_ND)):
         block_ND = vectors_ND[block]
@@ -200,10 +200,10 @@ def _propose(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted) -> tuple[
             limit_Q = np.minimum(limit_Q, np.float32(wanted.most))
         near_QN = about_QN <= (limit_Q + slack_Q)[:, None]
         queries, rows = np.nonzero(near_QN & np.isfinite(about_QN))
-        proposed.append((queries, rows + block.start, about_QN[queries, rows]))
+        proposals.append((queries, rows + block.start, about_QN[queries, rows]))
         total += len(rows)
-        if total > _MOST_PROPOSED:
+        if total > _MOST_PROPOSALS:
             return None
-    queries, rows, about = (np.concatenate(arrays) for arrays in zip(*proposed, strict=True))
+    queries, rows, about = (np.concatenate(arrays) for arrays in zip(*proposals, strict=True))
     near = about <= (nearest_QK[:, -1] + slack_Q)[queries]
     return queries[near], rows[near]

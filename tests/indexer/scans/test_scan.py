@@ -96,9 +96,9 @@ def test_an_answer_does_not_depend_on_how_many_queries_come_together() -> None:
 
 
 @by_both_scans
-@pytest.mark.parametrize("most_proposed", [0, 2**22])
-def test_many_equal_rows_are_in_order(most_proposed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "_MOST_PROPOSED", most_proposed)
+@pytest.mark.parametrize("most_proposals", [0, 2**22])
+def test_many_equal_rows_are_in_order(most_proposals: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "_MOST_PROPOSALS", most_proposals)
     vectors = features(300)
     vectors[100:] = 0
     found, rows = scan.exact(vectors, np.zeros((30, vectors.shape[1]), np.float32), 20)
