@@ -1,0 +1,34 @@
+"""What a wheel holds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("training", "indexer", "service")
+SOURCES = {"training/network/native.c", "indexer/scans/native.c"}
+
+
+def test_a_wheel_holds_every_module_the_page_the_types_and_the_licence(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+    without_compiler = {**os.environ, "CC": "false"}  # what is compiled is optional, and takes long
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], env=without_compiler, check=True)
+    [path] = tmp_path.glob("fc7-*.whl")
+    with ZipFile(path) as wheel:
+        held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        [metadata] = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+        [licence] = [wheel.read(name) for name in wheel.namelist() if name.endswith(".dist-info/licenses/LICENSE")]
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    files += [ROOT / package / "py.typed" for package in PACKAGES]
+    files += [path for path in (ROOT / "service" / "web").rglob("*") if path.is_file()]
+    assert held == {path.relative_to(ROOT).as_posix() for path in files} | SOURCES
+    assert "License-Expression: MIT" in metadata.splitlines()
+    assert licence == (ROOT / "LICENSE").read_bytes()
