@@ -1,4 +1,4 @@
-"""What a wheel holds."""
+"""What pyproject.toml asks for, and what a wheel holds."""
 
 import os
 import shutil
@@ -7,9 +7,22 @@ import sys
 from pathlib import Path
 from zipfile import ZipFile
 
+import pytest
+from packaging.requirements import Requirement
+
+from tests.lowest import dependencies, lowest
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("training", "indexer", "service")
 SOURCES = {"training/network/native.c", "indexer/scans/native.c"}
+
+
+def test_every_dependency_has_a_lowest_version() -> None:
+    assert len({lowest(requirement) for requirement in dependencies()}) == len(dependencies())
+    assert lowest(Requirement("a>=1.2,<2; sys_platform == 'linux'")) == 'a==1.2; sys_platform == "linux"'
+    assert lowest(Requirement("b==1.2.3")) == "b==1.2.3"
+    with pytest.raises(ValueError, match="c<2 must have one lower bound"):
+        lowest(Requirement("c<2"))
 
 
 def test_a_wheel_holds_every_module_the_page_the_types_and_the_licence(tmp_path: Path) -> None:

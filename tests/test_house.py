@@ -152,7 +152,7 @@ def drawn(page: Path, top: str) -> set[str]:
 def present() -> set[str]:
     """The files of the repository and the folders that they are in, these with a / at the end; not what tools leave there."""
     tools = re.compile(
-        r"(^|/)(__pycache__|\.\w+_cache|\.venv|\.hypothesis|\.cache|\.git|build|var[^/]*|\w+\.egg-info)/|/__init__\.py$|\.so$|^\.git$"
+        r"(^|/)(__pycache__|\.\w+_cache|\.venv[^/]*|\.hypothesis|\.cache|\.git|build|var[^/]*|\w+\.egg-info)/|/__init__\.py$|\.so$|^\.git$"
     )
     paths = [
         path.relative_to(ROOT)

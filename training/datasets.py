@@ -13,7 +13,6 @@ from typing import Final
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from torchvision import datasets
-from torchvision.datasets.imagenet import ARCHIVE_META
 
 from training.errors import BadValue, FC7Error, NotReady
 from training.files import sha256_of
@@ -23,6 +22,11 @@ from training.program import Settings, progress, run_program
 
 _MARK: Final = ".complete"
 _IMAGENET: Final = "imagenet"
+_ARCHIVES: Final = {  # as the ImageNet project names them
+    "train": "ILSVRC2012_img_train.tar",
+    "val": "ILSVRC2012_img_val.tar",
+    "devkit": "ILSVRC2012_devkit_t12.tar.gz",
+}
 Item = tuple[str, str, str, bytes]  # part, class, file name, bytes
 
 
@@ -189,7 +193,7 @@ def _extract_imagenet(out: Path) -> None:
     """Extracts the archives in `out` to out/train and out/val; each appears when it is whole, and is not made again."""
     if (out / _MARK).is_file() and (out / _MARK).read_text() == _IMAGENET:
         return
-    archives = [name for name, _md5 in ARCHIVE_META.values()]
+    archives = list(_ARCHIVES.values())
     missing = [name for name in archives if not (out / name).is_file()]
     if missing:
         raise NotReady(
@@ -203,7 +207,7 @@ def _extract_imagenet(out: Path) -> None:
         (partial / name).symlink_to((out / name).resolve())
     for part in ("train", "val"):
         if not (out / part).is_dir():
-            print(f"verifying and extracting {ARCHIVE_META[part][0]}, which takes long", flush=True)
+            print(f"verifying and extracting {_ARCHIVES[part]}, which takes long", flush=True)
             try:
                 datasets.ImageNet(str(partial), split=part)
             except (OSError, RuntimeError) as error:
