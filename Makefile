@@ -2,6 +2,7 @@
 # make test                                              the fast suite
 # make check                                             the same, ruff and mypy
 # make lowest                                            the fast suite with every dependency at its lowest version
+# make requirements                                      the versions that the image installs, anew: docker/requirements.txt
 # make bench-search                                      searches beside FAISS's; for a quiet machine
 # make bench-service                                     the service under load; for a quiet machine
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
@@ -12,7 +13,7 @@ LOWEST := .venv-lowest/bin
 NATIVE := training/network/native.c indexer/scans/native.c
 export DATA ?= groceries
 
-.PHONY: demo test check lowest bench-search bench-service bench-train fuzz-service
+.PHONY: demo test check lowest requirements bench-search bench-service bench-train fuzz-service
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -27,6 +28,10 @@ check: test
 
 lowest: .venv-lowest/dev
 	$(LOWEST)/python -m pytest
+
+requirements: .venv/dev
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command 'make requirements' --extra demo --output-file docker/requirements.txt pyproject.toml
 
 bench-search: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_search.py

@@ -1,6 +1,7 @@
-"""What pyproject.toml asks for, and what a wheel holds."""
+"""What pyproject.toml asks for, what the image installs of it, and what a wheel holds."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,13 +9,38 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from tests.lowest import dependencies, lowest
+from tests.lowest import PROJECT, dependencies, lowest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("training", "indexer", "service")
 SOURCES = {"training/network/native.c", "indexer/scans/native.c"}
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_image_installs_one_version_of_every_dependency_and_one_that_is_allowed(machine: str) -> None:
+    [python] = re.findall(r"^FROM python:(\d+\.\d+)", (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
+    changes = {"platform_machine": machine, "python_version": python, "python_full_version": f"{python}.0"}
+    image = {**default_environment(), **changes, "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
+
+    def needed(requirement: Requirement) -> bool:
+        return requirement.marker is None or requirement.marker.evaluate({name: str(value) for name, value in image.items()})
+
+    installed: dict[str, str] = {}
+    for line in re.findall(r"^(\w.+?) \\$", (ROOT / "docker" / "requirements.txt").read_text(), re.MULTILINE):
+        pin = Requirement(line)
+        [bound] = pin.specifier
+        assert bound.operator == "=="
+        if needed(pin):
+            assert canonicalize_name(pin.name) not in installed
+            installed[canonicalize_name(pin.name)] = bound.version
+    texts = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["demo"]]
+    for requirement in map(Requirement, [*texts, *PROJECT["build-system"]["requires"]]):
+        if needed(requirement):
+            assert installed[canonicalize_name(requirement.name)] in requirement.specifier
 
 
 def test_every_dependency_has_a_lowest_version() -> None:
