@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from indexer.codes import autoencoder
+from indexer.storage import artifact
 from service.settings import ServiceSettings
+from training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 # What each room, and each module at a package's door, may import of its own package. A command may import whatever is not one.
@@ -179,3 +182,9 @@ def test_the_readme_lists_every_setting_of_the_service_with_its_default() -> Non
     rows = re.findall(r"^\| `FC7_(\w+)` \| `([^`]*)` \| (.+) \|$", README, re.MULTILINE)
     fields = ServiceSettings.model_fields.items()
     assert rows == [(name.upper(), str(field.default), field.description) for name, field in fields]
+
+
+def test_the_changelog_names_the_formats_of_this_version_first() -> None:
+    table = re.search(r"## Formats on disk\n.*?\|---\|.*?\n(\|.*?)\n", (ROOT / "CHANGELOG.md").read_text(), re.DOTALL)
+    assert table
+    assert [int(cell) for cell in table[1].split("|")[2:-1]] == [checkpoint.FORMAT, artifact.FORMAT, autoencoder.FORMAT]
