@@ -3,6 +3,7 @@
 # make check                                             the same, ruff and mypy
 # make lowest                                            the fast suite with every dependency at its lowest version
 # make requirements                                      the versions that the image installs, anew: docker/requirements.txt
+# make pages                                             every command of every page, on small made-up photographs
 # make bench-search                                      searches beside FAISS's; for a quiet machine
 # make bench-service                                     the service under load; for a quiet machine
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
@@ -13,7 +14,7 @@ LOWEST := .venv-lowest/bin
 NATIVE := training/network/native.c indexer/scans/native.c
 export DATA ?= groceries
 
-.PHONY: demo test check lowest requirements bench-search bench-service bench-train fuzz-service
+.PHONY: demo test check lowest pages requirements bench-search bench-service bench-train fuzz-service
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -32,6 +33,9 @@ lowest: .venv-lowest/dev
 requirements: .venv/dev
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command 'make requirements' --extra demo --output-file docker/requirements.txt pyproject.toml
+
+pages: .venv/dev
+	$(BIN)/python -m tests.pages
 
 bench-search: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_search.py

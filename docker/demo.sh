@@ -28,7 +28,7 @@ if [ ! -d "$images" ]; then
 fi
 if [ ! -f "$FC7_MODEL/model.json" ]; then
     echo "== 2/5 training the two-GPU AlexNet on $images"
-    # Departures from the paper's recipe, for a data set a thousand times smaller than its own: see "The demo's recipe" in README.md
+    # Departures from the paper's recipe, for a data set a thousand times smaller than its own: see "The demo's recipe" in training/README.md
     python -m training.train --out "$FC7_MODEL" --preset quick --epochs "${FC7_DEMO_EPOCHS:-17}"
 fi
 if [ ! -e "$FC7_INDEX/current" ]; then

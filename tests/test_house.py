@@ -1,4 +1,4 @@
-"""The house as the README draws it: what may import what, true trees, a true settings table, documented names."""
+"""The house as its pages draw it: what may import what, true trees, a true settings table, documented names."""
 
 import ast
 import re
@@ -77,7 +77,6 @@ BELOW = {
 ANALYSES = {"training.analysis"}  # which only commands and routes import
 MODULES = sorted(path for package in ROOMS for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py")
 PAGES = ("service", "training", "indexer", "docker", "tests")
-README = (ROOT / "README.md").read_text()
 
 
 def dotted(path: Path) -> str:
@@ -178,8 +177,9 @@ def test_the_readme_draws_every_room_and_no_other() -> None:
     assert drawn(ROOT / "README.md", "service/") == rooms | {path for path in PRESENT if "/" not in path}
 
 
-def test_the_readme_lists_every_setting_of_the_service_with_its_default() -> None:
-    rows = re.findall(r"^\| `FC7_(\w+)` \| `([^`]*)` \| (.+) \|$", README, re.MULTILINE)
+def test_the_page_of_the_service_lists_every_setting_with_its_default() -> None:
+    page = (ROOT / "service" / "README.md").read_text()
+    rows = re.findall(r"^\| `FC7_(\w+)` \| `([^`]*)` \| (.+) \|$", page, re.MULTILINE)
     fields = ServiceSettings.model_fields.items()
     assert rows == [(name.upper(), str(field.default), field.description) for name, field in fields]
 

@@ -23,12 +23,12 @@ from service import client
 from service.app import create_app
 from service.client import FC7, FC7ServiceError
 from service.settings import ServiceSettings
+from tests import pages
 from tests.conftest import encoded, photograph
 from tests.service.calls import PHOTO
 from training import checkpoint
 from training.images.preprocess import ImageLimits, decode
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = "secret"
 Answer = httpx.Response | Exception
 OK = httpx.Response(200, json={"results": []})
@@ -328,20 +328,23 @@ def test_info_and_readiness(address: str, model: Path, tmp_path: Path) -> None:
     assert len(waits) == 2
 
 
-def test_the_readmes_examples_run(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+EXAMPLES = [(page, block) for page in pages.pages() for _, block in pages.blocks(page, "python")]
+
+
+def test_the_readme_and_the_page_of_the_service_have_examples() -> None:
+    assert {page.relative_to(pages.ROOT).as_posix() for page, _ in EXAMPLES} == {"README.md", "service/README.md"}
+
+
+@pytest.mark.parametrize("block", [block for _, block in EXAMPLES])
+def test_the_examples_of_the_pages_run(
+    block: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As they stand but for the address, in a folder that has a photograph at every path that they name."""
-    section = re.search(r"^## From Python\n(.*?)(?=^## )", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    assert section, "README.md has no section `## From Python`"
-    blocks = re.findall(r"^```python\n(.*?)^```", section[1], re.DOTALL | re.MULTILINE)
-    assert blocks
     monkeypatch.chdir(tmp_path)
-    for seed, path in enumerate(sorted(set(re.findall(r'"(var/[^"]+)"', section[1])))):
+    for seed, path in enumerate(sorted(set(re.findall(r'"(var/[^"]+)"', block)))):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(encoded(photograph(9000 + seed)))
-    for block in blocks:
-        assert "http://127.0.0.1:8000" in block
-        Path("example.py").write_text(block.replace("http://127.0.0.1:8000", address))
-        runpy.run_path("example.py")
-        assert capsys.readouterr().out
+    assert pages.ADDRESS in block
+    Path("example.py").write_text(block.replace(pages.ADDRESS, address))
+    runpy.run_path("example.py")
+    assert capsys.readouterr().out
