@@ -240,7 +240,7 @@ def _training(folder: Path) -> None:
 
 
 def _indexer(folder: Path) -> None:
-    write_photographs(folder / "photos", FRUIT, 33)
+    write_photographs(folder / "photos", FRUIT, 12)
     write_photographs(folder / "more", FRUIT, 4, seed=3000)
     write_photographs(folder / "caltech" / "train", FRUIT, 8, seed=2000)
     write_photographs(folder / "caltech" / "test", FRUIT, 3, seed=4000)
@@ -249,7 +249,7 @@ def _indexer(folder: Path) -> None:
 
 
 def _service(folder: Path) -> None:
-    _as_the_demo_left_it(folder, 123)
+    _as_the_demo_left_it(folder, 8)
     write_model(folder / "var" / "model", SmallConfig(classes=len(FRUIT)), FRUIT)
     _build(folder, "--part", "train")
     (folder / "sunflower.jpg").write_bytes(encoded(photograph(1, (230, 200, 20))))
@@ -257,7 +257,7 @@ def _service(folder: Path) -> None:
 
 
 def _docker(folder: Path) -> None:
-    write_photographs(folder / "photos", FRUIT, 33)
+    write_photographs(folder / "photos", FRUIT, 12)
     write_model(folder / "model", SmallConfig(classes=len(FRUIT)), FRUIT)
     _build(folder, "--data", "photos", "--model", "model", "--index", "index")
 
