@@ -6,7 +6,7 @@ and `make demo` is the script that it calls. A service answers until the page st
 answer is one, unless the page shows that error.
 
 Commands that cannot run here are in ELSEWHERE, with the test that runs them or the reason. tests/test_pages.py holds the lists
-true.
+true. Needs curl, jq and tar.
 """
 
 import argparse
@@ -318,6 +318,8 @@ def main() -> None:
     names = parser.parse_args().pages or list(GIVEN)
     if unknown := set(names) - set(GIVEN):
         parser.error(f"{', '.join(unknown)}: the pages are {', '.join(GIVEN)}")
+    if missing := [program for program in ("curl", "jq", "tar") if not shutil.which(program)]:
+        sys.exit(f"pages: {', '.join(missing)} must be installed")
     began, failed = time.perf_counter(), []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
