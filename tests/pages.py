@@ -144,7 +144,7 @@ def write_model(folder: Path, config: AlexNetConfig, names: Sequence[str], untra
     """A small model of random weights."""
     net = AlexNet(config)
     initialise(net, "fan-in", seed=1)
-    checkpoint.save(folder, net, list(names), torch.full((3, 256, 256), 110.0), {}, {}, untrained)
+    checkpoint.save(folder, net, list(names), torch.full((3, 256, 256), 110.0), untrained=untrained)
 
 
 class Story:
