@@ -58,7 +58,7 @@ ELSEWHERE: Final = {
     "make check": "is the suite itself, ruff and mypy",
     "make sanitize": "compiles and runs tests, of tests/training/network/test_native.py and tests/indexer/scans/test_scan.py",
     "make lowest": "installs packages",
-    "make constraints": "asks a package registry",
+    "make requirements": "asks a package registry",
     "make pages": "is this script",
     "make bench-train": _LONG,
     "make bench-search": _LONG,
