@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from training.errors import Mismatch
 
-_HEADER: Final = 128  # bytes; room for any shape
+_HEADER: Final = 128  # bytes that NumPy's header of one or two axes takes: it leaves room for more rows, and fills up to 64
 
 
 class RowWriter:
@@ -31,11 +31,18 @@ class RowWriter:
     def close(self) -> None:
         """Completes the file."""
         shape = (self.rows,) if self._width is None else (self.rows, self._width)
-        text = repr({"descr": npy.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}).encode("latin-1")
-        length = _HEADER - len(npy.magic(1, 0)) - 2
         self._file.seek(0)
-        self._file.write(npy.magic(1, 0) + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n")
+        description = {"descr": npy.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(self._file, description)
+        assert self._file.tell() == _HEADER  # noqa: S101
         self._file.close()
+
+
+def write_rows(path: Path, rows: NDArray[Any]) -> None:
+    """Writes an array of one or two axes whole."""
+    writer = RowWriter(path, rows.dtype, rows.shape[1] if rows.ndim == 2 else None)
+    writer.write(rows)
+    writer.close()
 
 
 def open_rows(path: Path, dtype: DTypeLike, width: int | None) -> NDArray[Any]:
