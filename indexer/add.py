@@ -8,13 +8,13 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from indexer.arrays import blocks
 from indexer.features import BLOCK_ROWS, FeatureBlock, feature_block
 from indexer.opening import open_store
 from indexer.storage import artifact
 from training import checkpoint
 from training.files import exclusively
-from training.images.folders import Part, list_examples, read_photographs
-from training.images.preprocess import ImageLimits
+from training.images.folders import Part, Reject, list_examples, read_photographs
 from training.program import Settings, keep_freed_memory, progress, run_program
 
 
@@ -42,19 +42,19 @@ def main(settings: AddSettings) -> None:
         before = len(store)
         model = checkpoint.load(settings.model)
         artifact.check_pair(store, model.fingerprint)
-        limits = ImageLimits.model_validate(store.manifest.limits)
-        rejects: list[dict[str, str]] = []
+        limits, with_pixels = store.manifest.limits, store.manifest.pixel_bits > 0
+        rejects: list[Reject] = []
 
-        def shards() -> Iterator[FeatureBlock]:
+        def feature_blocks() -> Iterator[FeatureBlock]:
             reads = iter(progress(read_photographs(settings.data, examples, limits), len(examples), "FC7 features"))
-            for start in range(0, len(examples), BLOCK_ROWS):
-                shard = feature_block(model, islice(reads, min(BLOCK_ROWS, len(examples) - start)), store.manifest.pixel_bits > 0)
-                rejects.extend(shard.rejects)
-                yield shard
+            for rows in blocks(len(examples), BLOCK_ROWS):
+                block = feature_block(model, islice(reads, rows.stop - rows.start), with_pixels)
+                rejects.extend(block.rejects)
+                yield block
 
-        after, ids = store.add(shards(), settings.data)
+        after, ids = store.add(feature_blocks(), settings.data)
     for reject in rejects[:20]:
-        print(f"rejected {reject['path']}: {reject['reason']}")
+        print(f"rejected {reject.path}: {reject.reason}")
     added = len(after) - before
     seconds = time.monotonic() - started
     print(

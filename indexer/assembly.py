@@ -1,25 +1,37 @@
-"""Shards of features -> a published version: vectors, codes, short-list, and what they recall.
+"""Blocks of features -> a published version: vectors, codes, short-list, and what they recall.
 
 The rows pass through memory a block at a time; training takes a sample of them.
 """
 
-import json
-import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from indexer.changes import write_deleted, write_shard
+from indexer.arrays import Rows, Vectors, sample
+from indexer.changes import write_rows
 from indexer.codes import autoencoder
 from indexer.features import FeatureBlock
-from indexer.milvus.index import collections, drop_unused, move
-from indexer.search.shortlists import derive
-from indexer.storage import artifact
-from indexer.storage.segment import SegmentWriter, write_codes
+from indexer.milvus.index import collections, drop_unused, fill
+from indexer.search import shortlists
+from indexer.search.shortlist import ByCodes
+from indexer.search.shortlists import CODES, PRINCIPAL, LeaveOneOut, Measurement
+from indexer.storage.artifact import BuildConfiguration, Manifest, MilvusRecord
+from indexer.storage.draft import Draft
+from training.images.folders import Reject
 from training.images.preprocess import ImageLimits
+from training.program import progress
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where blocks of features come from."""
+
+    folder: Path  # that the items' paths are below
+    fingerprint: str  # of the model that made them
+    width: int  # components of a feature
+    limits: ImageLimits
 
 
 @dataclass(frozen=True)
@@ -28,68 +40,124 @@ class Plan:
 
     bits: int = 128  # of the codes; 0 for none
     pixel_codes: bool = False  # whether to keep raw pixels and their codes too, for comparison
-    shortlist: str = "principal"  # see indexer/search/shortlist.py
-    seed: int = 0
-    store: str = ""  # Milvus to put the items into; see place.parse
+    shortlist: str = PRINCIPAL  # see indexer/search/shortlist.py
+    store: str = ""  # Milvus to put the items into, whose short-list are the codes; see connection.parse
+    configuration: BuildConfiguration = field(default_factory=BuildConfiguration)
 
 
 @dataclass(frozen=True)
-class Assembled:
-    """What became of the shards."""
+class BuildResult:
+    """What became of the blocks."""
 
-    version: int
+    version_number: int  # 0: there was no item, and nothing is published
     kept: int
-    rejects: list[dict[str, str]]
+    rejects: list[Reject]
 
 
-def assemble(index: Path, shards: Iterable[FeatureBlock], root: Path, width: int, plan: Plan, **facts: Any) -> Assembled:
-    """Writes, trains, encodes, measures and publishes; returns what was published, or version 0 where there was no item.
+@dataclass
+class _Contents:
+    """What a draft has been given."""
 
-    `facts` are the fields of Manifest that the shards do not tell.
+    rows: int = 0
+    rejects: list[Reject] = field(default_factory=list)
+    measured: Measurement | None = None
+    milvus: MilvusRecord | None = None
+
+
+def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> BuildResult:
+    """Writes, trains, encodes, measures and publishes.
+
+    The blocks are gone through once for an index on disk, and three times for one in Milvus.
     """
-    partial = artifact.new_version(index)
-    writer = SegmentWriter(partial / "0", width, plan.pixel_codes)
-    rejects: list[dict[str, str]] = []
-    for shard in shards:
-        write_shard(writer, shard, root, range(len(shard.items)), writer.rows)
-        rejects += shard.rejects
-    kept = writer.finish()
-    if not kept:
-        shutil.rmtree(partial)
-        return Assembled(0, 0, rejects)
-    (partial / artifact.REJECTS).write_text("".join(json.dumps(reject) + "\n" for reject in rejects))
-    write_deleted(partial, np.empty(0, np.int64))
-    if plan.bits:
-        _learn(partial, plan, artifact.VECTORS, artifact.CODES, artifact.AUTOENCODER)
-    if plan.pixel_codes:
-        _learn(partial, plan, artifact.PIXELS, artifact.PIXEL_CODES, artifact.PIXEL_AUTOENCODER)
-    shortlist, recall = derive(partial, plan.shortlist, plan.bits, plan.seed)
-    milvus = None
-    if plan.store:
-        limits = ImageLimits.model_validate(facts["limits"])
-        milvus = move(partial, plan.store, root, facts["fingerprint"], width, limits)
+    draft = Draft(index)
+    contents = (_in_milvus if plan.store else _on_disk)(draft, feature_blocks, source, plan)
+    if contents.measured is None:
+        draft.discard()
+        return BuildResult(0, 0, contents.rejects)
+    draft.write_rejects(contents.rejects)
+    draft.write_deleted(np.empty(0, np.int64))
     before = collections(index)
-    version = artifact.publish(
-        index,
-        partial,
-        width=width,
+    manifest = Manifest(
+        fingerprint=source.fingerprint,
+        width=source.width,
         bits=plan.bits,
         pixel_bits=plan.bits if plan.pixel_codes else 0,
-        kept=kept,
-        rejected=len(rejects),
-        next_id=kept,
-        segments=[] if milvus else [kept],
-        milvus=milvus,
-        shortlist=shortlist,
-        recall=recall,
-        **facts,
+        kept=contents.rows,
+        rejected=len(contents.rejects),
+        next_id=contents.rows,
+        limits=source.limits,
+        segments=[] if contents.milvus else [contents.rows],
+        shortlist=contents.measured.shortlist,
+        recall=contents.measured.recall,
+        configuration=plan.configuration,
+        milvus=contents.milvus,
     )
+    number = draft.publish(manifest)
     drop_unused(before)
-    return Assembled(version, kept, rejects)
+    return BuildResult(number, contents.rows, contents.rejects)
 
 
-def _learn(partial: Path, plan: Plan, of: str, to: str, name: str) -> None:
-    rows = np.load(partial / "0" / of, mmap_mode="r")
-    learned = autoencoder.train(rows, plan.bits, plan.seed)
-    autoencoder.save(learned, partial / name)
-    write_codes(partial / "0", learned, of, to)
+def _on_disk(draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> _Contents:
+    contents, segment, seed = _Contents(), draft.segment(0), plan.configuration.seed
+    writer = segment.writer(source.width, plan.pixel_codes)
+    for block in feature_blocks:
+        write_rows(writer, block, source.folder, range(len(block.files)), writer.rows)
+        contents.rejects += block.rejects
+    contents.rows = writer.finish()
+    if not contents.rows:
+        return contents
+    if plan.bits:
+        learned = autoencoder.train(segment.vectors(), plan.bits, seed)
+        draft.write_autoencoder(learned)
+        segment.write_codes(learned)
+    if plan.pixel_codes:
+        learned = autoencoder.train(segment.pixels(), plan.bits, seed)
+        draft.write_pixel_autoencoder(learned)
+        segment.write_pixel_codes(learned)
+    contents.measured = shortlists.make(draft, segment, plan.shortlist, plan.bits, seed)
+    return contents
+
+
+def _in_milvus(draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> _Contents:
+    """Counts the rows, trains on a sample of them, and measures while they go to Milvus; on disk there is only what encodes."""
+    contents, blocks, seed = _Contents(), 0, plan.configuration.seed
+    for block in feature_blocks:
+        contents.rows += len(block.files)
+        contents.rejects += block.rejects
+        blocks += 1
+    if not contents.rows:
+        return contents
+    queries = LeaveOneOut(contents.rows, seed)
+    # those that autoencoder.train would take of all rows
+    training_rows = sample(contents.rows, np.random.default_rng(seed))
+    sample_ND, queries_QD = _rows(feature_blocks, training_rows, queries.rows_Q)
+    learned = autoencoder.train(sample_ND, plan.bits, seed)
+    del sample_ND
+    draft.write_autoencoder(learned)
+    codes = []
+
+    def measured() -> Iterator[FeatureBlock]:
+        first = 0
+        for block in progress(feature_blocks, blocks, "into Milvus", "blocks"):
+            if block.files:
+                queries.compare(block.features_ND, queries_QD, first)
+                codes.append(learned.encode(block.features_ND))
+                first += len(block.files)
+            yield block
+
+    contents.milvus = fill(plan.store, measured(), source.folder, learned, source.fingerprint, source.limits)
+    codes_NW = np.concatenate(codes)
+    contents.measured = shortlists.measure(ByCodes(codes_NW), CODES, queries, queries_QD, codes_NW)
+    return contents
+
+
+def _rows(feature_blocks: Iterable[FeatureBlock], *wanted: Rows) -> list[Vectors]:
+    """The features of some rows, and of others, each in ascending order."""
+    parts: list[list[Vectors]] = [[] for _ in wanted]
+    first = 0
+    for block in feature_blocks:
+        end = first + len(block.files)
+        for part, rows in zip(parts, wanted, strict=True):
+            part.append(block.features_ND[rows[(rows >= first) & (rows < end)] - first])
+        first = end
+    return [np.concatenate(part) for part in parts]

@@ -12,13 +12,14 @@ import torch.distributed as dist
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from indexer.assembly import Assembled, Plan, assemble
+from indexer.assembly import BuildResult, Plan, Source, assemble
 from indexer.codes.autoencoder import BITS
 from indexer.features import Extraction
 from indexer.milvus import connection
 from indexer.search import shortlists
 from indexer.search.shortlists import CODES
 from indexer.storage import artifact
+from indexer.storage.artifact import BuildConfiguration
 from training import checkpoint
 from training.checkpoint import Model
 from training.errors import BadSettings, BadValue, FC7Error, NotReady
@@ -61,11 +62,8 @@ class BuildSettings(Settings):
     def plan(self) -> Plan:
         """What the index is to hold beside the vectors."""
         shortlist = CODES if self.store else self.shortlist
-        return Plan(self.bits, self.raw_pixel_codes, shortlist, self.seed, self.store)
-
-    def address(self) -> str:
-        """The store without a token."""
-        return connection.parse(self.store).address if self.store else ""
+        configuration = BuildConfiguration(part=self.part, seed=self.seed, max_bad_fraction=self.max_bad_fraction)
+        return Plan(self.bits, self.raw_pixel_codes, shortlist, self.store, configuration)
 
     def limits(self) -> ImageLimits:
         """What decoding one image may cost."""
@@ -95,8 +93,11 @@ def main(settings: BuildSettings) -> None:
             dist.barrier()
         if rank:
             return
-        built = _assemble(settings, extraction)
-    _report(settings, built, time.monotonic() - started)
+        source = Source(settings.data, model.fingerprint, model.net.config.fc7_width, settings.limits())
+        result = assemble(settings.index, extraction, source, settings.plan())
+        if result.kept:
+            shutil.rmtree(extraction.work)
+    _report(settings, result, time.monotonic() - started)
 
 
 @contextmanager
@@ -128,7 +129,7 @@ def _preflight(settings: BuildSettings, examples: Sequence[Example]) -> Model:
     settings.index.mkdir(parents=True, exist_ok=True)
     if not os.access(settings.index, os.W_OK | os.X_OK):
         raise BadValue("index", str(settings.index), "a folder that can be written to")
-    # twice, in shards and in the version; thumbnails are about 5 kB
+    # twice, in feature blocks and in the version; thumbnails are about 5 kB
     needed = len(examples) * (width * 4 + 6000) * 2
     free = shutil.disk_usage(settings.index).free
     if needed > free:
@@ -138,37 +139,21 @@ def _preflight(settings: BuildSettings, examples: Sequence[Example]) -> Model:
     return model
 
 
-def _assemble(settings: BuildSettings, extraction: Extraction) -> Assembled:
-    built = assemble(
-        settings.index,
-        extraction.shards(),
-        settings.data,
-        extraction.model.net.config.fc7_width,
-        settings.plan(),
-        fingerprint=extraction.model.fingerprint,
-        source_folder=str(settings.data.resolve()),
-        limits=extraction.limits.model_dump(),
-        configuration=settings.model_dump(mode="json") | {"store": settings.address()},
-    )
-    if built.kept:
-        shutil.rmtree(extraction.work)
-    return built
-
-
-def _report(settings: BuildSettings, built: Assembled, seconds: float) -> None:
-    for reject in built.rejects[:20]:
-        print(f"rejected {reject['path']}: {reject['reason']}")
-    files = built.kept + len(built.rejects)
-    if not built.kept:
+def _report(settings: BuildSettings, result: BuildResult, seconds: float) -> None:
+    for reject in result.rejects[:20]:
+        print(f"rejected {reject.path}: {reject.reason}")
+    rejected = len(result.rejects)
+    files = result.kept + rejected
+    if not result.kept:
         raise NotReady(f"none of the {files} files below {settings.data} is a photograph that can be indexed")
-    if built.rejects:
-        print(f"all rejected files and their reasons: {settings.index / 'current' / artifact.REJECTS}")
+    if rejected:
+        print(f"all rejected files and their reasons: {artifact.rejects_file(settings.index)}")
     manifest = artifact.read_manifest(artifact.current(settings.index))
     for name, value in manifest.recall.items():
-        print(f"recall@10 of {name} against exact search: {value:.4f}")
+        print(f"leave-one-out recall@10 of {name} against exact search: {value:.4f}")
     print(
-        f"{built.kept} photographs indexed, {len(built.rejects)} rejected, in {seconds:.0f} s ({files / seconds:.0f} images/s): "
-        f"version {built.version}, {settings.index / 'current'}"
+        f"{result.kept} photographs indexed, {rejected} rejected, in {seconds:.0f} s ({files / seconds:.0f} images/s): "
+        f"version {result.version_number}, {settings.index / artifact.CURRENT}"
     )
 
 

@@ -6,105 +6,101 @@ larger, but never the first, which only `compact` rewrites. Whoever calls holds 
 Legend: N rows.
 """
 
-import json
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexer.features import FeatureBlock
-from indexer.search.shortlists import CODES, derive, encode_principal
+from indexer.search import shortlists
+from indexer.search.shortlists import CODES
 from indexer.storage import artifact
+from indexer.storage.draft import Draft
 from indexer.storage.originals import forget_uploads
-from indexer.storage.rows import RowWriter
-from indexer.storage.segment import SegmentWriter, open_segment, write_codes
+from indexer.storage.segment import SegmentDraft, SegmentWriter
 from indexer.storage.version import Version
 from indexer.store import Item
 from training.errors import NotReady
+from training.images.folders import Reject
 
 
-def add(version: Version, shards: Iterable[FeatureBlock], root: Path) -> tuple[list[int], bool]:
+def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[list[int], bool]:
     """Publishes the version with these items too.
 
     Returns the ids they got, row for row, and whether anything was new: a file whose bytes are an item's already keeps its id.
     """
-    manifest = version.manifest
-    partial = artifact.new_version(version.index)
-    fresh, ids, rejects, next_id = partial / "new", [], [], manifest.next_id
-    writer = SegmentWriter(fresh, manifest.width, manifest.pixel_bits > 0)
+    manifest = version.manifest.model_copy()
+    draft = Draft(version.index)
+    segment = draft.segment(len(version.segments))
+    writer = segment.writer(manifest.width, manifest.pixel_bits > 0)
+    ids: list[int] = []
+    rejects: list[Reject] = []
     known: dict[str, int] = {}
-    for shard in shards:
-        known |= holding(version, [fields["sha256"] for fields in shard.items])
-        keep = []
-        for row, fields in enumerate(shard.items):
-            if fields["sha256"] not in known:
-                known[fields["sha256"]] = next_id
-                next_id += 1
-                keep.append(row)
-            ids.append(known[fields["sha256"]])
-        first = next_id - len(keep)
-        write_shard(writer, shard, root, keep, first)
-        rejects += shard.rejects
-    writer.finish()
-    if not writer.rows:
-        shutil.rmtree(partial)
+    for block in feature_blocks:
+        known |= holding(version, [file.sha256 for file in block.files])
+        new = []
+        first = manifest.next_id
+        for row, file in enumerate(block.files):
+            if file.sha256 not in known:
+                known[file.sha256] = manifest.next_id
+                manifest.next_id += 1
+                new.append(row)
+            ids.append(known[file.sha256])
+        write_rows(writer, block, root, new, first)
+        rejects += block.rejects
+    added = writer.finish()
+    if not added:
+        draft.discard()
         return ids, False
-    kept_segments = _merge_tail(version, partial, writer.rows)
-    segments = [*manifest.segments[:kept_segments], len(np.load(partial / str(kept_segments) / artifact.IDS, mmap_mode="r"))]
-    _write_codes(version, partial / str(kept_segments))
+    kept_segments, segment, rows = _merge_tail(version, draft, segment, added)
+    _encode(segment, version)
     if version.principal:
-        encode_principal(partial / str(kept_segments), version.principal)
-    untouched = [n for n in manifest.files if "/" not in n or int(n.split("/")[0]) < kept_segments]
-    changed = {artifact.DELETED, artifact.REJECTS}
-    artifact.take_over(version.folder, partial, [name for name in untouched if name not in changed])
+        segment.write_components(version.principal)
+    draft.take_over(version, kept_segments, without={artifact.DELETED, artifact.REJECTS})
     merged = np.concatenate([np.empty(0, np.int64), *(s.ids_N for s in version.segments[kept_segments:])])
     deleted = np.setdiff1d(version.deleted, merged)
-    write_deleted(partial, deleted)
-    old_rejects = (version.folder / artifact.REJECTS).read_text()
-    (partial / artifact.REJECTS).write_text(old_rejects + "".join(json.dumps(reject) + "\n" for reject in rejects))
-    _publish(
-        version,
-        partial,
-        kept=manifest.kept + writer.rows,
-        rejected=manifest.rejected + len(rejects),
-        deleted=len(deleted),
-        next_id=next_id,
-        segments=segments,
-    )
+    draft.write_deleted(deleted)
+    draft.write_rejects([*artifact.rejects(version), *rejects])
+    manifest.kept += added
+    manifest.rejected += len(rejects)
+    manifest.deleted = len(deleted)
+    manifest.segments = [*manifest.segments[:kept_segments], rows]
+    draft.publish(manifest)
     return ids, True
 
 
 def remove(version: Version, ids: Sequence[int]) -> None:
     """Publishes the version without these items, which are there; files of theirs that came over HTTP are deleted."""
     gone = [item for segment in version.segments for item in segment.catalog.items(ids).values()]
-    partial = artifact.new_version(version.index)
-    artifact.take_over(version.folder, partial, [name for name in version.manifest.files if name != artifact.DELETED])
+    manifest = version.manifest.model_copy()
+    draft = Draft(version.index)
+    draft.take_over(version, len(version.segments), without={artifact.DELETED})
     deleted = np.union1d(version.deleted, np.array(ids, np.int64))
-    write_deleted(partial, deleted)
-    _publish(version, partial, kept=sum(version.manifest.segments) - len(deleted), deleted=len(deleted))
+    draft.write_deleted(deleted)
+    manifest.deleted = len(deleted)
+    manifest.kept = sum(manifest.segments) - len(deleted)
+    draft.publish(manifest)
     forget_uploads(version.index, gone)
 
 
 def compact(version: Version) -> None:
     """Publishes the same items as one segment, without the rows of those that were removed; the short-list is made anew."""
-    manifest = version.manifest
+    manifest = version.manifest.model_copy()
     if not manifest.kept:
         raise NotReady(f"every item of {version.index} has been removed; `python -m indexer.build` makes an index anew")
-    partial = artifact.new_version(version.index)
-    writer = SegmentWriter(partial / "0", manifest.width, manifest.pixel_bits > 0)
-    for segment in version.segments:
-        writer.copy(segment, version.deleted)
-    writer.finish()
-    names = {artifact.REJECTS, artifact.AUTOENCODER, artifact.PIXEL_AUTOENCODER} & set(manifest.files)
-    artifact.take_over(version.folder, partial, names)
-    _write_codes(version, partial / "0")
-    write_deleted(partial, np.empty(0, np.int64))
+    draft = Draft(version.index)
+    segment = draft.segment(0)
+    writer = segment.writer(manifest.width, manifest.pixel_bits > 0)
+    for old in version.segments:
+        writer.copy(old, version.deleted)
+    manifest.segments, manifest.deleted = [writer.finish()], 0
+    draft.take_over(version, 0, without={artifact.DELETED, artifact.PRINCIPAL, artifact.FAISS})
+    _encode(segment, version)
+    draft.write_deleted(np.empty(0, np.int64))
     kind = manifest.shortlist.kind if manifest.shortlist else CODES
-    shortlist, recall = derive(partial, kind, manifest.bits, manifest.configuration.get("seed", 0))
-    _publish(version, partial, segments=[writer.rows], deleted=0, shortlist=shortlist, recall=recall)
+    measured = shortlists.make(draft, segment, kind, manifest.bits, manifest.configuration.seed)
+    manifest.shortlist, manifest.recall = measured.shortlist, measured.recall
+    draft.publish(manifest)
 
 
 def holding(version: Version, sha256s: Sequence[str]) -> dict[str, int]:
@@ -114,57 +110,35 @@ def holding(version: Version, sha256s: Sequence[str]) -> dict[str, int]:
     return {sha256: item for (sha256, item), here in reversed(list(zip(rows, live, strict=True))) if here}
 
 
-def write_shard(writer: SegmentWriter, shard: FeatureBlock, root: Path, keep: Sequence[int], first_id: int) -> None:
-    """Appends the rows `keep` of a shard, as items numbered from `first_id` on."""
-    sizes = [fields["thumbnail_size"] for fields in shard.items]
-    ends = np.cumsum(sizes)
-    items = [Item(id=first_id + i, root=str(root.resolve()), thumbnail_start=0, **shard.items[row]) for i, row in enumerate(keep)]
-    thumbnails = b"".join(shard.thumbnails[ends[row] - sizes[row] : ends[row]] for row in keep)
-    pixels = None if shard.pixels_NP is None else shard.pixels_NP[list(keep)]
-    writer.add(items, shard.features_ND[list(keep)], pixels, thumbnails)
+def write_rows(writer: SegmentWriter, block: FeatureBlock, root: Path, rows: Sequence[int], first_id: int) -> None:
+    """Appends rows of a block, as items numbered from `first_id` on."""
+    folder, jpegs = str(root.resolve()), block.jpegs()
+    items = [Item.of(block.files[row], first_id + i, folder) for i, row in enumerate(rows)]
+    pixels = None if block.pixels_NP is None else block.pixels_NP[list(rows)]
+    writer.add(items, block.features_ND[list(rows)], pixels, [jpegs[row] for row in rows])
 
 
-def write_deleted(folder: Path, ids_N: NDArray[np.int64]) -> None:
-    """Writes the list of removed items, ascending."""
-    writer = RowWriter(folder / artifact.DELETED, np.int64, None)
-    writer.write(ids_N)
-    writer.close()
-
-
-def _merge_tail(version: Version, partial: Path, rows: int) -> int:
-    """Makes the segment that was written to `new` the next one, with those before it that are no larger; returns its number."""
-    number = len(version.segments)
-    while number > 1 and len(version.segments[number - 1]) <= rows:
+def _merge_tail(version: Version, draft: Draft, added: SegmentDraft, rows: int) -> tuple[int, SegmentDraft, int]:
+    """Puts what was added into one segment with those before it that are no larger: its number, itself, and its rows."""
+    number, size = len(version.segments), rows
+    while number > 1 and len(version.segments[number - 1]) <= size:
         number -= 1
-        rows += len(version.segments[number])
+        size += len(version.segments[number])
     if number == len(version.segments):
-        (partial / "new").rename(partial / str(number))
-        return number
-    manifest = version.manifest
-    writer = SegmentWriter(partial / str(number), manifest.width, manifest.pixel_bits > 0)
+        return number, added, rows
+    merged = draft.segment(number)
+    writer = merged.writer(version.manifest.width, version.manifest.pixel_bits > 0)
     for segment in version.segments[number:]:
         writer.copy(segment, version.deleted)
-    writer.copy(open_segment(partial / "new", manifest.width, 0, 0, 0), np.empty(0, np.int64))
-    writer.finish()
-    shutil.rmtree(partial / "new")
-    return number
+    tail = added.open(version.manifest.width)
+    writer.copy(tail, np.empty(0, np.int64))
+    tail.catalog.close()
+    added.discard()
+    return number, merged, writer.finish()
 
 
-def _write_codes(version: Version, folder: Path) -> None:
+def _encode(segment: SegmentDraft, version: Version) -> None:
     if version.autoencoder:
-        write_codes(folder, version.autoencoder, artifact.VECTORS, artifact.CODES)
+        segment.write_codes(version.autoencoder)
     if version.pixel_autoencoder:
-        write_codes(folder, version.pixel_autoencoder, artifact.PIXELS, artifact.PIXEL_CODES)
-
-
-def _publish(version: Version, partial: Path, **changes: Any) -> None:
-    facts = dict(version.manifest) | changes
-    known = facts.pop("files")
-    for name in ("created", "format"):
-        del facts[name]
-    taken = {name: record for name, record in known.items() if _is_same(version.folder / name, partial / name)}
-    artifact.publish(version.index, partial, taken, **facts)
-
-
-def _is_same(old: Path, new: Path) -> bool:
-    return new.exists() and new.samefile(old)
+        segment.write_pixel_codes(version.pixel_autoencoder)

@@ -1,4 +1,4 @@
-"""Photographs -> FC7 features, catalogue entries and thumbnails, a shard at a time; an interrupted run keeps its shards.
+"""Photographs -> FC7 features, what files tell and thumbnails, a block at a time; an interrupted run keeps its blocks.
 
 Legend: B batch, C channels, H height, W width, N examples, D feature width, P raw pixels (32 x 32 RGB).
 """
@@ -7,10 +7,9 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import asdict, dataclass
+from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +19,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
+from indexer.arrays import Vectors, blocks
 from training.checkpoint import Model
 from training.errors import FC7Error
 from training.files import write_tensors
-from training.images.folders import Example, ReadResult, read_photographs, stamp
+from training.images.folders import Example, ReadResult, Reject, read_photographs, stamp
 from training.images.preprocess import ImageLimits, Photograph
 from training.program import progress
 
@@ -34,14 +34,33 @@ RAW_SIZE = 32
 
 
 @dataclass(frozen=True)
+class FileFacts:
+    """What a photograph's file tells of the item that it becomes."""
+
+    path: str  # below the source folder, with forward slashes
+    label: str  # the folder it lies in; "" for none
+    size: int  # bytes
+    width: int  # pixels, as stored
+    height: int
+    format: str  # "JPEG", "PNG", ...
+    sha256: str  # of the file
+    thumbnail_size: int  # bytes
+
+
+@dataclass(frozen=True)
 class FeatureBlock:
     """What came of up to 1024 examples."""
 
-    features_ND: NDArray[np.float32]
+    features_ND: Vectors
     pixels_NP: NDArray[np.uint8] | None  # where they were asked for
-    items: list[dict[str, Any]]  # the fields of catalog.Item that the file itself gives, one for each row
-    thumbnails: bytes  # JPEG files, one after the other, items[i]["thumbnail_size"] bytes each
-    rejects: list[dict[str, str]]  # path and reason
+    files: list[FileFacts]  # one for each row
+    thumbnails: bytes  # JPEG files, one after the other
+    rejects: list[Reject]
+
+    def jpegs(self) -> list[bytes]:
+        """The thumbnail of each row."""
+        ends = accumulate((file.thumbnail_size for file in self.files), initial=0)
+        return [self.thumbnails[start:end] for start, end in pairwise(ends)]
 
 
 @dataclass(frozen=True)
@@ -57,41 +76,41 @@ class Extraction:
     max_bad_fraction: float = 1.0
 
     def run(self, share: int = 0, shares: int = 1) -> None:
-        """Writes the shards that are not there yet; of several ranks, each its share of them.
+        """Writes the blocks that are not there yet; of several ranks, each its share of them.
 
-        Features are the same whether or not a run was interrupted, and whoever made which: batches never cross a shard's edge.
+        Features are the same whether or not a run was interrupted, and whoever made which: batches never cross a block's edge.
         Raises FC7Error where more files are rejected than allowed.
         """
         self.work.mkdir(parents=True, exist_ok=True)
         todo = [(part, path) for part, path in list(self._parts())[share::shares] if not _is_complete(path)]
         photographs = read_photographs(self.root, chain.from_iterable(part for part, _ in todo), self.limits)
         reads = iter(progress(photographs, sum(len(part) for part, _ in todo), "FC7 features"))
-        rejects: list[dict[str, str]] = []
+        rejects: list[Reject] = []
         for part, path in todo:
-            shard = feature_block(self.model, islice(reads, len(part)), self.with_pixels)
-            _write(path, shard)
-            self._check(rejects, shard)
+            block = feature_block(self.model, islice(reads, len(part)), self.with_pixels)
+            _write(path, block)
+            self._check(rejects, block)
         next(reads, None)
 
-    def shards(self) -> Iterator[FeatureBlock]:
-        """The shards of all examples, in order, that runs have written. Raises FC7Error like `run`."""
-        rejects: list[dict[str, str]] = []
+    def __iter__(self) -> Iterator[FeatureBlock]:
+        """The blocks of all examples, in order, that runs have written. Raises FC7Error like `run`."""
+        rejects: list[Reject] = []
         for _, path in self._parts():
-            shard = _read(path)
-            self._check(rejects, shard)
-            yield shard
+            block = _read(path)
+            self._check(rejects, block)
+            yield block
 
-    def _check(self, rejects: list[dict[str, str]], shard: FeatureBlock) -> None:
-        rejects += shard.rejects
+    def _check(self, rejects: list[Reject], block: FeatureBlock) -> None:
+        rejects += block.rejects
         if len(rejects) > self.max_bad_fraction * len(self.examples):
             raise FC7Error(
                 f"{len(rejects)} of {len(self.examples)} files are rejected so far, more than max_bad_fraction="
-                f"{self.max_bad_fraction} of them, the first {rejects[0]['path']}: {rejects[0]['reason']}; nothing is published"
+                f"{self.max_bad_fraction} of them, the first {rejects[0].path}: {rejects[0].reason}; nothing is published"
             )
 
     def _parts(self) -> Iterator[tuple[Sequence[Example], Path]]:
-        for start in range(0, len(self.examples), BLOCK_ROWS):
-            part = self.examples[start : start + BLOCK_ROWS]
+        for rows in blocks(len(self.examples), BLOCK_ROWS):
+            part = self.examples[rows]
             yield part, self.work / f"{self._key(part)}.safetensors"
 
     def _key(self, part: Sequence[Example]) -> str:
@@ -100,27 +119,27 @@ class Extraction:
 
 
 def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool) -> FeatureBlock:
-    """Features, catalogue entries and thumbnails of photographs that have been read, and the reasons of those that could not."""
+    """Features, files' facts and thumbnails of photographs that have been read, and the reasons of those that could not."""
     features = [np.empty((0, model.net.config.fc7_width), np.float32)]
     raw = [np.empty((0, 3 * RAW_SIZE**2), np.uint8)]
-    items: list[dict[str, Any]] = []
+    files: list[FileFacts] = []
     thumbnails: list[bytes] = []
-    rejects: list[dict[str, str]] = []
+    rejects: list[Reject] = []
     while batch := list(islice(reads, BATCH)):
         pixels = []
         for read in batch:
             if isinstance(read.outcome, Photograph):
                 pixels.append(read.outcome.pixels_CHW)
                 thumbnails.append(_thumbnail(read.outcome))
-                items.append(_fields(read, read.outcome, len(thumbnails[-1])))
+                files.append(_facts(read, read.outcome, len(thumbnails[-1])))
             else:
-                rejects.append({"path": read.example.shown, "reason": str(read.outcome)})
+                rejects.append(Reject(read.example.shown, str(read.outcome)))
         if pixels:
             pixels_BCHW = torch.stack(pixels)
             features.append(model.fc7(pixels_BCHW).numpy())
             raw.append(raw_pixels(pixels_BCHW))
     return FeatureBlock(
-        np.concatenate(features), np.concatenate(raw) if with_pixels else None, items, b"".join(thumbnails), rejects
+        np.concatenate(features), np.concatenate(raw) if with_pixels else None, files, b"".join(thumbnails), rejects
     )
 
 
@@ -130,17 +149,17 @@ def raw_pixels(pixels_BCHW: Tensor) -> NDArray[np.uint8]:
     return small
 
 
-def _fields(read: ReadResult, photograph: Photograph, thumbnail_size: int) -> dict[str, Any]:
-    return {
-        "path": read.example.path,
-        "label": read.example.label,
-        "size": read.size,
-        "width": photograph.width,
-        "height": photograph.height,
-        "format": photograph.format,
-        "sha256": read.sha256,
-        "thumbnail_size": thumbnail_size,
-    }
+def _facts(read: ReadResult, photograph: Photograph, thumbnail_size: int) -> FileFacts:
+    return FileFacts(
+        path=read.example.path,
+        label=read.example.label,
+        size=read.size,
+        width=photograph.width,
+        height=photograph.height,
+        format=photograph.format,
+        sha256=read.sha256,
+        thumbnail_size=thumbnail_size,
+    )
 
 
 def _thumbnail(photograph: Photograph) -> bytes:
@@ -150,12 +169,14 @@ def _thumbnail(photograph: Photograph) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, shard: FeatureBlock) -> None:
-    thumbnails = torch.from_numpy(np.frombuffer(bytearray(shard.thumbnails), np.uint8))
-    tensors = {"features": torch.from_numpy(shard.features_ND), "thumbnails": thumbnails}
-    if shard.pixels_NP is not None:
-        tensors["pixels"] = torch.from_numpy(shard.pixels_NP)
-    write_tensors(path, tensors, {"items": json.dumps(shard.items), "rejects": json.dumps(shard.rejects)})
+def _write(path: Path, block: FeatureBlock) -> None:
+    thumbnails = torch.from_numpy(np.frombuffer(bytearray(block.thumbnails), np.uint8))
+    tensors = {"features": torch.from_numpy(block.features_ND), "thumbnails": thumbnails}
+    if block.pixels_NP is not None:
+        tensors["pixels"] = torch.from_numpy(block.pixels_NP)
+    items = [asdict(file) for file in block.files]
+    rejects = [asdict(reject) for reject in block.rejects]
+    write_tensors(path, tensors, {"items": json.dumps(items), "rejects": json.dumps(rejects)})
 
 
 def _is_complete(path: Path) -> bool:
@@ -172,7 +193,7 @@ def _read(path: Path) -> FeatureBlock:
         return FeatureBlock(
             file.get_tensor("features"),
             file.get_tensor("pixels") if "pixels" in file.keys() else None,  # noqa: SIM118  not a dict
-            json.loads(metadata["items"]),
+            [FileFacts(**facts) for facts in json.loads(metadata["items"])],
             file.get_tensor("thumbnails").tobytes(),
-            json.loads(metadata["rejects"]),
+            [Reject(**reject) for reject in json.loads(metadata["rejects"])],
         )

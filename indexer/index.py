@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import changes
-from indexer.arrays import Vectors
+from indexer.arrays import Codes, Ids, Vectors
 from indexer.features import FeatureBlock
 from indexer.search.ranking import key_of
 from indexer.search.searcher import Searcher
@@ -19,9 +19,8 @@ from indexer.search.shortlists import open_shortlists
 from indexer.storage.artifact import Manifest
 from indexer.storage.originals import read_original
 from indexer.storage.version import Version, open_version
-from indexer.store import Hits, Item, Mode, Query
+from indexer.store import Hits, Item, Mode, Query, check_mode, without_codes
 from training.errors import NotFound
-from training.images.preprocess import ImageLimits
 
 
 class Index:
@@ -74,6 +73,7 @@ class Index:
 
     def search(self, queries_QD: Vectors, query: Query) -> Hits:
         """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this index has not."""
+        check_mode(query.mode, self.bits)
         autoencoder = self._version.autoencoder if self._searcher.needs_codes(query.mode) else None
         codes_QW = autoencoder.encode(queries_QD) if autoencoder else None
         return self._searcher.search(queries_QD, codes_QW, query)
@@ -82,7 +82,7 @@ class Index:
         """What `search` orders this item by; see Hits. Raises NotFound."""
         return key_of(self, self._version.autoencoder, query_D, item, mode)
 
-    def ids(self) -> NDArray[np.int64]:
+    def ids(self) -> Ids:
         """The ids of all items, ascending."""
         ids = np.concatenate([np.empty(0, np.int64), *(segment.ids_N for segment in self._segments)])
         return ids[~np.isin(ids, self._deleted)]
@@ -91,20 +91,20 @@ class Index:
         """The stored vectors, float32 (n, D). Raises NotFound for the first id that is not there."""
         return self._gather(ids, [segment.vectors_ND for segment in self._segments])
 
-    def codes(self, ids: Sequence[int]) -> NDArray[np.uint8]:
+    def codes(self, ids: Sequence[int]) -> Codes:
         """The stored codes, uint8 (n, W). Raises NotFound like `vectors`."""
         return self._gather(ids, [segment.codes_NW for segment in self._segments])
 
     def items(self, ids: Sequence[int]) -> list[Item]:
         """What the catalogue knows of them. Raises NotFound like `vectors`."""
-        found: dict[int, Item] = {}
+        entries: dict[int, Item] = {}
         for segment in self._segments:
-            if len(found) < len(ids):
-                found |= segment.catalog.items(ids)
+            if len(entries) < len(ids):
+                entries |= segment.catalog.items(ids)
         for item in ids:
-            if item not in found or self._is_deleted(item):
+            if item not in entries or self._is_deleted(item):
                 raise self._not_found(item)
-        return [found[item] for item in ids]
+        return [entries[item] for item in ids]
 
     def thumbnail(self, item: Item) -> bytes:
         """The item's thumbnail, a JPEG file's bytes. Raises NotFound."""
@@ -112,15 +112,15 @@ class Index:
 
     def original(self, item: Item) -> Path | bytes | None:
         """The item's own file, or its bytes where it lies in a tar file; None where it is gone or leads out of its folder."""
-        return read_original(item, ImageLimits.model_validate(self.manifest.limits))
+        return read_original(item, self.manifest.limits)
 
     def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Which of these files are among the items: SHA-256 -> the item's id."""
         return changes.holding(self._version, list(sha256s))
 
-    def add(self, shards: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
+    def add(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
         """The index with these items too, published, and the ids they got."""
-        ids, changed = changes.add(self._version, shards, root)
+        ids, changed = changes.add(self._version, feature_blocks, root)
         return (self.renewed() if changed else self), ids
 
     def remove(self, ids: Sequence[int]) -> Self:
@@ -144,7 +144,7 @@ class Index:
             segment, row = self._find(item)
             array = arrays[segment]
             if array is None:
-                raise NotFound(f"the index {self.folder} has no codes; `python -m indexer.build --bits 128` makes them")
+                raise NotFound(without_codes(f"the index {self.folder}"))
             rows.append(array[row])
         return np.stack(rows)
 
@@ -165,5 +165,5 @@ class Index:
 
 
 def open_index(index: Path, contents: bool = True) -> Index:
-    """Opens the current version of an index folder; see versions.open_version."""
+    """Opens the current version of an index folder; see storage/version.py."""
     return Index(open_version(index, contents=contents))

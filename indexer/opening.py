@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from indexer.index import Index, open_index
-from indexer.milvus.index import MilvusIndex, open_remote
+from indexer.milvus.index import MilvusIndex, open_milvus_index
 from indexer.storage import artifact
-from indexer.storage.artifact import Described
+from indexer.storage.artifact import WithManifest
 from indexer.store import Store
 
 
-class OpenStore(Store, Described, Protocol):
+class OpenStore(Store, WithManifest, Protocol):
     """A store that was opened from an index folder."""
 
     def renewed(self) -> Self:
@@ -28,4 +28,4 @@ def open_store(index: Path, contents: bool = True) -> Index | MilvusIndex:
     if manifest.milvus is None:
         return open_index(index, contents)
     artifact.verify_files(folder, manifest, contents)
-    return open_remote(folder, manifest, manifest.milvus)
+    return open_milvus_index(folder, manifest, manifest.milvus)

@@ -13,8 +13,8 @@ from typing import Final, Literal, Protocol, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.arrays import Vectors
-from indexer.features import FeatureBlock
+from indexer.arrays import Codes, Ids, Keys, Vectors
+from indexer.features import FeatureBlock, FileFacts
 from training.errors import BadValue
 
 Mode = Literal["exact", "code", "two-stage", "ball"]
@@ -36,6 +36,23 @@ class Item:
     sha256: str  # of the file
     thumbnail_start: int  # byte offset in the thumbnail file
     thumbnail_size: int  # bytes
+
+    @classmethod
+    def of(cls, file: FileFacts, id: int, root: str) -> Self:
+        """The item that a file becomes; whoever writes its thumbnail says where that starts."""
+        return cls(
+            id=id,
+            root=root,
+            path=file.path,
+            label=file.label,
+            size=file.size,
+            width=file.width,
+            height=file.height,
+            format=file.format,
+            sha256=file.sha256,
+            thumbnail_start=0,
+            thumbnail_size=file.thumbnail_size,
+        )
 
 
 @dataclass(frozen=True)
@@ -71,8 +88,8 @@ class Hits:
     """The neighbours of Q queries, nearest first; equal distances in order of id. Rows with fewer than K end in ids of -1."""
 
     distances_QK: NDArray[np.float32]  # Euclidean, or Hamming in the modes "code" and "ball"; inf where the id is -1
-    ids_QK: NDArray[np.int64]
-    keys_QK: NDArray[np.float64]  # what they are ordered by: the squared Euclidean, or the Hamming distance; for Query.after
+    ids_QK: Ids
+    keys_QK: Keys  # what they are ordered by: the squared Euclidean, or the Hamming distance; for Query.after
     buckets_Q: NDArray[np.int64] | None = None  # mode "ball": how many codes were looked up
 
     def of(self, query: int) -> list[tuple[int, float, float]]:
@@ -80,6 +97,17 @@ class Hits:
         ids, distances, keys = self.ids_QK[query], self.distances_QK[query], self.keys_QK[query]
         here = ids >= 0
         return list(zip(ids[here].tolist(), distances[here].tolist(), keys[here].tolist(), strict=True))
+
+
+def without_codes(subject: str) -> str:
+    """What to tell somebody who asks a store without codes for what needs them."""
+    return f"{subject} has no codes; `python -m indexer.build --bits 128` makes them"
+
+
+def check_mode(mode: Mode, bits: int) -> None:
+    """Raises BadValue for a mode that goes by codes where a store has none."""
+    if mode in ("code", "ball") and not bits:
+        raise BadValue("mode", mode, f"exact or two-stage: {without_codes('this index')}")
 
 
 class Store(Protocol):
@@ -110,13 +138,13 @@ class Store(Protocol):
     def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
         """What `search` orders this item by; see Hits. Raises NotFound."""
 
-    def ids(self) -> NDArray[np.int64]:
+    def ids(self) -> Ids:
         """The ids of all items, ascending."""
 
     def vectors(self, ids: Sequence[int]) -> Vectors:
         """The stored vectors, float32 (n, D). Raises NotFound for the first id that is not there."""
 
-    def codes(self, ids: Sequence[int]) -> NDArray[np.uint8]:
+    def codes(self, ids: Sequence[int]) -> Codes:
         """The stored codes, uint8 (n, W). Raises NotFound like `vectors`."""
 
     def items(self, ids: Sequence[int]) -> list[Item]:
@@ -131,7 +159,7 @@ class Store(Protocol):
     def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Which of these files are among the items: SHA-256 -> the item's id."""
 
-    def add(self, shards: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
+    def add(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
         """The store with these items too, and the ids they got, row for row; files that it holds already keep their id.
 
         `root` is the folder that the items' paths are below. When this returns, the change has outlived any power cut.

@@ -30,7 +30,7 @@ ROOMS = {
     },
     "indexer": {
         "arrays": "",
-        "features": "",
+        "features": "arrays",
         "store": "arrays features",
         "scans": "arrays",
         "codes": "arrays scans",

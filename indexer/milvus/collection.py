@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.arrays import Codes, Ids, Keys, Vectors, blocks
 from indexer.milvus.connection import Connection
 from indexer.store import Item
 from training.errors import FC7Error, Mismatch, NotReady
@@ -31,14 +32,14 @@ _NUMBERS: Final = ("size", "width", "height", "thumbnail_size")
 ITEM: Final = ("id", "root", "path", "label", "size", "width", "height", "format", "sha256", "thumbnail_size")
 _METRIC: Final = {"vector": "L2", "code": "HAMMING"}
 
-Block = tuple[NDArray[np.float64], NDArray[np.int64], float]
+Block = tuple[Keys, Ids, float]
 
 
 @dataclass(frozen=True)
 class State:
     """The row of a collection's state."""
 
-    model: str  # fingerprint
+    fingerprint: str  # of the model
     encoder: str  # fingerprint of the autoencoder; "" for none
     width: int  # components of a vector
     code_bits: int  # stored for a code, in whole bytes; 0 for none
@@ -65,7 +66,7 @@ class Collection:
         fields += [{"field_name": name, "datatype": "VARCHAR", "max_length": size} for name, size in _TEXTS.items()]
         fields += [{"field_name": name, "datatype": "INT64"} for name in _NUMBERS]
         self._make(self.name, fields, inverted=list(_HASHES))
-        texts = [{"field_name": name, "datatype": "VARCHAR", "max_length": 64} for name in ("model", "encoder")]
+        texts = [{"field_name": name, "datatype": "VARCHAR", "max_length": 64} for name in ("fingerprint", "encoder")]
         numbers = [{"field_name": name, "datatype": "INT64"} for name in ("width", "code_bits", "next_id")]
         # a collection needs a vector, and no vector has fewer than two components
         self._make(self._state, [{"field_name": "vector", "datatype": "FLOAT_VECTOR", "dim": 2}, *texts, *numbers], inverted=())
@@ -101,13 +102,11 @@ class Collection:
         """Its items."""
         return int(self._call("query", filter="", output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"])
 
-    def insert(
-        self, items: Sequence[Item], vectors_ND: NDArray[np.float32], codes_NW: NDArray[np.uint8] | None, jpegs: Sequence[bytes]
-    ) -> None:
+    def insert(self, items: Sequence[Item], vectors_ND: Vectors, codes_NW: Codes | None, jpegs: Sequence[bytes]) -> None:
         """Adds items with their vectors, codes and thumbnails. Raises FC7Error for a thumbnail past what a field holds."""
-        for start in range(0, len(items), _ROWS):
+        for block in blocks(len(items), _ROWS):
             rows = []
-            for i in range(start, min(start + _ROWS, len(items))):
+            for i in range(block.start, block.stop):
                 row = {name: getattr(items[i], name) for name in ITEM} | {"vector": vectors_ND[i]}
                 row["label_sha256"] = _sha256(items[i].label)
                 row["thumbnail"] = base64.b64encode(jpegs[i]).decode()
@@ -122,26 +121,26 @@ class Collection:
 
     def delete(self, ids: Sequence[int]) -> None:
         """Deletes items, by id."""
-        for start in range(0, len(ids), LIMIT):
-            self._call("delete", ids=list(ids[start : start + LIMIT]))
+        for block in blocks(len(ids), LIMIT):
+            self._call("delete", ids=list(ids[block]))
 
     def rows(self, ids: Sequence[int], fields: Sequence[str]) -> dict[int, dict[str, Any]]:
         """Fields of those of these items that are there, by id."""
-        found = {}
-        for start in range(0, len(ids), _ROWS):
-            for row in self._query(among(ids[start : start + _ROWS]), ["id", *fields]):
-                found[row["id"]] = row
-        return found
+        rows = {}
+        for block in blocks(len(ids), _ROWS):
+            for row in self._query(among(ids[block]), ["id", *fields]):
+                rows[row["id"]] = row
+        return rows
 
-    def ids(self) -> NDArray[np.int64]:
+    def ids(self) -> Ids:
         """The ids of all items, ascending."""
         parts = [self._query(window, ["id"]) for window in self._windows(0)]
         return np.sort(np.array([row["id"] for part in parts for row in part], np.int64))
 
     def having(self, sha256s: Sequence[str]) -> Iterator[tuple[str, int]]:
         """(SHA-256, id) of the items whose files' hashes are among these, which are hexadecimal."""
-        for start in range(0, len(sha256s), _ROWS):
-            some = ", ".join(f'"{sha256}"' for sha256 in sha256s[start : start + _ROWS])
+        for block in blocks(len(sha256s), _ROWS):
+            some = ", ".join(f'"{sha256}"' for sha256 in sha256s[block])
             for row in self._query(f"sha256 in [{some}]", ["id", "sha256"]):
                 yield row["sha256"], row["id"]
 
@@ -184,7 +183,7 @@ class Collection:
 
     def _search(
         self, field: str, target: NDArray[Any], size: int, low: float | None, high: float | None, expression: str
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    ) -> tuple[Keys, Ids]:
         limits = {}
         if low is not None or high is not None:
             limits["radius"] = _LARGEST if high is None else _next(field, high)  # excluded by Milvus
@@ -203,8 +202,8 @@ class Collection:
 
     def _windows(self, first_id: int) -> Iterator[str]:
         """Expressions that part the ids into windows of at most LIMIT, ascending."""
-        for start in range(first_id, self.state().next_id, LIMIT):
-            yield f"id >= {start} and id < {start + LIMIT}"
+        for block in blocks(self.state().next_id - first_id, LIMIT):
+            yield f"id >= {first_id + block.start} and id < {first_id + block.stop}"
 
     def _query(self, expression: str, fields: list[str], collection: str | None = None) -> list[dict[str, Any]]:
         answer = self._connection.call(
@@ -244,7 +243,7 @@ class Collection:
         return self._connection.call(method, collection_name=self.name, **arguments)
 
     def __str__(self) -> str:
-        return f"the collection {self.name} of {self._connection.place.address}"
+        return f"the collection {self.name} of {self._connection.address.shown}"
 
 
 def of_label(label: str) -> str:
@@ -276,6 +275,6 @@ def _next(field: str, distance: float) -> float:
     return float(np.nextafter(np.float32(distance), np.float32(np.inf)))
 
 
-def _ordered(distances: NDArray[np.float64], ids: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _ordered(distances: Keys, ids: Ids) -> tuple[Keys, Ids]:
     order = np.lexsort((ids, distances))
     return distances[order], ids[order]

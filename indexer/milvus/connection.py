@@ -29,7 +29,7 @@ _FILE_NAME: Final = re.compile(r"[a-zA-Z0-9.\-_]{1,36}")
 class Address:
     """A Milvus server, or a local file that milvus-lite serves."""
 
-    address: str  # as it is recorded and shown: without a token
+    shown: str  # as it is recorded and shown: without a token
     uri: str = field(repr=False)
     token: str = field(repr=False)
     database: str = ""
@@ -79,23 +79,23 @@ class _User:
 
 
 class Connection:
-    """A client of one place, shared by every store of it in this process and closed with the last of them.
+    """A client of one address, shared by every store of it in this process and closed with the last of them.
 
-    Every method raises NotReady where Milvus does not answer and FC7Error where it refuses, naming the place.
+    Every method raises NotReady where Milvus does not answer and FC7Error where it refuses, naming the address.
     """
 
-    def __init__(self, place: Address) -> None:
-        self.place = place
+    def __init__(self, address: Address) -> None:
+        self.address = address
         self.users: weakref.WeakSet[object] = weakref.WeakSet()
-        self._pymilvus = _import(place)
+        self._pymilvus = _import(address)
         try:
             self._client = self._pymilvus.MilvusClient(
-                uri=place.uri, token=place.token, db_name=place.database, timeout=_CONNECT_S
+                uri=address.uri, token=address.token, db_name=address.database, timeout=_CONNECT_S
             )
         except self._pymilvus.MilvusException as error:
-            if place.is_file:
+            if address.is_file:
                 reason = "another program has it open, or it is not a file of milvus-lite"
-                raise Busy(f"{place.address} cannot be opened: {reason}") from error
+                raise Busy(f"{address.shown} cannot be opened: {reason}") from error
             raise self._silent(error) from error
 
     def call(self, method: str, **arguments: Any) -> Any:
@@ -109,20 +109,20 @@ class Connection:
         except self._pymilvus.MilvusException as error:
             if isinstance(error.__cause__, grpc.RpcError):
                 raise self._silent(error) from error
-            raise FC7Error(f"Milvus at {self.place.address} refuses {method}: {error.message}") from error
+            raise FC7Error(f"Milvus at {self.address.shown} refuses {method}: {error.message}") from error
 
     def close(self) -> None:
         """Lets go of the connection, and ends the server of a local file."""
         self._client.close()
-        if self.place.is_file:
+        if self.address.is_file:
             from milvus_lite.server_manager import server_manager_instance
 
-            server_manager_instance.release_server(self.place.uri)
+            server_manager_instance.release_server(self.address.uri)
 
     def _silent(self, error: Exception) -> NotReady:
         reason = str(error).splitlines()[0]
         return NotReady(
-            f"Milvus at {self.place.address} does not answer ({reason}); start it, correct --store, or set {TOKEN_VARIABLE} "
+            f"Milvus at {self.address.shown} does not answer ({reason}); start it, correct --store, or set {TOKEN_VARIABLE} "
             "where it asks for a token"
         )
 
@@ -131,21 +131,21 @@ _open: dict[Address, Connection] = {}
 _lock = threading.Lock()
 
 
-def connect(place: Address, user: object) -> Connection:
-    """The connection of this process to a place, opened where there is none; `user` needs it until `disconnect`, or its end."""
+def connect(address: Address, user: object) -> Connection:
+    """The connection of this process to an address, made where there is none; `user` needs it until `disconnect`, or its end."""
     with _lock:
-        connection = _open.get(place)
+        connection = _open.get(address)
         if connection is None:
-            connection = _open[place] = Connection(place)
+            connection = _open[address] = Connection(address)
         connection.users.add(user)
         return connection
 
 
 @contextmanager
-def connected(place: Address) -> Iterator[Connection]:
-    """The connection of this process to a place, for a while. Raises NotReady, Busy or FC7Error like `connect`."""
+def connected(address: Address) -> Iterator[Connection]:
+    """The connection of this process to an address, for a while. Raises NotReady, Busy or FC7Error like `connect`."""
     user = _User()
-    connection = connect(place, user)
+    connection = connect(address, user)
     try:
         yield connection
     finally:
@@ -156,19 +156,19 @@ def disconnect(connection: Connection, user: object) -> None:
     """Closes the connection where nobody else uses it. Again is harmless."""
     with _lock:
         connection.users.discard(user)
-        if not connection.users and _open.get(connection.place) is connection:
-            del _open[connection.place]
+        if not connection.users and _open.get(connection.address) is connection:
+            del _open[connection.address]
             connection.close()
 
 
-def _import(place: Address) -> Any:
+def _import(address: Address) -> Any:
     try:
-        if place.is_file:
+        if address.is_file:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # which milvus-lite 2.5.1 imports
                 import milvus_lite.server_manager  # noqa: F401
         import pymilvus
     except ImportError as error:
-        raise NotReady(f"the store {place.address} needs the extra milvus ({error}): pip install -e '.[milvus]'") from error
+        raise NotReady(f"the store {address.shown} needs the extra milvus ({error}): pip install -e '.[milvus]'") from error
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # what it logs it raises too
     return pymilvus

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexer.arrays import Codes, Ids, Keys, Vectors
 from indexer.codes.autoencoder import Autoencoder
@@ -26,15 +25,16 @@ from indexer.milvus.collection import ITEM, Collection, State
 from indexer.milvus.connection import Address
 from indexer.scans import scan
 from indexer.search.ranking import cut, euclidean, hamming, key_of, most_squared, stack
+from indexer.search.shortlist import length_for
 from indexer.storage.originals import read_original
 from indexer.storage.segment import code_bytes
-from indexer.store import Hits, Item, Mode, Query
+from indexer.store import Hits, Item, Mode, Query, check_mode, without_codes
 from training.errors import BadValue, Mismatch, NotFound
 from training.images.preprocess import ImageLimits
 
 _SPARE: Final = 16  # hits asked for beyond k, so that one search mostly shows which k are nearest
 _GROWTH: Final = 4
-_SHORTLIST: Final = 200  # for 10 neighbours, where nobody has measured
+_SHORTLIST: Final = 200  # for NEIGHBORS, where nobody has measured
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -42,12 +42,18 @@ class MilvusStore:
     """One collection in Milvus, as it was when opened or changed by this store; what is in it is always as it is now."""
 
     def __init__(
-        self, where: Address, name: str, autoencoder: Autoencoder | None, limits: ImageLimits, shortlist: int = _SHORTLIST
+        self, address: Address, name: str, autoencoder: Autoencoder | None, limits: ImageLimits, shortlist: int = _SHORTLIST
     ) -> None:
         """Connects. `autoencoder` makes the codes; None for no codes. `shortlist` is how many items two-stage search compares for
-        10 neighbours. Raises NotReady where Milvus does not answer or is not installed, Busy for a file open elsewhere."""
-        self._where, self._name, self._autoencoder, self._limits, self._shortlist = where, name, autoencoder, limits, shortlist
-        self._connection = connection.connect(where, self)
+        NEIGHBORS. Raises NotReady where Milvus does not answer or is not installed, Busy for a file open elsewhere."""
+        self._address, self._name, self._autoencoder, self._limits, self._shortlist = (
+            address,
+            name,
+            autoencoder,
+            limits,
+            shortlist,
+        )
+        self._connection = connection.connect(address, self)
         self._collection = Collection(self._connection, name)
         self._state: State
 
@@ -57,7 +63,7 @@ class MilvusStore:
         uri: str,
         name: str,
         autoencoder: Autoencoder | None,
-        model: str,
+        fingerprint: str,
         limits: ImageLimits,
         shortlist: int = _SHORTLIST,
     ) -> Self:
@@ -65,7 +71,7 @@ class MilvusStore:
 
         Raises Mismatch where another model or autoencoder made it, and NotReady or Busy like __init__.
         """
-        return cls(connection.parse(uri), name, autoencoder, limits, shortlist)._opened(model)
+        return cls(connection.parse(uri), name, autoencoder, limits, shortlist)._connected(fingerprint)
 
     @classmethod
     def create(
@@ -74,7 +80,7 @@ class MilvusStore:
         name: str,
         width: int,
         autoencoder: Autoencoder | None,
-        model: str,
+        fingerprint: str,
         limits: ImageLimits,
         shortlist: int = _SHORTLIST,
     ) -> Self:
@@ -84,7 +90,7 @@ class MilvusStore:
         """
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,240}", name):
             raise BadValue("collection", name, "letters, digits and _, the first no digit")
-        return cls(connection.parse(uri), name, autoencoder, limits, shortlist)._opened(model, width)
+        return cls(connection.parse(uri), name, autoencoder, limits, shortlist)._connected(fingerprint, width)
 
     @property
     def version_number(self) -> int:
@@ -94,7 +100,7 @@ class MilvusStore:
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the model that made the vectors."""
-        return self._state.model
+        return self._state.fingerprint
 
     @property
     def width(self) -> int:
@@ -114,24 +120,21 @@ class MilvusStore:
     @property
     def address(self) -> str:
         """Where the collection is, without a token: what a manifest records, and `open` takes."""
-        return self._where.address
+        return self._address.shown
 
     def __len__(self) -> int:
         return self._collection.count()
 
     def search(self, queries_QD: Vectors, query: Query) -> Hits:
         """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this store has not."""
-        if self._autoencoder is None and query.mode in ("code", "ball"):
-            raise BadValue(
-                "mode", query.mode, "exact or two-stage: this index has no codes; `indexer.build --bits 128` makes them"
-            )
+        check_mode(query.mode, self.bits)
         expression = "" if query.label is None else collection.of_label(query.label)
         if query.mode == "exact" or self._autoencoder is None:
             return euclidean(stack([self._exact(query_D, query, expression) for query_D in queries_QD]))
         codes_QW = self._autoencoder.encode(queries_QD)
         if query.mode == "two-stage":
-            found = [self._two_stage(*both, query, expression) for both in zip(queries_QD, codes_QW, strict=True)]
-            return euclidean(stack(found))
+            hits_Q = [self._two_stage(*both, query, expression) for both in zip(queries_QD, codes_QW, strict=True)]
+            return euclidean(stack(hits_Q))
         hits = stack([first_of(self._by_code(code_W, query, expression), query) for code_W in codes_QW])
         # Milvus compares every code: there are no buckets to look up
         return hamming(hits, np.full(len(codes_QW), len(self)) if query.mode == "ball" else None)
@@ -140,7 +143,7 @@ class MilvusStore:
         """What `search` orders this item by; see Hits. Raises NotFound."""
         return key_of(self, self._autoencoder, query_D, item, mode)
 
-    def ids(self) -> NDArray[np.int64]:
+    def ids(self) -> Ids:
         """The ids of all items, ascending."""
         return self._collection.ids()
 
@@ -152,7 +155,7 @@ class MilvusStore:
     def codes(self, ids: Sequence[int]) -> Codes:
         """The stored codes, uint8 (n, W). Raises NotFound like `vectors`."""
         if self._autoencoder is None:
-            raise NotFound(f"{self._collection} has no codes; `python -m indexer.build --bits 128` makes them")
+            raise NotFound(without_codes(str(self._collection)))
         rows = self._rows(ids, ["code"])
         return np.frombuffer(b"".join(row["code"][0] for row in rows), np.uint8).reshape(len(ids), -1)
 
@@ -175,30 +178,30 @@ class MilvusStore:
             known[sha256] = min(item, known.get(sha256, item))
         return known
 
-    def add(self, shards: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
+    def add(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
         """The store with these items too, and the ids they got, row for row; files that it holds already keep their id.
 
         An addition that is killed leaves what Milvus had taken of it, 200 items at a time; the same again adds the rest.
         """
         store, ids = self, []
         known: dict[str, int] = {}
-        for shard in shards:
-            hashes = [fields["sha256"] for fields in shard.items]
+        for block in feature_blocks:
+            hashes = [file.sha256 for file in block.files]
             known |= self.holding(sha256 for sha256 in hashes if sha256 not in known)
             first = {sha256: row for row, sha256 in reversed(list(enumerate(hashes)))}
-            keep = [row for row, sha256 in enumerate(hashes) if sha256 not in known and first[sha256] == row]
-            store, given = store._append(shard, root, keep)
-            known |= {hashes[row]: item for row, item in zip(keep, given, strict=True)}
+            new = [row for row, sha256 in enumerate(hashes) if sha256 not in known and first[sha256] == row]
+            store, given = store._append(block, root, new)
+            known |= {hashes[row]: item for row, item in zip(new, given, strict=True)}
             ids += [known[sha256] for sha256 in hashes]
         return store, ids
 
-    def fill(self, shards: Iterable[FeatureBlock], root: Path) -> Self:
+    def fill(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> Self:
         """The store with an item for every row, in order, also for equal files. Raises Mismatch where it is not empty."""
         if len(self):
             raise Mismatch(f"{self._collection} holds {len(self)} items already; drop it, or name another")
         store = self
-        for shard in shards:
-            store, _ = store._append(shard, root, range(len(shard.items)))
+        for block in feature_blocks:
+            store, _ = store._append(block, root, range(len(block.files)))
         return store
 
     def remove(self, ids: Sequence[int]) -> Self:
@@ -231,17 +234,17 @@ class MilvusStore:
         most = most_squared(query)
         low = None if query.after is None else max(0.0, query.after[0] - slack(query.after[0]))
         high = None if most is None else most + slack(most)
-        found: tuple[Keys, Ids] = cut([], query)
+        nearest: tuple[Keys, Ids] = cut([], query)
         for _, ids, reach in self._collection.ascending("vector", query_D, query.k + _SPARE, (low, high), expression):
             rows = self._collection.rows(ids.tolist(), ["vector"])
             here = np.array([item for item in ids.tolist() if item in rows], np.int64)  # others may have been removed meanwhile
             vectors_ND = np.array([rows[item]["vector"] for item in here.tolist()], np.float32).reshape(-1, self.width)
             squared = scan.distances(vectors_ND, query_D, np.arange(len(here)))
             near = squared <= (np.inf if most is None else most)
-            found = cut([found, (squared[near], here[near])], query)
-            if len(found[1]) == query.k and found[0][-1] < reach - slack(reach):
+            nearest = cut([nearest, (squared[near], here[near])], query)
+            if len(nearest[1]) == query.k and nearest[0][-1] < reach - slack(reach):
                 break
-        return found
+        return nearest
 
     def _by_code(self, code_W: Codes, query: Query, expression: str) -> Iterator[tuple[Keys, Ids]]:
         """The items in order of their codes' distance, then id, some at a time."""
@@ -258,17 +261,17 @@ class MilvusStore:
 
     def _two_stage(self, query_D: Vectors, code_W: Codes, query: Query, expression: str) -> tuple[Keys, Ids]:
         """The hits of one query among those with the nearest codes, more and more until they give what was asked for."""
-        length, before = max(self._shortlist, self._shortlist * query.k // 10), -1
+        length, before = length_for(self._shortlist, query.k), -1
         while length < collection.LIMIT:
-            nearest = Query(k=length, mode="code")
-            ids = first_of(self._by_code(code_W, nearest, expression), nearest)[1]
+            by_code = Query(k=length, mode="code")
+            ids = first_of(self._by_code(code_W, by_code, expression), by_code)[1]
             if len(ids) < length:
                 break
-            found = self._exact(query_D, query, collection.among(ids.tolist()))
-            stuck = query.max_distance is not None and len(found[1]) == before
-            if len(found[1]) == query.k or stuck:
-                return found
-            length, before = length * _GROWTH, len(found[1])
+            nearest = self._exact(query_D, query, collection.among(ids.tolist()))
+            stuck = query.max_distance is not None and len(nearest[1]) == before
+            if len(nearest[1]) == query.k or stuck:
+                return nearest
+            length, before = length * _GROWTH, len(nearest[1])
         return self._exact(query_D, query, expression)
 
     def _rows(self, ids: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -279,23 +282,20 @@ class MilvusStore:
                 raise NotFound(f"no item has the id {item}; the index holds {len(self)} items with ids below {now.next_id}")
         return [rows[item] for item in ids]
 
-    def _append(self, shard: FeatureBlock, root: Path, keep: Sequence[int]) -> tuple[Self, list[int]]:
-        """Adds rows of a shard. The ids are taken before the items come, so that none is given twice whatever happens between."""
-        if not keep:
+    def _append(self, block: FeatureBlock, root: Path, rows: Sequence[int]) -> tuple[Self, list[int]]:
+        """Adds rows of a block. The ids are taken before the items come, so that none is given twice whatever happens between."""
+        if not rows:
             return self, []
-        if shard.features_ND.shape[1] != self.width:
-            raise Mismatch(f"the features have {shard.features_ND.shape[1]} components, {self._collection} has {self.width}")
+        if block.features_ND.shape[1] != self.width:
+            raise Mismatch(f"the features have {block.features_ND.shape[1]} components, {self._collection} has {self.width}")
         state = self._collection.state()
-        ids = list(range(state.next_id, state.next_id + len(keep)))
-        self._collection.write_state(replace(state, version=state.version + 1, next_id=state.next_id + len(keep)))
-        ends = np.cumsum([fields["thumbnail_size"] for fields in shard.items]).tolist()
-        items = [
-            Item(id=i, root=str(root.resolve()), thumbnail_start=0, **shard.items[row]) for i, row in zip(ids, keep, strict=True)
-        ]
-        jpegs = [shard.thumbnails[ends[row] - shard.items[row]["thumbnail_size"] : ends[row]] for row in keep]
-        features_ND = shard.features_ND[list(keep)]
+        ids = list(range(state.next_id, state.next_id + len(rows)))
+        self._collection.write_state(replace(state, version=state.version + 1, next_id=state.next_id + len(rows)))
+        folder, jpegs = str(root.resolve()), block.jpegs()
+        items = [Item.of(block.files[row], item, folder) for item, row in zip(ids, rows, strict=True)]
+        features_ND = block.features_ND[list(rows)]
         codes_NW = self._autoencoder.encode(features_ND) if self._autoencoder else None
-        self._collection.insert(items, features_ND, codes_NW, jpegs)
+        self._collection.insert(items, features_ND, codes_NW, [jpegs[row] for row in rows])
         return self._changed(), ids
 
     def _changed(self) -> Self:
@@ -305,27 +305,31 @@ class MilvusStore:
         return self._with(state)
 
     def _with(self, state: State) -> Self:
-        store = type(self)(self._where, self._name, self._autoencoder, self._limits, self._shortlist)
+        store = type(self)(self._address, self._name, self._autoencoder, self._limits, self._shortlist)
         store._state = state
         store._check(self.fingerprint, self.width)
         return store
 
-    def _opened(self, model: str, width: int | None = None) -> Self:
+    def _connected(self, fingerprint: str, width: int | None = None) -> Self:
         """This store with its state, of a collection that is made where it is not there and a width is given."""
         try:
             if width and not self._collection.exists():
                 bits = 8 * code_bytes(self.bits)
-                self._collection.create(State(model, _fingerprint(self._autoencoder), width, bits, next_id=0, version=1))
+                self._collection.create(State(fingerprint, _fingerprint(self._autoencoder), width, bits, next_id=0, version=1))
             self._state = self._collection.state()
-            self._check(model, width or self._state.width)
+            self._check(fingerprint, width or self._state.width)
         except BaseException:
             self.close()
             raise
         return self
 
-    def _check(self, model: str, width: int) -> None:
+    def _check(self, fingerprint: str, width: int) -> None:
         state, encoder = self._state, _fingerprint(self._autoencoder)
-        pairs = {"model": (model, state.model), "autoencoder": (encoder, state.encoder), "width": (str(width), str(state.width))}
+        pairs = {
+            "model": (fingerprint, state.fingerprint),
+            "autoencoder": (encoder, state.encoder),
+            "width": (str(width), str(state.width)),
+        }
         for what, (ours, theirs) in pairs.items():
             if ours != theirs:
                 raise Mismatch(
@@ -336,12 +340,12 @@ class MilvusStore:
 
 def first_of(blocks: Iterable[tuple[Keys, Ids]], query: Query) -> tuple[Keys, Ids]:
     """The first k of hits that come in order; no more blocks are asked for than it takes."""
-    found = cut([], query)
+    first = cut([], query)
     for block in blocks:
-        found = cut([found, block], query)
-        if len(found[1]) == query.k:
+        first = cut([first, block], query)
+        if len(first[1]) == query.k:
             break
-    return found
+    return first
 
 
 def _fingerprint(autoencoder: Autoencoder | None) -> str:

@@ -70,9 +70,9 @@ class ByFaiss:
         fetch = min(r * _SPARE, total)
         while True:
             rows = self._search(queries, fetch)
-            there = (rows >= 0) & (allowed_N[rows] != 0)
-            if fetch == total or (there.sum(1) >= r).all():
-                return np.where(there, rows, -1)
+            allowed = (rows >= 0) & (allowed_N[rows] != 0)
+            if fetch == total or (allowed.sum(1) >= r).all():
+                return np.where(allowed, rows, -1)
             fetch = min(fetch * _SPARE, total)
 
     def _search(self, queries: Vectors | Codes | None, r: int) -> Rows:
@@ -122,5 +122,5 @@ def _on_gpu(index: Any) -> Any:
 
 
 def _reason(error: RuntimeError) -> str:
-    """FAISS's message without the place in its source."""
+    """FAISS's message without the line of its source."""
     return str(error).splitlines()[-1].split("Error: ")[-1][:200]

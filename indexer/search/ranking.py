@@ -28,7 +28,7 @@ def most_squared(query: Query) -> float | None:
 
 
 def cut(parts: Sequence[tuple[Keys, Ids]], query: Query) -> tuple[Keys, Ids]:
-    """The first k of the hits of all parts, after the place where the page begins."""
+    """The first k of the hits of all parts, after the one that the page before ended with."""
     keys, ids = (np.concatenate(arrays) for arrays in zip((_NO_KEYS, _NO_IDS), *parts, strict=True))
     order = np.lexsort((ids, keys))
     keys, ids = keys[order], ids[order]

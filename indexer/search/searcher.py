@@ -7,20 +7,17 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexer.arrays import Codes, Ids, Keys, Mask, Vectors
 from indexer.scans import scan
 from indexer.scans.scan import Buckets
 from indexer.search.ranking import cut, euclidean, hamming, most_squared, stack
-from indexer.search.shortlist import Shortlist
+from indexer.search.shortlist import Shortlist, length_for
 from indexer.storage.segment import Segment
 from indexer.store import Hits, Mode, Query
-from training.errors import BadValue
 
 # How much longer a short-list becomes when it did not give as many neighbours as were asked for.
 _GROWTH: Final = 4
-_MEASURED_K: Final = 10  # neighbours that the length of a short-list was measured for
 _LABELS_KEPT: Final = 32
 _MOST_BITS: Final = 2**16
 
@@ -34,9 +31,9 @@ class Searcher:
         shortlists: Sequence[Shortlist | None],
         length: int,
         bits: int,
-        deleted: NDArray[np.int64],
+        deleted: Ids,
     ) -> None:
-        """`shortlists` has one a segment, None where all its rows are compared exactly; `length` is R for 10 neighbours."""
+        """`shortlists` has one a segment, None where all its rows are compared exactly; `length` is R for NEIGHBORS."""
         self._segments = segments
         self._shortlists = shortlists
         self._length, self._bits = length, bits
@@ -51,14 +48,7 @@ class Searcher:
         return mode in ("code", "ball") or (mode == "two-stage" and any(by_code))
 
     def search(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query) -> Hits:
-        """The hits of each float32 (Q, D) vector; `codes_QW` are its codes, where they are needed.
-
-        Raises BadValue where the index has no codes.
-        """
-        if codes_QW is None and query.mode in ("code", "ball"):
-            raise BadValue(
-                "mode", query.mode, "exact or two-stage: this index has no codes; `indexer.build --bits 128` makes them"
-            )
+        """The hits of each float32 (Q, D) vector; `codes_QW` are its codes, where the mode needs them."""
         masks = self._live if query.label is None else self._of_label(query.label)
         match query.mode:
             case "exact":
@@ -73,23 +63,23 @@ class Searcher:
                 return self._two_stage(queries_QD, codes_QW, query, masks)
 
     def _exact(self, queries_QD: Vectors, query: Query, masks: list[Mask | None]) -> Hits:
-        found = []
+        parts = []
         for segment, mask in zip(self._segments, masks, strict=True):
             after, most = _row_after(segment, query), most_squared(query)
             squared, rows = scan.exact(segment.vectors_ND, queries_QD, min(query.k, len(segment)), mask, after, most)
-            found.append((squared, _ids(segment, rows)))
-        return euclidean(_merge(found, len(queries_QD), query.k))
+            parts.append((squared, _ids(segment, rows)))
+        return euclidean(_merge(parts, len(queries_QD), query.k))
 
     def _code(self, codes_QW: Codes, query: Query, masks: list[Mask | None]) -> Hits:
-        found = []
+        parts = []
         for segment, mask in zip(self._segments, masks, strict=True):
             assert segment.codes_NW is not None  # noqa: S101
             after, most = _row_after(segment, query), query.max_distance
             code_after = None if after is None else (int(after[0]), after[1])
             limit = None if most is None else int(min(most, _MOST_BITS))
             distances, rows = scan.hamming(segment.codes_NW, codes_QW, min(query.k, len(segment)), mask, code_after, limit)
-            found.append((np.where(rows < 0, np.inf, distances), _ids(segment, rows)))
-        return hamming(_merge(found, len(codes_QW), query.k))
+            parts.append((np.where(rows < 0, np.inf, distances), _ids(segment, rows)))
+        return hamming(_merge(parts, len(codes_QW), query.k))
 
     def _ball(self, codes_QW: Codes, query: Query, masks: list[Mask | None]) -> Hits:
         radius = query.radius or 0
@@ -107,7 +97,7 @@ class Searcher:
         return hamming(stack(rows_of_query), np.array(visited, np.int64))
 
     def _two_stage(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query, masks: list[Mask | None]) -> Hits:
-        proposed = self._proposed(queries_QD, codes_QW, self._length_for(query.k), masks)
+        proposed = self._proposed(queries_QD, codes_QW, length_for(self._length, query.k), masks)
         lists = []
         for i in range(len(queries_QD)):
             code = None if codes_QW is None else codes_QW[i : i + 1]
@@ -134,21 +124,18 @@ class Searcher:
 
         The short-list grows with the neighbours asked for, those of earlier pages counted in, until it gives as many or has all.
         """
-        length, found = self._length_for(query.k), -1
+        length, before = length_for(self._length, query.k), -1
         while True:
             stages = zip(self._segments, proposed, masks, strict=True)
             parts = [self._stage(segment, query_1D, query, rows_1R, mask) for segment, rows_1R, mask in stages]
             earlier = 0 if query.after is None else sum(int((keys <= query.after[0]).sum()) for keys, _ in parts)
             keys, ids = cut(parts, query)
-            enough = len(ids) == query.k and length >= self._length_for(earlier + query.k)
-            stuck = query.max_distance is not None and earlier + len(ids) == found
+            enough = len(ids) == query.k and length >= length_for(self._length, earlier + query.k)
+            stuck = query.max_distance is not None and earlier + len(ids) == before
             if enough or stuck or length >= self._longest:
                 return keys, ids
-            length, found = max(length * _GROWTH, self._length_for(earlier + query.k)), earlier + len(ids)
+            length, before = max(length * _GROWTH, length_for(self._length, earlier + query.k)), earlier + len(ids)
             proposed = self._proposed(query_1D, code_1W, length, masks)
-
-    def _length_for(self, neighbours: int) -> int:
-        return max(self._length, self._length * neighbours // _MEASURED_K)
 
     def _stage(
         self, segment: Segment, query_1D: Vectors, query: Query, rows_1R: Ids | None, mask: Mask | None
@@ -191,7 +178,7 @@ class Searcher:
         return masks
 
 
-def _live(segment: Segment, deleted: NDArray[np.int64]) -> Mask | None:
+def _live(segment: Segment, deleted: Ids) -> Mask | None:
     rows = segment.rows_of(deleted)
     if not len(rows):
         return None

@@ -6,7 +6,7 @@ Any other name is a string of FAISS's index_factory, over the vectors, or index_
 Legend: N rows, Q queries, D width of a vector, P components, W bytes of a code, R rows proposed.
 """
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 from indexer.arrays import Codes, Mask, Rows, Vectors
 from indexer.codes.principal import Principal
 from indexer.scans import scan
+
+NEIGHBORS: Final = 10  # of a query, that the length of a short-list is measured for
+
+
+def length_for(length: int, k: int) -> int:
+    """How long a short-list is for k neighbours, if it has to be of this length for NEIGHBORS; never shorter."""
+    return max(length, length * k // NEIGHBORS)
 
 
 class Shortlist(Protocol):

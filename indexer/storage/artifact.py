@@ -1,4 +1,4 @@
-"""An index on disk: the only owner of its file names. Written aside, verified, and made current by one atomic rename.
+"""An index on disk: the only owner of its file names, and what its manifests say. indexer/storage/draft.py writes versions.
 
 <index>/versions/<n>/       manifest.json  deleted.npy  rejects.jsonl  autoencoder.safetensors  principal.safetensors
                             shortlist.faiss  pixels.safetensors
@@ -13,18 +13,19 @@ A segment never changes. The next version takes over what is the same by hard li
 
 import json
 import os
-import shutil
-from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.errors import Mismatch, NotReady
-from training.files import replacing, sha256_of, sync, verify
+from training.files import verify
+from training.images.folders import Part, Reject
+from training.images.preprocess import ImageLimits
 
 FORMAT: Final = 3
+CURRENT: Final = "current"
+VERSIONS: Final = "versions"
 MANIFEST: Final = "manifest.json"
 DELETED: Final = "deleted.npy"
 REJECTS: Final = "rejects.jsonl"
@@ -44,7 +45,6 @@ THUMBNAILS: Final = "thumbnails.bin"
 WORK: Final = "work"
 UPLOADS: Final = "uploads"
 _SEGMENT: Final = (IDS, VECTORS, CATALOG, THUMBNAILS)
-_KEPT_VERSIONS: Final = 2
 
 
 class FileRecord(BaseModel):
@@ -59,7 +59,7 @@ class ShortlistRecord(BaseModel):
 
     kind: str  # "codes", "principal" or a string of FAISS's index_factory
     length: int  # rows whose distances are then taken exactly
-    recall_at_10: float  # of both stages against exact search, on held-out queries at the time of building
+    recall_at_10: float  # leave-one-out, of both stages against exact search, at the time of building
 
 
 class MilvusRecord(BaseModel):
@@ -69,38 +69,47 @@ class MilvusRecord(BaseModel):
     collection: str
 
 
+class BuildConfiguration(BaseModel):
+    """The settings of a build that what it made does not tell."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    part: Part = "all"  # of the data set
+    seed: int = 0  # of the autoencoder and of the samples that it is trained and measured on
+    max_bad_fraction: float = 1.0  # of files that might have been rejected
+
+
 class Manifest(BaseModel):
     """What `manifest.json` holds: what made this version, and what is in it."""
 
     model_config = ConfigDict(extra="forbid")
 
     format: int = FORMAT
-    created: str  # ISO 8601, UTC
+    created: str = ""  # ISO 8601, UTC; known from publishing on
     fingerprint: str  # of the model: weights, preprocessing, layer
-    metric: str = "euclidean"
+    metric: Literal["euclidean"] = "euclidean"  # of the vectors
     width: int  # components of a vector
     bits: int = 0  # of a code; 0 for none
-    bit_order: str = "little"  # bit i of a code is bit i % 8 of byte i // 8
+    bit_order: Literal["little"] = "little"  # bit i of a code is bit i % 8 of byte i // 8
     pixel_bits: int = 0  # of the codes of raw pixels that are kept for comparison
     kept: int  # items that can be found
     rejected: int
     deleted: int = 0  # rows of segments whose items have been removed
     next_id: int  # the first id that was never given
-    source_folder: str  # that was built from
-    limits: dict[str, int]  # what decoding one image might cost; see ImageLimits
+    limits: ImageLimits  # what decoding one image might cost
     segments: list[int]  # rows of each
     shortlist: ShortlistRecord | None = None
-    recall: dict[str, float] = {}  # of codes and of two stages against exact search, on held-out queries, by name
-    configuration: dict[str, Any] = {}  # the settings of the build
+    recall: dict[str, float] = {}  # leave-one-out recall@10 of codes and of two stages against exact search, by name
+    configuration: BuildConfiguration = BuildConfiguration()
     milvus: MilvusRecord | None = None
-    files: dict[str, FileRecord]  # by path below the version's folder
+    files: dict[str, FileRecord] = {}  # by path below the version's folder; known from publishing on
 
 
 class _Format(BaseModel):
     format: int
 
 
-class Described(Protocol):
+class WithManifest(Protocol):
     """Anything with a manifest."""
 
     @property
@@ -112,65 +121,42 @@ class Described(Protocol):
         """Its description."""
 
 
-def new_version(index: Path) -> Path:
-    """An empty folder to write the next version's files to; unfinished ones from before are removed."""
-    _check_current(index)
-    partial = index / "versions" / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    return partial
+def segment(number: int) -> str:
+    """The folder of a segment, below its version's."""
+    return str(number)
 
 
-def take_over(old: Path, new: Path, names: Iterable[str]) -> None:
-    """Puts files of one version into another under the same names: hard links, or copies where there can be none."""
-    for name in names:
-        (new / name).parent.mkdir(exist_ok=True)
-        try:
-            (new / name).hardlink_to(old / name)
-        except OSError:
-            shutil.copyfile(old / name, new / name)
+def segment_of(name: str) -> int | None:
+    """The segment that a file of a version is of; None for a file of the version's own."""
+    folder, slash, _ = name.partition("/")
+    return int(folder) if slash else None
 
 
-def publish(index: Path, partial: Path, known: dict[str, FileRecord] | None = None, **facts: Any) -> int:
-    """Describes the files in `partial`, names the version, makes it current and drops versions too old to go back to.
+def rejects_file(index: Path) -> Path:
+    """Where the files left out of the current version are listed."""
+    return index / CURRENT / REJECTS
 
-    `known` are files taken over, which are not read again; `facts` the fields of Manifest that the files do not tell. At every
-    moment `current` is the old version or the new one.
-    """
-    files = {}
-    for path in sorted(path for path in partial.rglob("*") if path.is_file()):
-        name = path.relative_to(partial).as_posix()
-        if known and name in known:
-            files[name] = known[name]
-        else:
-            sync(path)
-            files[name] = FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
-    manifest = Manifest(created=datetime.now(UTC).isoformat(timespec="seconds"), files=files, **facts)
-    with replacing(partial / MANIFEST) as path:
-        path.write_text(manifest.model_dump_json(indent=2) + "\n")
-    for folder in partial.iterdir():
-        if folder.is_dir():
-            sync(folder)
-    version = max(_versions(index), default=0) + 1
-    partial.rename(index / "versions" / str(version))
-    sync(index / "versions")
-    link = index / ".current.partial"
-    link.unlink(missing_ok=True)
-    link.symlink_to(Path("versions") / str(version))
-    link.replace(index / "current")
-    sync(index)
-    for old in _versions(index)[:-_KEPT_VERSIONS]:
-        shutil.rmtree(index / "versions" / str(old), ignore_errors=True)
-    return version
+
+def version_folders(index: Path) -> list[Path]:
+    """The folders of the versions that are there, oldest first."""
+    folders = [path for path in (index / VERSIONS).glob("*") if path.name.isdecimal() and path.is_dir()]
+    return sorted(folders, key=lambda path: int(path.name))
 
 
 def current(index: Path) -> Path:
     """The folder of the current version. Raises NotReady where there is none, Mismatch for a copy that followed links."""
-    if not (index / "current").is_dir():
+    if not (index / CURRENT).is_dir():
         raise NotReady(f"no index at {index}; `python -m indexer.build --index {index}` makes one")
-    folder = (index / "current").resolve()
-    _check_current(index)
+    folder = (index / CURRENT).resolve()
+    check_current(index)
     return folder
+
+
+def check_current(index: Path) -> None:
+    """Raises Mismatch where `current` is not a link to a version, as in a copy that followed links."""
+    current = index / CURRENT
+    if current.exists() and not (current.is_symlink() and current.resolve().name.isdecimal()):
+        raise Mismatch(f"{current} is not a link to versions/<n>, as after a copy that followed links; link it, or remove it")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -178,10 +164,10 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         data = path.read_bytes()
-        found = _Format.model_validate_json(data).format
-        if found != FORMAT:
+        version = _Format.model_validate_json(data).format
+        if version != FORMAT:
             raise Mismatch(
-                f"{path} has format {found}, this program reads format {FORMAT}; `python -m indexer.build` makes it anew"
+                f"{path} has format {version}, this program reads format {FORMAT}; `python -m indexer.build` makes it anew"
             )
         manifest = Manifest.model_validate_json(data)
     except FileNotFoundError as error:
@@ -201,12 +187,12 @@ def verify_files(folder: Path, manifest: Manifest, contents: bool = True) -> Non
         if contents:
             verify(folder / name, record.bytes, record.sha256, MANIFEST)
             continue
-        found = os.stat(folder / name).st_size if (folder / name).is_file() else 0  # noqa: PTH116
-        if found != record.bytes:
-            raise Mismatch(f"{folder / name} has {found} bytes, {MANIFEST} says {record.bytes}")
+        size = os.stat(folder / name).st_size if (folder / name).is_file() else 0  # noqa: PTH116
+        if size != record.bytes:
+            raise Mismatch(f"{folder / name} has {size} bytes, {MANIFEST} says {record.bytes}")
 
 
-def check_pair(index: Described, fingerprint: str) -> None:
+def check_pair(index: WithManifest, fingerprint: str) -> None:
     """Raises Mismatch where the index was not made with the model of this fingerprint."""
     if index.manifest.fingerprint != fingerprint:
         raise Mismatch(
@@ -215,23 +201,14 @@ def check_pair(index: Described, fingerprint: str) -> None:
         )
 
 
-def rejects(index: Described) -> list[dict[str, str]]:
-    """The files left out of the index, each with its path and the reason."""
-    return [json.loads(line) for line in (index.folder / REJECTS).read_text().splitlines()]
+def rejects(index: WithManifest) -> list[Reject]:
+    """The files left out of the index."""
+    rows = map(json.loads, (index.folder / REJECTS).read_text().splitlines())
+    return [Reject(row["path"], row["reason"]) for row in rows]
 
 
-def _check_current(index: Path) -> None:
-    current = index / "current"
-    if current.exists() and not (current.is_symlink() and current.resolve().name.isdecimal()):
-        raise Mismatch(f"{current} is not a link to versions/<n>, as after a copy that followed links; link it, or remove it")
-
-
-def _versions(index: Path) -> list[int]:
-    return sorted(int(path.name) for path in (index / "versions").iterdir() if path.name.isdecimal() and path.is_dir())
-
-
-def _not_a_manifest(path: Path, where: tuple[int | str, ...], problem: str) -> str:
-    return f"{path} is not a manifest: {'.'.join(map(str, where))} {problem}"
+def _not_a_manifest(path: Path, field: tuple[int | str, ...], reason: str) -> str:
+    return f"{path} is not a manifest: {'.'.join(map(str, field))} {reason}"
 
 
 def _needed(manifest: Manifest) -> list[str]:
@@ -246,4 +223,4 @@ def _needed(manifest: Manifest) -> list[str]:
         in_segment += [COMPONENTS, LENGTHS]
     elif kind != "codes":
         names.append(FAISS)
-    return names + [f"{segment}/{name}" for segment in range(len(manifest.segments)) for name in in_segment]
+    return names + [f"{segment(number)}/{name}" for number in range(len(manifest.segments)) for name in in_segment]

@@ -17,11 +17,11 @@ def read_original(item: Item, limits: ImageLimits) -> Path | bytes | None:
     None where it is gone or its path would lead out of its root.
     """
     root = Path(item.root).resolve()
-    place = shards.split(root, item.path)
-    file = (place[0] if place else root / item.path).resolve()
+    member = shards.split(root, item.path)
+    file = (member[0] if member else root / item.path).resolve()
     if not file.is_relative_to(root) or not file.is_file():
         return None
-    if place is None:
+    if member is None:
         return file
     try:
         return read_bytes(root, item.path, limits)

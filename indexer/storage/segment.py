@@ -3,17 +3,19 @@
 Rows are in order of id. Legend: N rows, D feature width, W bytes of a code, P raw pixels (32 x 32 RGB).
 """
 
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.arrays import Rows, blocks
+from indexer.arrays import Codes, Ids, Rows, Vectors, blocks
 from indexer.codes.autoencoder import Autoencoder
+from indexer.codes.principal import Principal
 from indexer.features import RAW_SIZE
 from indexer.storage import artifact
 from indexer.storage.catalog import Catalog, CatalogWriter
@@ -28,13 +30,13 @@ PIXELS: Final = 3 * RAW_SIZE**2
 class Segment:
     """An opened segment; its arrays are memory maps."""
 
-    ids_N: NDArray[np.int64]  # ascending
-    vectors_ND: NDArray[np.float32]
-    codes_NW: NDArray[np.uint8] | None
+    ids_N: Ids  # ascending
+    vectors_ND: Vectors
+    codes_NW: Codes | None
     components_NP: NDArray[np.uint8] | None  # of the short-list "principal"
-    lengths_N2: NDArray[np.float32] | None
+    lengths_N2: Vectors | None
     pixels_NP: NDArray[np.uint8] | None
-    pixel_codes_NW: NDArray[np.uint8] | None
+    pixel_codes_NW: Codes | None
     catalog: Catalog
     thumbnails: NDArray[np.uint8]
 
@@ -45,13 +47,13 @@ class Segment:
         """The item's thumbnail, a JPEG file's bytes."""
         return self.thumbnails[item.thumbnail_start : item.thumbnail_start + item.thumbnail_size].tobytes()
 
-    def rows_of(self, ids: NDArray[np.int64]) -> Rows:
+    def rows_of(self, ids: Ids) -> Rows:
         """The rows of those of these ids that are here."""
-        rows = np.searchsorted(self.ids_N, ids)
+        rows: Rows = np.searchsorted(self.ids_N, ids)
         inside = rows < len(self)
         rows = rows[inside]
-        found: Rows = rows[self.ids_N[rows] == ids[inside]]
-        return found
+        here: Rows = rows[self.ids_N[rows] == ids[inside]]
+        return here
 
 
 def code_bytes(bits: int) -> int:
@@ -77,29 +79,29 @@ class SegmentWriter:
         return self._ids.rows
 
     def add(
-        self, items: Sequence[Item], vectors_ND: NDArray[np.float32], pixels_NP: NDArray[np.uint8] | None, thumbnails: bytes
+        self, items: Sequence[Item], vectors_ND: Vectors, pixels_NP: NDArray[np.uint8] | None, thumbnails: Sequence[bytes]
     ) -> None:
-        """Appends items whose ids rise; their thumbnails lie one after the other in `thumbnails`, wherever they lay before."""
-        start, placed = self._thumbnails.tell(), []
+        """Appends items whose ids rise, with their thumbnails, wherever these lay before."""
+        start, rows = self._thumbnails.tell(), []
         for item in items:
-            placed.append(replace(item, thumbnail_start=start))
+            rows.append(replace(item, thumbnail_start=start))
             start += item.thumbnail_size
         self._ids.write(np.array([item.id for item in items], np.int64))
         self._vectors.write(vectors_ND)
         if self._pixels is not None and pixels_NP is not None:
             self._pixels.write(pixels_NP)
-        self._catalog.add(placed)
-        self._thumbnails.write(thumbnails)
+        self._catalog.add(rows)
+        self._thumbnails.write(b"".join(thumbnails))
 
-    def copy(self, segment: Segment, deleted: NDArray[np.int64]) -> None:
+    def copy(self, segment: Segment, deleted: Ids) -> None:
         """Appends the rows of a segment, but for those that have been removed."""
         for block in blocks(len(segment)):
             rows = np.arange(block.start, block.stop)
             rows = rows[~np.isin(segment.ids_N[block], deleted)]
-            found = segment.catalog.items(segment.ids_N[rows].tolist())
-            items = [found[item] for item in segment.ids_N[rows].tolist()]
+            entries = segment.catalog.items(segment.ids_N[rows].tolist())
+            items = [entries[item] for item in segment.ids_N[rows].tolist()]
             pixels = None if segment.pixels_NP is None else segment.pixels_NP[rows]
-            self.add(items, segment.vectors_ND[rows], pixels, b"".join(map(segment.thumbnail, items)))
+            self.add(items, segment.vectors_ND[rows], pixels, list(map(segment.thumbnail, items)))
 
     def finish(self) -> int:
         """Completes the files; returns how many rows they have."""
@@ -111,12 +113,70 @@ class SegmentWriter:
         return self.rows
 
 
-def write_codes(folder: Path, autoencoder: Autoencoder, of: str, to: str) -> None:
-    """Encodes the rows of one file of a segment into another."""
-    rows = np.load(folder / of, mmap_mode="r")
-    writer = RowWriter(folder / to, np.uint8, code_bytes(autoencoder.bits))
-    for block in blocks(len(rows)):
-        writer.write(autoencoder.encode(rows[block].astype(np.float32)))
+class SegmentDraft:
+    """A segment in the making: a folder for its items, and for what is then made of their vectors."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def writer(self, width: int, with_pixels: bool) -> SegmentWriter:
+        """Makes the folder, and writes its items."""
+        return SegmentWriter(self._folder, width, with_pixels)
+
+    def discard(self) -> None:
+        """Removes what has been written."""
+        shutil.rmtree(self._folder)
+
+    def open(self, width: int) -> Segment:
+        """The items that were written, without what has been made of them."""
+        return open_segment(self._folder, width, 0, 0, 0)
+
+    def vectors(self) -> Vectors:
+        """A memory map of the vectors, float32 (N, D)."""
+        return _map(self._folder / artifact.VECTORS)
+
+    def codes(self) -> Codes:
+        """A memory map of the codes, uint8 (N, W)."""
+        return _map(self._folder / artifact.CODES)
+
+    def pixels(self) -> NDArray[Any]:
+        """A memory map of the raw pixels, uint8 (N, P)."""
+        return _map(self._folder / artifact.PIXELS)
+
+    def components(self) -> tuple[NDArray[np.uint8], Vectors]:
+        """Memory maps of what Principal.encode makes of the vectors."""
+        return _map(self._folder / artifact.COMPONENTS), _map(self._folder / artifact.LENGTHS)
+
+    def write_codes(self, autoencoder: Autoencoder) -> None:
+        """Writes the codes of the vectors."""
+        _encode(autoencoder, self.vectors(), self._folder / artifact.CODES)
+
+    def write_pixel_codes(self, autoencoder: Autoencoder) -> None:
+        """Writes the codes of the raw pixels."""
+        _encode(autoencoder, self.pixels(), self._folder / artifact.PIXEL_CODES)
+
+    def write_components(self, principal: Principal) -> None:
+        """Writes the principal components of the vectors."""
+        rows_ND = self.vectors()
+        components = RowWriter(self._folder / artifact.COMPONENTS, np.uint8, principal.basis_DP.shape[1])
+        lengths = RowWriter(self._folder / artifact.LENGTHS, np.float32, 2)
+        for block in blocks(len(rows_ND)):
+            components_NP, lengths_N2 = principal.encode(rows_ND[block])
+            components.write(components_NP)
+            lengths.write(lengths_N2)
+        components.close()
+        lengths.close()
+
+
+def _map(path: Path) -> NDArray[Any]:
+    rows: NDArray[Any] = np.load(path, mmap_mode="r")
+    return rows
+
+
+def _encode(autoencoder: Autoencoder, rows_ND: NDArray[Any], path: Path) -> None:
+    writer = RowWriter(path, np.uint8, code_bytes(autoencoder.bits))
+    for block in blocks(len(rows_ND)):
+        writer.write(autoencoder.encode(rows_ND[block].astype(np.float32)))
     writer.close()
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from indexer.arrays import Ids
 from indexer.codes import autoencoder, principal
 from indexer.codes.autoencoder import Autoencoder
 from indexer.codes.principal import Principal
@@ -28,7 +28,7 @@ class Version:
     folder: Path
     manifest: Manifest
     segments: list[Segment]
-    deleted: NDArray[np.int64]  # ids, ascending
+    deleted: Ids  # ascending
     autoencoder: Autoencoder | None
     principal: Principal | None
     pixel_autoencoder: Autoencoder | None
@@ -37,6 +37,11 @@ class Version:
     def number(self) -> int:
         """Rises with every change of the index."""
         return int(self.folder.name)
+
+    @property
+    def faiss_file(self) -> Path:
+        """The short-list by FAISS, where there is one."""
+        return self.folder / artifact.FAISS
 
     def close(self) -> None:
         """Closes the catalogues; the maps go with the last reference to them."""
@@ -62,11 +67,11 @@ def open_version(index: Path, known: Version | None = None, contents: bool = Tru
     widths = (manifest.width, code_bytes(manifest.bits), components, code_bytes(manifest.pixel_bits))
     segments = []
     for number, rows in enumerate(manifest.segments):
-        if known and number < len(known.segments) and not any(name.startswith(f"{number}/") for name in changed):
-            catalog = Catalog(folder / str(number) / artifact.CATALOG)
+        if known and number < len(known.segments) and not any(artifact.segment_of(name) == number for name in changed):
+            catalog = Catalog(folder / artifact.segment(number) / artifact.CATALOG)
             segments.append(replace(known.segments[number], catalog=catalog))
         else:
-            segments.append(open_segment(folder / str(number), *widths))
+            segments.append(open_segment(folder / artifact.segment(number), *widths))
         if len(segments[-1]) != rows:
             raise Mismatch(f"segment {number} of {folder} holds {len(segments[-1])} items, {artifact.MANIFEST} says {rows}")
         if rows and segments[-1].ids_N[-1] >= manifest.next_id:
@@ -84,10 +89,15 @@ def open_version(index: Path, known: Version | None = None, contents: bool = Tru
         manifest,
         segments,
         deleted,
-        _autoencoder(folder / artifact.AUTOENCODER, manifest.bits),
+        load_autoencoder(folder, manifest),
         learned,
         _autoencoder(folder / artifact.PIXEL_AUTOENCODER, manifest.pixel_bits),
     )
+
+
+def load_autoencoder(folder: Path, manifest: Manifest) -> Autoencoder | None:
+    """What makes the codes of a version; None where it has none. Raises Mismatch where it is not as the manifest says."""
+    return _autoencoder(folder / artifact.AUTOENCODER, manifest.bits)
 
 
 def _autoencoder(path: Path, bits: int) -> Autoencoder | None:

@@ -36,16 +36,18 @@ import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from indexer.assembly import Plan, assemble  # noqa: E402
+from indexer.assembly import Plan, Source, assemble  # noqa: E402
 from indexer.index import Index, open_index  # noqa: E402
 from indexer.scans import native, scan  # noqa: E402
 from indexer.search import shortlists  # noqa: E402
 from indexer.storage import artifact  # noqa: E402
+from indexer.storage.draft import Draft  # noqa: E402
 from indexer.storage.segment import code_bytes  # noqa: E402
 from indexer.store import Query  # noqa: E402
 from tests.benchmarks.machine import heading  # noqa: E402
 from tests.benchmarks.mixture import Mixture  # noqa: E402
-from tests.indexer.synthetic import shard  # noqa: E402
+from tests.indexer.synthetic import block  # noqa: E402
+from training.images.preprocess import ImageLimits  # noqa: E402
 from training.program import keep_freed_memory  # noqa: E402
 
 WIDTH: Final = 4096
@@ -55,11 +57,7 @@ K: Final = 10
 BLOCK_ROWS: Final = 1000
 EASY, HARD = 50, 5  # items a cluster
 MEMORY: Final = 6 * 2**30
-FACTS: Final[dict[str, Any]] = {
-    "fingerprint": "m" * 64,
-    "source_folder": "/c",
-    "limits": {"max_image_bytes": 1, "max_image_pixels": 1},
-}
+SOURCE: Final = Source(Path("/c"), "m" * 64, WIDTH, ImageLimits())
 Vectors = NDArray[np.float32]
 Search = Callable[[int], Any]  # by the number of the query
 
@@ -136,30 +134,28 @@ def bench_hamming(arguments: argparse.Namespace) -> None:
         report(in_turns(ways, arguments))
 
 
-def shards(blocks: Iterable[Vectors]) -> Iterator[Any]:
+def feature_blocks(blocks: Iterable[Vectors]) -> Iterator[Any]:
     """Blocks of features as a build's extraction hands them over."""
     first = 0
     for block_ND in blocks:
         for start in range(0, len(block_ND), BLOCK_ROWS):
             rows_ND = block_ND[start : start + BLOCK_ROWS]
-            yield shard(rows_ND, first)
+            yield block(rows_ND, first)
             first += len(rows_ND)
 
 
 def build(folder: Path, blocks: Iterable[Vectors], kind: str) -> Index:
-    assemble(folder, shards(blocks), Path("/c"), WIDTH, Plan(bits=BITS, shortlist=kind), **FACTS)
+    assemble(folder, feature_blocks(blocks), SOURCE, Plan(bits=BITS, shortlist=kind))
     return open_index(folder)
 
 
 def with_shortlist(index: Index, kind: str, folder: Path) -> Index:
     """The same index with another short-list; its autoencoder is not trained again."""
-    partial = artifact.new_version(folder)
-    own = (artifact.PRINCIPAL, artifact.FAISS, f"0/{artifact.COMPONENTS}", f"0/{artifact.LENGTHS}")
-    known = {name: record for name, record in index.manifest.files.items() if name not in own}
-    artifact.take_over(index.folder, partial, known)
-    record, recall = shortlists.derive(partial, kind, BITS, 0)
-    facts = index.manifest.model_dump(exclude={"format", "created", "files", "shortlist", "recall"})
-    artifact.publish(folder, partial, known, shortlist=record, recall=recall, **facts)
+    draft, manifest = Draft(folder), index.manifest.model_copy()
+    draft.take_over(index.version, 1, without={artifact.PRINCIPAL, artifact.FAISS, artifact.COMPONENTS, artifact.LENGTHS})
+    measured = shortlists.make(draft, draft.segment(0), kind, BITS, seed=0)
+    manifest.shortlist, manifest.recall = measured.shortlist, measured.recall
+    draft.publish(manifest)
     return open_index(folder, contents=False)
 
 
@@ -223,7 +219,7 @@ def bench_grow(arguments: argparse.Namespace) -> None:
             seconds["building all"].append(time.perf_counter() - started)
             index = build(Path(folder) / "most", [vectors_ND[: arguments.rows]], arguments.shortlists[0])
             started = time.perf_counter()
-            index.add([shard(vectors_ND[arguments.rows :], arguments.rows)], Path("/c"))
+            index.add([block(vectors_ND[arguments.rows :], arguments.rows)], Path("/c"))
             seconds["adding 1 %"].append(time.perf_counter() - started)
     print(f"\ngrow: {len(vectors_ND)} rows, features given")
     report(seconds)

@@ -37,13 +37,13 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from indexer.assembly import Plan, assemble  # noqa: E402
+from indexer.assembly import Plan, Source, assemble  # noqa: E402
 from indexer.index import open_index  # noqa: E402
 from tests.benchmarks import load  # noqa: E402
 from tests.benchmarks.load import Summary  # noqa: E402
 from tests.benchmarks.machine import heading  # noqa: E402
 from tests.benchmarks.mixture import Mixture  # noqa: E402
-from tests.indexer.synthetic import shard  # noqa: E402
+from tests.indexer.synthetic import block  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.images.preprocess import ImageLimits, Photograph, decode  # noqa: E402
 from training.network.alexnet import AlexNet, AlexNetConfig  # noqa: E402
@@ -131,8 +131,8 @@ def make_index(folder: Path, model: str, rows: int, width: int) -> None:
         for block_ND in Mixture(rows, 50, width).blocks()
         for start in range(0, len(block_ND), BLOCK_ROWS)
     )
-    facts = {"fingerprint": model, "source_folder": "/c", "limits": ImageLimits().model_dump()}
-    assemble(folder, (shard(rows_ND, number * BLOCK_ROWS) for number, rows_ND in blocks), Path("/c"), width, Plan(), **facts)
+    source = Source(Path("/c"), model, width, ImageLimits())
+    assemble(folder, (block(rows_ND, number * BLOCK_ROWS) for number, rows_ND in blocks), source, Plan())
 
 
 class Service:

@@ -1,15 +1,16 @@
-"""Made-up shards of features for tests: no photographs, no network; and what is asked of hits and files."""
+"""Made-up blocks of features for tests: no photographs, no network; and what is asked of hits and files."""
 
 import hashlib
 from pathlib import Path
 
 import numpy as np
 
-from indexer.assembly import Plan, assemble
-from indexer.features import FeatureBlock
+from indexer.assembly import Plan, Source, assemble
+from indexer.features import FeatureBlock, FileFacts
 from indexer.index import open_index
 from indexer.storage import artifact
 from indexer.store import Hits
+from training.images.preprocess import ImageLimits
 
 WIDTH = 32
 SEGMENT = (
@@ -21,6 +22,7 @@ SEGMENT = (
     artifact.CATALOG,
     artifact.THUMBNAILS,
 )
+SOURCE = Source(Path("/c"), "m" * 64, WIDTH, ImageLimits(max_image_bytes=1, max_image_pixels=1))
 LABELS = ("apple", "pear", 'it\'s "quoted" %_')
 
 
@@ -32,25 +34,25 @@ def features(rows: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:
     return x_ND
 
 
-def shard(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> FeatureBlock:
-    """A shard of items named after their number, from `first` on."""
-    items, thumbnails = [], []
+def block(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> FeatureBlock:
+    """A block of photographs named after their number, from `first` on."""
+    files, thumbnails = [], []
     for number in range(first, first + len(features_ND)):
         thumbnails.append(b"thumbnail %d" % number)
-        items.append(
-            {
-                "path": f"{number:05d}.jpg",
-                "label": LABELS[number % len(LABELS)],
-                "size": 1000 + number,
-                "width": 96,
-                "height": 72,
-                "format": "JPEG",
-                "sha256": hashlib.sha256(b"%d" % number).hexdigest(),
-                "thumbnail_size": len(thumbnails[-1]),
-            }
+        files.append(
+            FileFacts(
+                path=f"{number:05d}.jpg",
+                label=LABELS[number % len(LABELS)],
+                size=1000 + number,
+                width=96,
+                height=72,
+                format="JPEG",
+                sha256=hashlib.sha256(b"%d" % number).hexdigest(),
+                thumbnail_size=len(thumbnails[-1]),
+            )
         )
     raw = np.random.default_rng(first).integers(0, 256, (len(features_ND), 3072), np.uint8) if pixels else None
-    return FeatureBlock(features_ND, raw, items, b"".join(thumbnails), [])
+    return FeatureBlock(features_ND, raw, files, b"".join(thumbnails), [])
 
 
 def two_stage_index(folder: Path, fingerprint: str = "m" * 64, width: int = WIDTH) -> np.ndarray:
@@ -59,11 +61,10 @@ def two_stage_index(folder: Path, fingerprint: str = "m" * 64, width: int = WIDT
     The items are two segments; row i is the item with the id i. There are no codes, which take minutes to train.
     """
     x_ND = features(3400, width=width)
-    facts = {"fingerprint": fingerprint, "source_folder": "/c", "limits": {"max_image_bytes": 2**20, "max_image_pixels": 2**20}}
-    parts = [shard(x_ND[start : start + 1000], start) for start in range(0, 3000, 1000)]
     folder.mkdir(exist_ok=True)
-    assemble(folder, parts, Path("/c"), width, Plan(bits=0), **facts)
-    store, _ = open_index(folder).add([shard(x_ND[3000:], 3000)], Path("/c"))
+    blocks = [block(x_ND[start : start + 1000], start) for start in range(0, 3000, 1000)]
+    assemble(folder, blocks, Source(Path("/c"), fingerprint, width, ImageLimits()), Plan(bits=0))
+    store, _ = open_index(folder).add([block(x_ND[3000:], 3000)], Path("/c"))
     assert store.manifest.shortlist is not None
     assert store.manifest.shortlist.length < min(store.manifest.segments)
     store.close()

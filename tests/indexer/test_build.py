@@ -84,7 +84,7 @@ def test_bad_files_are_reported_with_reasons_and_the_rest_is_indexed(
     build(model, data, tmp_path / "index", max_image_bytes=200_000, max_image_pixels=500_000)
     opened = open_index(tmp_path / "index")
     assert (opened.manifest.kept, opened.manifest.rejected) == (6, 6)
-    reasons = {row["path"]: row["reason"] for row in artifact.rejects(opened)}
+    reasons = {reject.path: reject.reason for reject in artifact.rejects(opened)}
     assert sorted(reasons) == ["empty.png", "huge.png", "large.jpg", r"latin-1-\udce9.jpg", "notes.txt", "red/truncated.jpg"]
     assert reasons["large.jpg"] == "image has 200001 bytes, more than max_image_bytes=200000"
     assert reasons["huge.png"] == "image is 1000 x 600 pixels, more than max_image_pixels=500000"
@@ -165,9 +165,9 @@ def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(
     kept = {path.name for path in (killed / "work").iterdir()}
     written, write = set(), features._write
 
-    def recorded(path: Path, shard: features.FeatureBlock) -> None:
+    def recorded(path: Path, block: features.FeatureBlock) -> None:
         written.add(path.name)
-        write(path, shard)
+        write(path, block)
 
     monkeypatch.setattr(features, "_write", recorded)
     main(settings)
@@ -223,6 +223,8 @@ def test_one_flipped_byte_in_any_file_is_refused_by_name(copied: Path, name: str
         ("bits", 64, r"expected uint8 of width 8"),
         ("files", {}, "does not list deleted.npy"),
         ("kept", "many", "is not a manifest: kept"),
+        ("metric", "cosine", "is not a manifest: metric Input should be 'euclidean'"),
+        ("bit_order", "big", "is not a manifest: bit_order Input should be 'little'"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(copied: Path, field: str, value: object, message: str) -> None:
@@ -262,13 +264,13 @@ def test_an_unknown_id_is_named(index: Path, item: int) -> None:
 
 KILLED_ASSEMBLY = """
 import os, signal, sys
-from indexer.storage import artifact
 from indexer import build
+from indexer.storage.draft import Draft
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
-artifact.publish = die
+Draft.publish = die
 build.main(build.BuildSettings.model_validate_json(sys.argv[1]))
 """
 

@@ -14,6 +14,7 @@ from indexer.index import open_index
 from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
 from indexer.storage import artifact
+from indexer.storage.draft import Draft
 from indexer.store import Query
 from tests.conftest import SmallConfig
 from training import checkpoint
@@ -40,7 +41,7 @@ def test_photographs_are_added_found_removed_and_taken_out(
     assert "rejected red/broken.jpg" in out
     assert "9 photographs added, 1 there already, 1 rejected" in out
     grown = open_index(copied)
-    assert (len(grown), grown.manifest.rejected, artifact.rejects(grown)[0]["path"]) == (33, 1, "red/broken.jpg")
+    assert (len(grown), grown.manifest.rejected, artifact.rejects(grown)[0].path) == (33, 1, "red/broken.jpg")
     for item in grown.items(range(24, 33)):
         assert grown.original(item) == more / item.path
         assert grown.search(grown.vectors([item.id]), Query(k=1)).of(0)[0][:2] == (item.id, 0.0)
@@ -92,7 +93,7 @@ def test_an_interrupted_addition_changes_nothing(
     def interrupted(*args: object, **facts: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(artifact, "publish", interrupted)
+    monkeypatch.setattr(Draft, "publish", interrupted)
     with pytest.raises(KeyboardInterrupt):
         add(AddSettings(model=model, data=images, index=copied, part="test"))
     monkeypatch.undo()

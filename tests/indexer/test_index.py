@@ -13,16 +13,14 @@ from indexer.index import Index, open_index
 from indexer.storage import artifact
 from indexer.storage.version import open_version
 from indexer.store import Query
-from tests.indexer.synthetic import LABELS, WIDTH, check, features, shard
+from tests.indexer.synthetic import LABELS, SOURCE, block, check, features
 from training.errors import BadValue, Mismatch, NotFound
-
-FACTS = {"fingerprint": "m" * 64, "source_folder": "/c", "limits": {"max_image_bytes": 1, "max_image_pixels": 1}}
 
 
 def make(folder: Path, x_ND: np.ndarray, **plan: Any) -> Index:
     folder.mkdir(exist_ok=True)
     pixels = bool(plan.get("pixel_codes"))
-    assemble(folder, [shard(x_ND[:100], 0, pixels), shard(x_ND[100:], 100, pixels)], Path("/c"), WIDTH, Plan(**plan), **FACTS)
+    assemble(folder, [block(x_ND[:100], 0, pixels), block(x_ND[100:], 100, pixels)], SOURCE, Plan(**plan))
     return open_index(folder)
 
 
@@ -32,7 +30,7 @@ def grown(tmp_path: Path) -> Iterator[tuple[Index, np.ndarray]]:
     x_ND = features(260)
     store: Index = make(tmp_path / "index", x_ND[:180], bits=16)
     for start, stop in ((180, 230), (230, 250), (250, 260)):
-        store, ids = store.add([shard(x_ND[start:stop], start)], Path("/c"))
+        store, ids = store.add([block(x_ND[start:stop], start)], Path("/c"))
         assert ids == list(range(start, stop))
     store = store.remove([0, 17, 90, 185, 255])
     assert len(store.version.segments) == 4
@@ -124,7 +122,7 @@ def test_a_removed_item_is_found_in_no_way(grown: tuple[Index, np.ndarray]) -> N
         for asked in (store.items, store.vectors, store.codes):
             with pytest.raises(NotFound, match=f"no item has the id {item}; the index holds 255 items"):
                 asked([item])
-        assert not store.holding([shard(x_ND[:1], item).items[0]["sha256"]])
+        assert not store.holding([block(x_ND[:1], item).files[0].sha256])
     with pytest.raises(NotFound, match="no item has the id 17"):
         store.remove([1, 17])
     assert 1 in store.ids()
@@ -143,10 +141,10 @@ def test_thumbnails_and_entries_stay_with_their_items(grown: tuple[Index, np.nda
 
 def test_adding_twice_is_harmless_and_a_removed_file_gets_a_new_id(grown: tuple[Index, np.ndarray]) -> None:
     store, x_ND = grown
-    same, ids = store.add([shard(x_ND[:3], 0), shard(x_ND[1:3], 1)], Path("/c"))
+    same, ids = store.add([block(x_ND[:3], 0), block(x_ND[1:3], 1)], Path("/c"))
     assert ids == [260, 1, 2, 1, 2]
     assert len(same) == len(store) + 1
-    again, ids = same.add([shard(x_ND[:3], 0)], Path("/c"))
+    again, ids = same.add([block(x_ND[:3], 0)], Path("/c"))
     assert again is same
     assert ids == [260, 1, 2]
     assert same.search(x_ND[0][None], Query(k=1)).of(0)[0][1] == 0
@@ -157,7 +155,7 @@ def test_many_small_additions_leave_few_segments_and_the_first_as_it_was(tmp_pat
     store = make(tmp_path, x_ND[:120], bits=16)
     inode = (store.folder / "0" / artifact.VECTORS).stat().st_ino
     for i in range(120, 200):
-        store, _ = store.add([shard(x_ND[i : i + 1], i)], Path("/c"))
+        store, _ = store.add([block(x_ND[i : i + 1], i)], Path("/c"))
     assert len(store.version.segments) <= 1 + 7
     assert (store.folder / "0" / artifact.VECTORS).stat().st_ino == inode
     np.testing.assert_array_equal(store.ids(), np.arange(200))
@@ -179,7 +177,7 @@ def test_an_opened_version_is_not_changed_by_later_ones(grown: tuple[Index, np.n
 def test_compaction_keeps_ids_and_answers_and_takes_removed_rows_out_of_the_files(tmp_path: Path, pixels: bool) -> None:
     x_ND = features(260)
     store = make(tmp_path, x_ND[:180], bits=16, pixel_codes=pixels)
-    store, _ = store.add([shard(x_ND[180:], 180, pixels)], Path("/c"))
+    store, _ = store.add([block(x_ND[180:], 180, pixels)], Path("/c"))
     store = store.remove([5, 200, 259])
     asks = [Query(k=50), Query(k=50, mode="code"), Query(k=300, mode="ball", radius=5)]
     before = [store.search(x_ND[:3], ask) for ask in asks]
@@ -194,7 +192,7 @@ def test_compaction_keeps_ids_and_answers_and_takes_removed_rows_out_of_the_file
     if pixels:
         kept = np.delete(np.concatenate([codes for codes in pixel_codes if codes is not None]), [5, 200, 259], axis=0)
         np.testing.assert_array_equal(after.version.segments[0].pixel_codes_NW, kept)
-    _, ids = after.add([shard(x_ND[5:6], 5, pixels)], Path("/c"))
+    _, ids = after.add([block(x_ND[5:6], 5, pixels)], Path("/c"))
     assert ids == [260]
 
 
@@ -211,14 +209,14 @@ def test_everything_may_be_removed(tmp_path: Path) -> None:
     store = make(tmp_path, features(120), bits=16).remove(list(range(120)))
     for mode in ("exact", "code", "two-stage"):
         assert store.search(features(1), Query(k=3, mode=mode)).of(0) == []
-    grown, ids = store.add([shard(features(2), 500)], Path("/c"))
+    grown, ids = store.add([block(features(2), 500)], Path("/c"))
     assert ids == [120, 121]
     assert len(grown) == 2
 
 
 def test_what_was_verified_is_not_read_again_and_what_is_new_is(grown: tuple[Index, np.ndarray]) -> None:
     store, x_ND = grown
-    changes.add(store.version, [shard(x_ND[:1], 900)], Path("/c"))
+    changes.add(store.version, [block(x_ND[:1], 900)], Path("/c"))
     current = artifact.current(store.version.index)
     newest = max((path for path in current.iterdir() if path.is_dir()), key=lambda path: int(path.name))
     vectors = newest / artifact.VECTORS

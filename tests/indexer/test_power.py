@@ -11,7 +11,7 @@ import pytest
 from indexer.assembly import Plan, assemble
 from indexer.index import open_index
 from indexer.storage import artifact
-from tests.indexer.synthetic import WIDTH, features, shard
+from tests.indexer.synthetic import SOURCE, block, features
 
 # A process that has done nothing yet is forked for every boundary, since to start one takes longer than all the rest.
 KILLED_CHANGE = """
@@ -20,7 +20,7 @@ from pathlib import Path
 from indexer import changes
 from indexer.index import open_index
 from indexer.storage.version import open_version
-from tests.indexer.synthetic import features, shard
+from tests.indexer.synthetic import features, block
 
 EVENTS = {"os.rename", "os.link", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "sqlite3.connect"}
 change, master, copy = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
@@ -44,7 +44,7 @@ def run(last):
     sys.addaudithook(hook)
     os.fsync = dying_fsync
     if change == "add":
-        changes.add(version, [shard(features(40, seed=1), 1000)], Path("/c"))
+        changes.add(version, [block(features(40, seed=1), 1000)], Path("/c"))
     elif change == "remove":
         changes.remove(version, [3, 77])
     else:
@@ -73,9 +73,8 @@ print(json.dumps(outcomes))
 @pytest.fixture(scope="module")
 def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("index")
-    facts = {"fingerprint": "m" * 64, "source_folder": "/c", "limits": {"max_image_bytes": 1, "max_image_pixels": 1}}
-    assemble(folder, [shard(features(90))], Path("/c"), WIDTH, Plan(bits=16), **facts)
-    store, _ = open_index(folder).add([shard(features(20), 500)], Path("/c"))
+    assemble(folder, [block(features(90))], SOURCE, Plan(bits=16))
+    store, _ = open_index(folder).add([block(features(20), 500)], Path("/c"))
     store.remove([5]).close()
     return folder
 
@@ -97,10 +96,10 @@ def test_killed_at_any_write_boundary_an_index_is_the_old_or_the_new_one(change:
 
 def test_what_a_killed_change_left_behind_is_gone_after_the_next(master: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(master, tmp_path / "copy", symlinks=True))
-    partial = artifact.new_version(copy)
-    (partial / "new").mkdir()
-    (partial / "new" / artifact.VECTORS).write_bytes(b"half")
-    store, ids = open_index(copy).add([shard(features(2, seed=3), 2000)], Path("/c"))
+    unfinished = copy / "versions" / ".partial" / "2"
+    unfinished.mkdir(parents=True)
+    (unfinished / artifact.VECTORS).write_bytes(b"half")
+    store, ids = open_index(copy).add([block(features(2, seed=3), 2000)], Path("/c"))
     assert ids == [110, 111]
     assert sorted(path.name for path in (copy / "versions").iterdir()) == ["3", "4"]
     assert len(store) == 111

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.assembly import Plan, assemble
+from indexer.assembly import Plan, Source, assemble
 from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
 from indexer.index import open_index
 from indexer.milvus.store import MilvusStore
 from indexer.store import Query, Store
-from tests.indexer.synthetic import LABELS, WIDTH, check, features, shard
+from tests.indexer.synthetic import LABELS, WIDTH, block, check, features
 from training.errors import BadValue, NotFound
 from training.images.preprocess import ImageLimits
 
@@ -68,15 +68,14 @@ def make(trained: Autoencoder, request: pytest.FixtureRequest, tmp_path_factory:
     def on_disk(x_ND: np.ndarray, bits: int) -> Store:
         index = folder / str(next(numbers))
         index.mkdir()
-        facts = {"fingerprint": MODEL, "source_folder": str(ROOT), "limits": limits.model_dump()}
-        assemble(index, [shard(x_ND[:100]), shard(x_ND[100:], 100)], ROOT, WIDTH, Plan(bits=bits), **facts)
+        assemble(index, [block(x_ND[:100]), block(x_ND[100:], 100)], Source(ROOT, MODEL, WIDTH, limits), Plan(bits=bits))
         return open_index(index)
 
     def in_milvus(x_ND: np.ndarray, bits: int) -> Store:
         encoder = trained if bits else None
         store = MilvusStore.create(str(folder / "items.db"), f"fc7_{next(numbers)}", WIDTH, encoder, MODEL, limits)
         made.append(store)
-        return store.fill([shard(x_ND[:100]), shard(x_ND[100:], 100)], ROOT)
+        return store.fill([block(x_ND[:100]), block(x_ND[100:], 100)], ROOT)
 
     def one(x_ND: np.ndarray, bits: int) -> Store:
         made.append({"disk": on_disk, "milvus": in_milvus}[request.param](x_ND, bits))
@@ -93,7 +92,7 @@ def grown(make: Make, trained: Autoencoder) -> Iterator[Grown]:
     x_ND = features(260)
     store = make(x_ND[:180], 16)
     for start, stop in ((180, 230), (230, 250), (250, 260)):
-        store, ids = store.add([shard(x_ND[start:stop], start)], ROOT)
+        store, ids = store.add([block(x_ND[start:stop], start)], ROOT)
         assert ids == list(range(start, stop))
     store = store.remove(REMOVED)
     yield Grown(store, x_ND, trained)
@@ -223,16 +222,16 @@ def test_it_grows_and_shrinks_and_gives_no_id_twice(make: Make) -> None:
     store = store.remove([0, 119])
     assert store.version_number > before
     before = store.version_number
-    store, ids = store.add([shard(x_ND[:3], 0), shard(x_ND[1:3], 1), shard(features(0), 0)], ROOT)
+    store, ids = store.add([block(x_ND[:3], 0), block(x_ND[1:3], 1), block(features(0), 0)], ROOT)
     assert ids == [120, 1, 2, 1, 2]
     assert (len(store), store.version_number > before) == (119, True)
-    same, ids = store.add([shard(x_ND[:3], 0)], ROOT)
+    same, ids = store.add([block(x_ND[:3], 0)], ROOT)
     assert same.version_number == store.version_number
     assert ids == [120, 1, 2]
     assert same.search(x_ND[0][None], Query(k=1)).of(0)[0][:2] in [(120, 0.0), (60, 0.0)]
-    labelled = shard(features(2, seed=8), 900)
     awkward = "\"' or 1 == 1 \\ \n {x} %_ é日本"
-    labelled.items[0]["label"] = awkward
+    labelled = block(features(2, seed=8), 900)
+    labelled.files[0] = replace(labelled.files[0], label=awkward)
     store, ids = same.add([labelled], ROOT)
     assert [item for item, _, _ in store.search(x_ND[:1], Query(k=9, label=awkward)).of(0)] == [121]
     assert store.items([121])[0].label == awkward
@@ -240,7 +239,7 @@ def test_it_grows_and_shrinks_and_gives_no_id_twice(make: Make) -> None:
     assert (len(store), store.ids().tolist(), store.search(x_ND[:1], Query(k=3)).of(0)) == (0, [], [])
     for mode in ("code", "two-stage"):
         assert store.search(x_ND[:1], Query(k=3, mode=mode)).of(0) == []
-    store, ids = store.add([shard(x_ND[:1], 0)], ROOT)
+    store, ids = store.add([block(x_ND[:1], 0)], ROOT)
     assert ids == [123]
     store.close()
 

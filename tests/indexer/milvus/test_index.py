@@ -1,22 +1,27 @@
 """An index whose items lie in Milvus: built, added to, removed from, evaluated and served like one on disk."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from indexer import evaluate
+from indexer import arrays, evaluate
 from indexer.add import AddSettings
 from indexer.add import main as add
+from indexer.assembly import Plan, assemble
 from indexer.build import BuildSettings
 from indexer.build import main as build
+from indexer.codes import autoencoder
 from indexer.compact import CompactSettings
 from indexer.compact import main as compact
 from indexer.index import open_index
 from indexer.milvus import connection
 from indexer.milvus.collection import Collection
 from indexer.milvus.index import MilvusIndex, collections
+from indexer.milvus.store import MilvusStore
 from indexer.opening import open_store
 from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
@@ -24,12 +29,14 @@ from indexer.storage import artifact
 from indexer.store import Query
 from service.app import create_app
 from service.settings import ServiceSettings
+from tests.indexer.synthetic import SOURCE, WIDTH, block, features
 from training import checkpoint
-from training.errors import BadSettings, Mismatch, NotReady
+from training.errors import BadSettings, FC7Error, Mismatch, NotReady
+from training.images.folders import Reject
 
 
 @pytest.fixture
-def remote(tmp_path: Path, model: Path, images: Path) -> Iterator[Path]:
+def in_milvus(tmp_path: Path, model: Path, images: Path) -> Iterator[Path]:
     """An index folder whose items are in a local Milvus file."""
     folder = tmp_path / "index"
     build(BuildSettings(model=model, data=images, index=folder, part="train", store=str(tmp_path / "milvus.db")))
@@ -39,10 +46,10 @@ def remote(tmp_path: Path, model: Path, images: Path) -> Iterator[Path]:
 
 
 def test_an_index_in_milvus_does_what_one_on_disk_does(
-    remote: Path, index: Path, model: Path, images: Path, capsys: pytest.CaptureFixture[str]
+    in_milvus: Path, index: Path, model: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not list(remote.glob("versions/*/0"))
-    store, disk = open_store(remote), open_index(index)
+    assert not list(in_milvus.glob("versions/*/0"))
+    store, disk = open_store(in_milvus), open_index(index)
     assert isinstance(store, MilvusIndex)
     assert (store.manifest.kept, len(store), store.bits) == (24, 24, 128)
     queries = disk.vectors([0, 11])
@@ -51,26 +58,26 @@ def test_an_index_in_milvus_does_what_one_on_disk_does(
             ours, theirs = store.search(queries, ask).of(row), disk.search(queries, ask).of(row)
             assert [item for item, _, _ in ours] == [item for item, _, _ in theirs]
     assert store.thumbnail(store.items([5])[0]) == disk.thumbnail(disk.items([5])[0])
-    add(AddSettings(model=model, data=images, index=remote, part="all"))
+    add(AddSettings(model=model, data=images, index=in_milvus, part="all"))
     assert "9 photographs added, 24 there already" in capsys.readouterr().out
-    remove(RemoveSettings(index=remote, ids=[0, 30]))
+    remove(RemoveSettings(index=in_milvus, ids=[0, 30]))
     assert store.ids().tolist() == [i for i in range(33) if i not in (0, 30)]
     with pytest.raises(Mismatch, match=r"are in Milvus at .*, which keeps itself compact"):
-        compact(CompactSettings(index=remote))
+        compact(CompactSettings(index=in_milvus))
     store.close()
 
 
-def test_an_index_in_milvus_is_evaluated(remote: Path, model: Path, images: Path, tmp_path: Path) -> None:
-    store = open_store(remote)
-    settings = evaluate.EvaluateSettings(model=model, data=images, index=remote, out=tmp_path / "out")
+def test_an_index_in_milvus_is_evaluated(in_milvus: Path, model: Path, images: Path, tmp_path: Path) -> None:
+    store = open_store(in_milvus)
+    settings = evaluate.EvaluateSettings(model=model, data=images, index=in_milvus, out=tmp_path / "out")
     report = evaluate.evaluate(checkpoint.load(model), store, settings)
     assert (report.queries, report.database) == (9, 24)
     assert (tmp_path / "out" / "evaluation.md").exists()
     store.close()
 
 
-def test_an_index_in_milvus_is_served(remote: Path, model: Path, images: Path) -> None:
-    settings = ServiceSettings(model=model, index=remote, api_key="secret")
+def test_an_index_in_milvus_is_served(in_milvus: Path, model: Path, images: Path) -> None:
+    settings = ServiceSettings(model=model, index=in_milvus, api_key="secret")
     headers = {"X-API-Key": "secret"}
     with TestClient(create_app(settings)) as client:
         data = (images / "test/red/000.jpg").read_bytes()
@@ -82,20 +89,94 @@ def test_an_index_in_milvus_is_served(remote: Path, model: Path, images: Path) -
         assert (found["id"], found["distance"]) == (24, 0)
         assert client.delete("/items/24", headers=headers).status_code == 204
         assert client.get("/items/24").status_code == 404
-        assert not list((remote / artifact.UPLOADS).iterdir())
+        assert not list((in_milvus / artifact.UPLOADS).iterdir())
 
 
-def test_a_new_build_leaves_the_collections_of_two_versions(remote: Path, model: Path, images: Path, tmp_path: Path) -> None:
-    first = artifact.read_manifest(artifact.current(remote)).milvus
+def test_building_into_milvus_trains_and_measures_what_building_on_disk_does(
+    in_milvus: Path, tmp_path: Path, model: Path, images: Path
+) -> None:
+    on_disk = tmp_path / "disk"
+    build(BuildSettings(model=model, data=images, index=on_disk, part="train", shortlist="codes"))
+    ours, theirs = (artifact.read_manifest(artifact.current(index)) for index in (in_milvus, on_disk))
+    assert ours.recall == theirs.recall
+    assert ours.shortlist == theirs.shortlist
+    assert (ours.kept, ours.rejected, ours.next_id, ours.segments) == (24, 0, 24, [])
+    store, disk = open_store(in_milvus), open_index(on_disk)
+    np.testing.assert_array_equal(store.codes(range(24)), disk.codes(range(24)))
+    store.close()
+
+
+def test_measuring_block_by_block_is_measuring_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows than are trained on, in blocks of several sizes, some of them empty."""
+    monkeypatch.setattr(arrays, "SAMPLE_ROWS", 100)
+    x_ND = np.repeat(features(35), 20, axis=0) + np.random.default_rng(1).normal(0, 0.2, (700, WIDTH)).astype(np.float32)
+    trained_on = []
+    once = autoencoder.train(features(64), 16)
+
+    def train(features_ND: np.ndarray, bits: int, seed: int) -> autoencoder.Autoencoder:
+        trained_on.append(np.array(features_ND))
+        return once
+
+    monkeypatch.setattr(autoencoder, "train", train)
+    edges = [0, 10, 10, 300, 700]
+    blocks = [block(x_ND[start:end], start) for start, end in pairwise(edges)]
+    blocks[1].rejects.append(Reject("a.txt", "not an image"))
+    plans = [Plan(16, shortlist="codes"), Plan(16, shortlist="codes", store=str(tmp_path / "m.db"))]
+    for plan, folder in zip(plans, ("disk", "milvus"), strict=True):
+        (tmp_path / folder).mkdir()
+        result = assemble(tmp_path / folder, blocks, SOURCE, plan)
+        assert (result.version_number, result.kept, result.rejects) == (1, 700, [Reject("a.txt", "not an image")])
+    disk, milvus = (artifact.read_manifest(artifact.current(tmp_path / folder)) for folder in ("disk", "milvus"))
+    assert disk.shortlist is not None
+    assert 50 < disk.shortlist.length < 700
+    assert (disk.shortlist, disk.recall, disk.rejected) == (milvus.shortlist, milvus.recall, milvus.rejected)
+    rows = np.sort(np.random.default_rng(0).permutation(700)[:100])
+    np.testing.assert_array_equal(trained_on[1], x_ND[rows])
+
+
+def test_nothing_but_what_encodes_is_written_beside_milvus_and_a_failure_leaves_no_collection(
+    in_milvus: Path, tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {artifact.AUTOENCODER, artifact.DELETED, artifact.REJECTS, artifact.MANIFEST}
+    assert {path.name for path in artifact.current(in_milvus).rglob("*")} == names
+    [record] = collections(in_milvus).values()
+    dropped = []
+    drop = MilvusStore.drop
+
+    def failing(self: Collection, *args: object) -> None:
+        raise FC7Error("full")
+
+    def recorded(self: MilvusStore) -> None:
+        dropped.append(self._name)
+        drop(self)
+
+    monkeypatch.setattr(Collection, "insert", failing)
+    monkeypatch.setattr(MilvusStore, "drop", recorded)
+    again = BuildSettings(model=model, data=images, index=in_milvus, part="train", store=str(tmp_path / "milvus.db"))
+    with pytest.raises(FC7Error, match="full"):
+        build(again)
+    monkeypatch.undo()
+    assert (in_milvus / artifact.WORK).is_dir()
+    with connection.connected(connection.parse(record.uri)) as milvus:
+        assert [Collection(milvus, name).exists() for name in [record.collection, *dropped]] == [True, False]
+    build(again)
+    assert not (in_milvus / artifact.WORK).exists()
+    store = open_store(in_milvus)
+    assert len(store) == 24
+    store.close()
+
+
+def test_a_new_build_leaves_the_collections_of_two_versions(in_milvus: Path, model: Path, images: Path, tmp_path: Path) -> None:
+    first = artifact.read_manifest(artifact.current(in_milvus)).milvus
     assert first is not None
     for _ in range(2):
-        build(BuildSettings(model=model, data=images, index=remote, part="test", store=str(tmp_path / "milvus.db")))
-    store = open_store(remote)
+        build(BuildSettings(model=model, data=images, index=in_milvus, part="test", store=str(tmp_path / "milvus.db")))
+    store = open_store(in_milvus)
     assert len(store) == 9
-    with connection.connected(connection.parse(first.uri)) as opened:
-        assert not Collection(opened, first.collection).exists()
-        [second] = [record for folder, record in collections(remote).items() if folder.name == "2"]
-        assert Collection(opened, second.collection).exists()
+    with connection.connected(connection.parse(first.uri)) as milvus:
+        assert not Collection(milvus, first.collection).exists()
+        [second] = [record for folder, record in collections(in_milvus).items() if folder.name == "2"]
+        assert Collection(milvus, second.collection).exists()
     store.close()
 
 

@@ -6,6 +6,7 @@ What it shares with an index on disk is in test_store.py.
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from indexer.milvus import collection, connection
 from indexer.milvus.collection import Collection
 from indexer.milvus.store import MilvusStore
 from indexer.store import Query
-from tests.indexer.synthetic import WIDTH, features, shard
+from tests.indexer.synthetic import WIDTH, block, features
 from training.errors import BadValue, Busy, FC7Error, Mismatch, NotFound, NotReady
 from training.images.preprocess import ImageLimits
 
@@ -63,8 +64,8 @@ def test_an_address_says_where_and_keeps_its_token_to_itself(
     text: str, address: str, uri: str, token: str, database: str
 ) -> None:
     parsed = connection.parse(text)
-    assert (parsed.address, parsed.uri, parsed.token, parsed.database, parsed.is_file) == (address, uri, token, database, False)
-    assert connection.parse(parsed.address).uri == uri
+    assert (parsed.shown, parsed.uri, parsed.token, parsed.database, parsed.is_file) == (address, uri, token, database, False)
+    assert connection.parse(parsed.shown).uri == uri
     if token:
         assert token not in repr(parsed) + str(parsed)
         assert "crt" not in repr(parsed)
@@ -129,7 +130,7 @@ def test_a_file_that_another_program_has_open_is_busy(tmp_path: Path) -> None:
 
 def test_a_collection_of_another_model_or_autoencoder_is_refused(file: str, coder: Autoencoder, store: MilvusStore) -> None:
     name = test_a_collection_of_another_model_or_autoencoder_is_refused.__name__
-    store.fill([shard(features(3))], ROOT)
+    store.fill([block(features(3))], ROOT)
     with pytest.raises(
         Mismatch, match=rf"the collection {name} of .*items\.db was made with the model mmmmmmmmmmmm, .* has nnnn"
     ):
@@ -141,7 +142,7 @@ def test_a_collection_of_another_model_or_autoencoder_is_refused(file: str, code
     with pytest.raises(Mismatch, match=r"was made with the width 32, .* has 33"):
         MilvusStore.create(file, name, WIDTH + 1, coder, MODEL, LIMITS)
     with pytest.raises(Mismatch, match="holds 3 items already"):
-        store.fill([shard(features(3))], ROOT)
+        store.fill([block(features(3))], ROOT)
     same = MilvusStore.create(file, name, WIDTH, coder, MODEL, LIMITS)
     assert (len(same), same.next_id, same.version_number) == (3, 3, store.renewed().version_number)
     same.close()
@@ -165,7 +166,7 @@ def test_what_is_not_there_or_not_finished_is_refused(
     ):
         MilvusStore.create(file, "half", WIDTH, coder, MODEL, LIMITS)
     with pytest.raises(Mismatch, match=r"the features have 5 components, .* has 32"):
-        store.add([shard(features(2, width=5))], ROOT)
+        store.add([block(features(2, width=5))], ROOT)
 
 
 def interrupted(*_: object, **__: object) -> None:
@@ -176,7 +177,7 @@ def test_more_items_at_one_distance_than_a_search_can_give_come_by_id_too(
     store: MilvusStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x_ND = np.repeat(features(4, seed=1), 25, 0)[np.random.default_rng(0).permutation(100)]
-    grown = store.fill([shard(x_ND)], ROOT).remove([3, 50])
+    grown = store.fill([block(x_ND)], ROOT).remove([3, 50])
     monkeypatch.setattr(collection, "LIMIT", 16)
     monkeypatch.setattr(collection, "_ROWS", 16)
     squared = ((x_ND.astype(np.float64) - x_ND[7]) ** 2).sum(1)
@@ -204,9 +205,9 @@ def test_an_addition_that_was_cut_off_gives_no_id_twice_and_the_same_again_adds_
     with monkeypatch.context() as patch:
         patch.setattr(Collection, "insert", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            store.add([shard(x_ND[:4])], ROOT)
+            store.add([block(x_ND[:4])], ROOT)
     assert len(store) == 0
-    grown, ids = store.add([shard(x_ND)], ROOT)
+    grown, ids = store.add([block(x_ND)], ROOT)
     assert ids == [4, 5, 6, 7, 8, 9]
     assert len(grown) == 6
 
@@ -214,7 +215,7 @@ def test_an_addition_that_was_cut_off_gives_no_id_twice_and_the_same_again_adds_
 def test_others_see_what_one_has_added_and_removed(file: str, coder: Autoencoder, store: MilvusStore) -> None:
     other = MilvusStore.open(file, test_others_see_what_one_has_added_and_removed.__name__, coder, MODEL, LIMITS)
     x_ND = features(3)
-    grown = store.fill([shard(x_ND)], ROOT)
+    grown = store.fill([block(x_ND)], ROOT)
     assert other.search(x_ND[1:2], Query(k=1)).of(0) == [(1, 0.0, 0.0)]
     assert other.renewed().version_number == grown.version_number > other.version_number
     grown.remove([1])
@@ -228,7 +229,7 @@ def test_a_restart_keeps_items_and_ids_and_closing_ends_the_server(tmp_path: Pat
 
     path, x_ND = str(tmp_path / "items.db"), features(4)
     first = MilvusStore.create(path, "items", WIDTH, coder, MODEL, LIMITS)
-    grown = first.fill([shard(x_ND)], ROOT).remove([3])
+    grown = first.fill([block(x_ND)], ROOT).remove([3])
     server = server_manager_instance._servers[path]._p
     first.close()
     assert len(grown) == 3
@@ -238,16 +239,16 @@ def test_a_restart_keeps_items_and_ids_and_closing_ends_the_server(tmp_path: Pat
     again = MilvusStore.open(path, "items", coder, MODEL, LIMITS)
     assert again.ids().tolist() == [0, 1, 2]
     assert again.thumbnail(again.items([2])[0]) == b"thumbnail 2"
-    again, ids = again.add([shard(x_ND[3:], 3)], ROOT)
+    again, ids = again.add([block(x_ND[3:], 3)], ROOT)
     assert ids == [4]
     again.close()
 
 
 def test_a_thumbnail_that_does_not_fit_is_refused(store: MilvusStore) -> None:
-    large = shard(features(1))
-    large.items[0]["thumbnail_size"] = 50_000
+    large = block(features(1))
+    files = [replace(large.files[0], thumbnail_size=50_000)]
     with pytest.raises(FC7Error, match=r"the thumbnail of 00000\.jpg has 50000 bytes, Milvus takes 49151"):
-        store.add([type(large)(large.features_ND, None, large.items, bytes(50_000), [])], ROOT)
+        store.add([replace(large, files=files, thumbnails=bytes(50_000))], ROOT)
 
 
 def test_what_milvus_refuses_is_told_with_its_reason(store: MilvusStore) -> None:

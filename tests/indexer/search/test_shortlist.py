@@ -15,10 +15,9 @@ from indexer.search.faiss_shortlist import ByFaiss
 from indexer.search.shortlist import ByCodes, ByPrincipal
 from indexer.storage import artifact
 from indexer.store import Query
-from tests.indexer.synthetic import WIDTH, features, shard
+from tests.indexer.synthetic import SOURCE, block, features
 from training.errors import BadSettings, BadValue, FC7Error, Mismatch
 
-FACTS = {"fingerprint": "m" * 64, "source_folder": "/c", "limits": {"max_image_bytes": 1, "max_image_pixels": 1}}
 MASK = (np.arange(2000) % 3 != 0).astype(np.uint8)
 
 
@@ -139,12 +138,12 @@ def test_strings_that_make_no_index_are_refused_with_the_reason(tmp_path: Path) 
 def test_an_index_with_any_short_list_grows_and_answers(tmp_path: Path, kind: str) -> None:
     x_ND = features(900)
     plan = Plan(bits=64, shortlist=kind)
-    assemble(tmp_path, [shard(x_ND[:800])], Path("/c"), WIDTH, plan, **FACTS)
+    assemble(tmp_path, [block(x_ND[:800])], SOURCE, plan)
     store: Index = open_index(tmp_path)
     assert store.manifest.shortlist is not None
     assert store.manifest.shortlist.kind == kind
     assert store.manifest.recall["two-stage"] == store.manifest.shortlist.recall_at_10 > 0.9
-    store, _ = store.add([shard(x_ND[800:], 800)], Path("/c"))
+    store, _ = store.add([block(x_ND[800:], 800)], Path("/c"))
     store = store.remove([1, 850])
     queries = features(20, seed=7)
     hits, exact = store.search(queries, Query(k=10, mode="two-stage")), store.search(queries, Query(k=10))

@@ -1,0 +1,121 @@
+"""The next version of an index: written aside, described, and made current by one atomic rename."""
+
+import json
+import shutil
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from indexer.arrays import Ids
+from indexer.codes import autoencoder
+from indexer.codes.autoencoder import Autoencoder
+from indexer.codes.principal import Principal
+from indexer.storage import artifact
+from indexer.storage.artifact import FileRecord, Manifest
+from indexer.storage.rows import write_rows
+from indexer.storage.segment import SegmentDraft
+from indexer.storage.version import Version
+from training.files import replacing, sha256_of, sync
+from training.images.folders import Reject
+
+_KEPT_VERSIONS: Final = 2
+
+
+class Draft:
+    """A version in the making. Whoever makes one holds the index (training.files.exclusively)."""
+
+    def __init__(self, index: Path) -> None:
+        """Begins with an empty folder; an unfinished draft is removed. Raises Mismatch where `current` is not a link."""
+        artifact.check_current(index)
+        self._index = index
+        self._folder = index / artifact.VERSIONS / ".partial"
+        self._linked: dict[str, FileRecord] = {}
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+
+    def discard(self) -> None:
+        """Removes what has been written."""
+        shutil.rmtree(self._folder)
+
+    def segment(self, number: int) -> SegmentDraft:
+        """A segment, by its place in Manifest.segments."""
+        return SegmentDraft(self._folder / artifact.segment(number))
+
+    @property
+    def faiss_file(self) -> Path:
+        """Where a short-list by FAISS is written to."""
+        return self._folder / artifact.FAISS
+
+    def take_over(self, version: Version, segments: int, without: Collection[str]) -> None:
+        """Puts files of a version here too, but for those named in `without`: its own, and those of its first segments.
+
+        They become hard links, which cost nothing and are not read again, or copies where there can be no links.
+        """
+        for name, record in version.manifest.files.items():
+            number = artifact.segment_of(name)
+            if Path(name).name in without or (number is not None and number >= segments):
+                continue
+            (self._folder / name).parent.mkdir(exist_ok=True)
+            try:
+                (self._folder / name).hardlink_to(version.folder / name)
+                self._linked[name] = record
+            except OSError:
+                shutil.copyfile(version.folder / name, self._folder / name)
+
+    def write_autoencoder(self, learned: Autoencoder) -> None:
+        """Writes what makes the codes."""
+        autoencoder.save(learned, self._folder / artifact.AUTOENCODER)
+
+    def write_pixel_autoencoder(self, learned: Autoencoder) -> None:
+        """Writes what makes the codes of raw pixels."""
+        autoencoder.save(learned, self._folder / artifact.PIXEL_AUTOENCODER)
+
+    def write_principal(self, learned: Principal) -> None:
+        """Writes what makes the components of the short-list "principal"."""
+        learned.save(self._folder / artifact.PRINCIPAL)
+
+    def write_deleted(self, ids_N: Ids) -> None:
+        """Writes the list of removed items, int64 (N,), ascending."""
+        write_rows(self._folder / artifact.DELETED, ids_N)
+
+    def write_rejects(self, rejects: Iterable[Reject]) -> None:
+        """Writes the list of files left out."""
+        lines = (json.dumps({"path": reject.path, "reason": reject.reason}) + "\n" for reject in rejects)
+        (self._folder / artifact.REJECTS).write_text("".join(lines))
+
+    def publish(self, manifest: Manifest) -> int:
+        """Completes the manifest by `created` and `files`, names the version, makes it current, and drops versions too old.
+
+        Returns its number. At every moment `current` is the old version or the new one.
+        """
+        manifest = manifest.model_copy()
+        manifest.created = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest.files = {name: self._record(name) for name in self._names()}
+        with replacing(self._folder / artifact.MANIFEST) as path:
+            path.write_text(manifest.model_dump_json(indent=2) + "\n")
+        for folder in self._folder.iterdir():
+            if folder.is_dir():
+                sync(folder)
+        number = max((int(folder.name) for folder in artifact.version_folders(self._index)), default=0) + 1
+        self._folder.rename(self._folder.with_name(str(number)))
+        sync(self._folder.parent)
+        link = self._index / ".current.partial"
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path(artifact.VERSIONS) / str(number))
+        link.replace(self._index / artifact.CURRENT)
+        sync(self._index)
+        for old in artifact.version_folders(self._index)[:-_KEPT_VERSIONS]:
+            shutil.rmtree(old, ignore_errors=True)
+        return number
+
+    def _names(self) -> list[str]:
+        return sorted(path.relative_to(self._folder).as_posix() for path in self._folder.rglob("*") if path.is_file())
+
+    def _record(self, name: str) -> FileRecord:
+        """What a file is, flushed to the disk; those that are links to verified files are not read again."""
+        if name in self._linked:
+            return self._linked[name]
+        path = self._folder / name
+        sync(path)
+        return FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
