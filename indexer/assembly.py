@@ -13,7 +13,7 @@ from indexer.arrays import Rows, Vectors, sample
 from indexer.changes import write_rows
 from indexer.codes import autoencoder
 from indexer.features import FeatureBlock
-from indexer.milvus.index import collections, drop_unused, fill
+from indexer.milvus.index import collections, drop_unused, new_collection
 from indexer.search import shortlists
 from indexer.search.shortlist import ByCodes
 from indexer.search.shortlists import CODES, PRINCIPAL, LeaveOneOut, Measurement
@@ -60,7 +60,7 @@ class _Contents:
 
     rows: int = 0
     rejects: list[Reject] = field(default_factory=list)
-    measured: Measurement | None = None
+    measurement: Measurement | None = None
     milvus: MilvusRecord | None = None
 
 
@@ -71,7 +71,7 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     """
     draft = Draft(index)
     contents = (_in_milvus if plan.store else _on_disk)(draft, feature_blocks, source, plan)
-    if contents.measured is None:
+    if contents.measurement is None:
         draft.discard()
         return BuildResult(0, 0, contents.rejects)
     draft.write_rejects(contents.rejects)
@@ -87,8 +87,8 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
         next_id=contents.rows,
         limits=source.limits,
         segments=[] if contents.milvus else [contents.rows],
-        shortlist=contents.measured.shortlist,
-        recall=contents.measured.recall,
+        shortlist=contents.measurement.shortlist,
+        recall=contents.measurement.recall,
         configuration=plan.configuration,
         milvus=contents.milvus,
     )
@@ -107,14 +107,14 @@ def _on_disk(draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Sourc
     if not contents.rows:
         return contents
     if plan.bits:
-        learned = autoencoder.train(segment.vectors(), plan.bits, seed)
-        draft.write_autoencoder(learned)
-        segment.write_codes(learned)
+        encoder = autoencoder.train(segment.vectors(), plan.bits, seed)
+        draft.write_autoencoder(encoder)
+        segment.write_codes(encoder)
     if plan.pixel_codes:
-        learned = autoencoder.train(segment.pixels(), plan.bits, seed)
-        draft.write_pixel_autoencoder(learned)
-        segment.write_pixel_codes(learned)
-    contents.measured = shortlists.make(draft, segment, plan.shortlist, plan.bits, seed)
+        encoder = autoencoder.train(segment.pixels(), plan.bits, seed)
+        draft.write_pixel_autoencoder(encoder)
+        segment.write_pixel_codes(encoder)
+    contents.measurement = shortlists.make(draft, segment, plan.shortlist, plan.bits, seed)
     return contents
 
 
@@ -131,23 +131,24 @@ def _in_milvus(draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Sou
     # those that autoencoder.train would take of all rows
     training_rows = sample(contents.rows, np.random.default_rng(seed))
     sample_ND, queries_QD = _rows(feature_blocks, training_rows, queries.rows_Q)
-    learned = autoencoder.train(sample_ND, plan.bits, seed)
+    encoder = autoencoder.train(sample_ND, plan.bits, seed)
     del sample_ND
-    draft.write_autoencoder(learned)
+    draft.write_autoencoder(encoder)
     codes = []
 
-    def measured() -> Iterator[FeatureBlock]:
+    def compared() -> Iterator[FeatureBlock]:
         first = 0
         for block in progress(feature_blocks, blocks, "into Milvus", "blocks"):
             if block.files:
                 queries.compare(block.features_ND, queries_QD, first)
-                codes.append(learned.encode(block.features_ND))
+                codes.append(encoder.encode(block.features_ND))
                 first += len(block.files)
             yield block
 
-    contents.milvus = fill(plan.store, measured(), source.folder, learned, source.fingerprint, source.limits)
-    codes_NW = np.concatenate(codes)
-    contents.measured = shortlists.measure(ByCodes(codes_NW), CODES, queries, queries_QD, codes_NW)
+    with new_collection(plan.store, encoder, source.fingerprint, source.limits) as (store, contents.milvus):
+        store.fill(compared(), source.folder)
+        codes_NW = np.concatenate(codes)
+        contents.measurement = shortlists.measure(ByCodes(codes_NW), CODES, queries, queries_QD, codes_NW)
     return contents
 
 

@@ -98,8 +98,8 @@ def compact(version: Version) -> None:
     _encode(segment, version)
     draft.write_deleted(np.empty(0, np.int64))
     kind = manifest.shortlist.kind if manifest.shortlist else CODES
-    measured = shortlists.make(draft, segment, kind, manifest.bits, manifest.configuration.seed)
-    manifest.shortlist, manifest.recall = measured.shortlist, measured.recall
+    measurement = shortlists.make(draft, segment, kind, manifest.bits, manifest.configuration.seed)
+    manifest.shortlist, manifest.recall = measurement.shortlist, measurement.recall
     draft.publish(manifest)
 
 

@@ -67,7 +67,7 @@ def evaluate(model: Model, store: OpenStore, settings: EvaluateSettings) -> Repo
     for bits in settings.bits:
         if bits not in (0, *BITS):  # 0 as in the settings of a build: no codes
             raise BadValue("bits", bits, f"of {', '.join(map(str, BITS))}")
-    limits = ImageLimits.model_validate(store.manifest.limits)
+    limits = store.manifest.limits
     examples = _examples(settings, store, limits)
     database = read_database(store)
     queries = read_queries(model, database, settings.data, examples, limits)

@@ -23,7 +23,7 @@ from indexer.features import feature_block
 from indexer.opening import OpenStore
 from indexer.search.mode import choose
 from indexer.storage import artifact
-from indexer.store import Item, Mode, Query, Store
+from indexer.store import Item, Mode, Query, Store, without_codes
 from service.batching import Batcher, Result, Worker
 from service.cursor import Cursor
 from service.metrics import Metrics
@@ -187,9 +187,7 @@ class Engine:
             shortlist = store.manifest.shortlist
             return choose(len(store), store.width, shortlist.kind if shortlist else "", self._settings.search_memory_bytes)
         if not requested and chosen == "code" and not store.bits:
-            raise NotReady(
-                f"search is set to {chosen}, but the index has no codes; `python -m indexer.build --bits 128` makes them"
-            )
+            raise NotReady(f"search is set to {chosen}, but {without_codes('the index')}")
         return chosen, "asked for" if requested else f"search is set to {chosen}"
 
     async def search(

@@ -16,6 +16,7 @@ from indexer.evaluation.queries import Database, Queries
 from indexer.opening import OpenStore
 from indexer.storage import artifact
 from indexer.storage.segment import code_bytes
+from indexer.storage.version import load_autoencoder, load_pixel_autoencoder
 from indexer.store import Mode, Query
 from training.program import progress
 
@@ -94,7 +95,8 @@ def _code_methods(
 ) -> Iterator[MethodResult]:
     for bits in lengths:
         own = bits == store.bits
-        coder = autoencoder.load(store.folder / artifact.AUTOENCODER) if own else autoencoder.train(database.vectors_ND, bits)
+        coder = load_autoencoder(store.folder, store.manifest) if own else None
+        coder = coder or autoencoder.train(database.vectors_ND, bits)
         codes_NW = store.codes(database.ids_N.tolist()) if own else coder.encode(database.vectors_ND)
         yield truth.measure_codes(AUTOENCODER, bits, codes_NW, coder.encode(queries.features_QD), nearest_QK)
     for name, bits, baseline in baselines.fit(database.vectors_ND, lengths):
@@ -103,8 +105,8 @@ def _code_methods(
     for bits in lengths:
         own = bits == store.manifest.pixel_bits
         if own or raw_pixel_codes:
-            path = store.folder / artifact.PIXEL_AUTOENCODER
-            coder = autoencoder.load(path) if own else autoencoder.train(database.pixels_NP, bits)
+            coder = load_pixel_autoencoder(store.folder, store.manifest) if own else None
+            coder = coder or autoencoder.train(database.pixels_NP, bits)
             codes = coder.encode(database.pixels_NP), coder.encode(queries.pixels_QP)
             yield truth.measure_codes(RAW_AUTOENCODER, bits, *codes, nearest_QK)
 

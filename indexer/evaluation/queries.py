@@ -105,7 +105,7 @@ def _pixels(store: OpenStore, items: Sequence[Item]) -> Vectors:
             assert segment.pixels_NP is not None  # noqa: S101  the manifest says so
             parts.append(segment.pixels_NP[~np.isin(segment.ids_N, store.version.deleted)])
         return np.concatenate(parts).astype(np.float32)
-    limits = ImageLimits.model_validate(store.manifest.limits)
+    limits = store.manifest.limits
     batches = []
     for root, group in groupby(items, lambda item: item.root):
         examples = [Example(item.path, "") for item in group]

@@ -127,6 +127,7 @@ class Connection:
         )
 
 
+# pymilvus shares a connection by itself, but neither it nor milvus-lite ends the server of a file when the last client closes
 _open: dict[Address, Connection] = {}
 _lock = threading.Lock()
 

@@ -1,13 +1,12 @@
 """An index whose items lie in Milvus: the index folder keeps what describes them, the collection everything else."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
 from indexer.codes.autoencoder import Autoencoder
-from indexer.features import FeatureBlock
 from indexer.milvus import connection
 from indexer.milvus.collection import Collection, State
 from indexer.milvus.store import MilvusStore
@@ -47,20 +46,20 @@ def open_milvus_index(folder: Path, manifest: Manifest, record: MilvusRecord) ->
     return store
 
 
-def fill(
-    uri: str, feature_blocks: Iterable[FeatureBlock], root: Path, encoder: Autoencoder, fingerprint: str, limits: ImageLimits
-) -> MilvusRecord:
-    """Puts an item for every row into a new collection, which is dropped where that fails."""
+@contextmanager
+def new_collection(
+    uri: str, encoder: Autoencoder, fingerprint: str, limits: ImageLimits
+) -> Iterator[tuple[MilvusStore, MilvusRecord]]:
+    """An empty collection to be filled, which is dropped where that, or whatever else is done meanwhile, fails."""
     name = f"fc7_{uuid4().hex[:16]}"
     store = MilvusStore.create(uri, name, encoder.width, encoder, fingerprint, limits)
     try:
-        store.fill(feature_blocks, root)
+        yield store, MilvusRecord(uri=store.address, collection=name)
     except BaseException:
         store.drop()
         raise
     finally:
         store.close()
-    return MilvusRecord(uri=store.address, collection=name)
 
 
 def collections(index: Path) -> dict[Path, MilvusRecord]:

@@ -128,10 +128,10 @@ def _make(
         assert codes_NW is not None  # noqa: S101  checked before anything was built
         return ByCodes(codes_NW)
     if kind == PRINCIPAL:
-        learned = principal.train(vectors_ND, seed)
-        draft.write_principal(learned)
-        segment.write_components(learned)
-        return ByPrincipal(learned, *segment.components())
+        components = principal.train(vectors_ND, seed)
+        draft.write_principal(components)
+        segment.write_components(components)
+        return ByPrincipal(components, *segment.components())
     rows = codes_NW if faiss_shortlist.is_binary(kind) and codes_NW is not None else vectors_ND
     faiss_shortlist.build(kind, rows, draft.faiss_file, bits, seed)
     return ByFaiss(draft.faiss_file, kind, len(vectors_ND))

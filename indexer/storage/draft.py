@@ -63,17 +63,17 @@ class Draft:
             except OSError:
                 shutil.copyfile(version.folder / name, self._folder / name)
 
-    def write_autoencoder(self, learned: Autoencoder) -> None:
+    def write_autoencoder(self, encoder: Autoencoder) -> None:
         """Writes what makes the codes."""
-        autoencoder.save(learned, self._folder / artifact.AUTOENCODER)
+        autoencoder.save(encoder, self._folder / artifact.AUTOENCODER)
 
-    def write_pixel_autoencoder(self, learned: Autoencoder) -> None:
+    def write_pixel_autoencoder(self, encoder: Autoencoder) -> None:
         """Writes what makes the codes of raw pixels."""
-        autoencoder.save(learned, self._folder / artifact.PIXEL_AUTOENCODER)
+        autoencoder.save(encoder, self._folder / artifact.PIXEL_AUTOENCODER)
 
-    def write_principal(self, learned: Principal) -> None:
+    def write_principal(self, principal: Principal) -> None:
         """Writes what makes the components of the short-list "principal"."""
-        learned.save(self._folder / artifact.PRINCIPAL)
+        principal.save(self._folder / artifact.PRINCIPAL)
 
     def write_deleted(self, ids_N: Ids) -> None:
         """Writes the list of removed items, int64 (N,), ascending."""

@@ -62,8 +62,8 @@ def open_version(index: Path, known: Version | None = None, contents: bool = Tru
     old = known.manifest.files if known else {}
     changed = {name: record for name, record in manifest.files.items() if old.get(name) != record}
     artifact.verify_files(folder, manifest if not known else manifest.model_copy(update={"files": changed}), contents)
-    learned = principal.load(folder / artifact.PRINCIPAL, manifest.width) if artifact.PRINCIPAL in manifest.files else None
-    components = learned.basis_DP.shape[1] if learned else 0
+    basis = principal.load(folder / artifact.PRINCIPAL, manifest.width) if artifact.PRINCIPAL in manifest.files else None
+    components = basis.basis_DP.shape[1] if basis else 0
     widths = (manifest.width, code_bytes(manifest.bits), components, code_bytes(manifest.pixel_bits))
     segments = []
     for number, rows in enumerate(manifest.segments):
@@ -90,14 +90,19 @@ def open_version(index: Path, known: Version | None = None, contents: bool = Tru
         segments,
         deleted,
         load_autoencoder(folder, manifest),
-        learned,
-        _autoencoder(folder / artifact.PIXEL_AUTOENCODER, manifest.pixel_bits),
+        basis,
+        load_pixel_autoencoder(folder, manifest),
     )
 
 
 def load_autoencoder(folder: Path, manifest: Manifest) -> Autoencoder | None:
     """What makes the codes of a version; None where it has none. Raises Mismatch where it is not as the manifest says."""
     return _autoencoder(folder / artifact.AUTOENCODER, manifest.bits)
+
+
+def load_pixel_autoencoder(folder: Path, manifest: Manifest) -> Autoencoder | None:
+    """What makes the codes of raw pixels of a version; like `load_autoencoder`."""
+    return _autoencoder(folder / artifact.PIXEL_AUTOENCODER, manifest.pixel_bits)
 
 
 def _autoencoder(path: Path, bits: int) -> Autoencoder | None:

@@ -153,8 +153,8 @@ def with_shortlist(index: Index, kind: str, folder: Path) -> Index:
     """The same index with another short-list; its autoencoder is not trained again."""
     draft, manifest = Draft(folder), index.manifest.model_copy()
     draft.take_over(index.version, 1, without={artifact.PRINCIPAL, artifact.FAISS, artifact.COMPONENTS, artifact.LENGTHS})
-    measured = shortlists.make(draft, draft.segment(0), kind, BITS, seed=0)
-    manifest.shortlist, manifest.recall = measured.shortlist, measured.recall
+    measurement = shortlists.make(draft, draft.segment(0), kind, BITS, seed=0)
+    manifest.shortlist, manifest.recall = measurement.shortlist, measurement.recall
     draft.publish(manifest)
     return open_index(folder, contents=False)
 
