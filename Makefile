@@ -1,7 +1,8 @@
 # make demo [DATA=groceries|imagenette|cifar10|FOLDER]   from nothing to a served demo
-# make test                                              the fast suite
-# make check                                             the same, ruff and mypy
-# make lowest                                            the fast suite with every dependency at its lowest version
+# make test                                              the tests that are not slow, on up to four cores
+# make check                                             every test, ruff and mypy
+# make sanitize                                          native.c under AddressSanitizer and UndefinedBehaviorSanitizer
+# make lowest                                            the tests that are not slow with every dependency at its lowest version
 # make requirements                                      the versions that the image installs, anew: docker/requirements.txt
 # make pages                                             every command of every page, on small made-up photographs
 # make bench-search                                      searches beside FAISS's; for a quiet machine
@@ -12,23 +13,32 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin
 NATIVE := training/network/native.c indexer/scans/native.c
+PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 15 --durations-min 5
 export DATA ?= groceries
 
-.PHONY: demo test check lowest pages requirements bench-search bench-service bench-train fuzz-service
+.PHONY: demo test check sanitize lowest pages requirements bench-search bench-service bench-train fuzz-service
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
 
-test: .venv/dev
-	$(BIN)/python -m pytest
+# two threads a process on any machine: what shares its work among threads does, and the processes leave each other room
+test check lowest: export OMP_NUM_THREADS := 2
+test check lowest: export OMP_WAIT_POLICY := passive
 
-check: test
+test: .venv/dev
+	$(BIN)/python $(PYTEST) -m 'not slow'
+
+check: .venv/dev
+	$(BIN)/python $(PYTEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+sanitize: .venv/dev
+	$(BIN)/python tests/sanitize.py
+
 lowest: .venv-lowest/dev
-	$(LOWEST)/python -m pytest
+	$(LOWEST)/python $(PYTEST) -m 'not slow'
 
 requirements: .venv/dev
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from indexer import build
@@ -50,6 +51,20 @@ def write_photographs(folder: Path, count: int, first_seed: int = 0) -> None:
         for i in range(count):
             data = encoded(photograph(first_seed + 1000 * c + i, colour))
             (folder / name / f"{i:03d}.jpg").write_bytes(data)
+
+
+def write_squares(folder: Path, count: int) -> NDArray[np.uint8]:
+    """As `write_photographs`, of 256 x 256 pixels, in files whose hashes are the same everywhere: uint8 (N, 256, 256, 3)."""
+    rng = np.random.default_rng(11)
+    squares = []
+    for name, colour in sorted(COLOURS.items()):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            coarse = rng.integers(-40, 41, (8, 8, 1)) + rng.integers(-20, 21, (8, 8, 3)) + np.asarray(colour)
+            fine = rng.integers(-10, 11, (256, 256, 3))  # no two pixels alike: the largest in a window does not hang on rounding
+            squares.append((np.kron(coarse, np.ones((32, 32, 1), int)) + fine).clip(0, 255).astype(np.uint8))
+            Image.fromarray(squares[-1]).save(folder / name / f"{i:03d}.bmp")
+    return np.stack(squares)
 
 
 @pytest.fixture(scope="session")

@@ -262,7 +262,7 @@ WITH_POPCOUNT static void vector_block(const uint8_t *codes, int64_t n, int64_t 
         return;
     }
     for (int64_t i = 0; i < n; i += 8) {
-        __m512i d[4];
+        __m512i d[4] = {_mm512_setzero_si512()};
         const uint8_t *from = codes + i * width;
         for (int v = 0; v < width / 8; v++)
             d[v] = _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(from + 64 * v), q));

@@ -152,6 +152,7 @@ build.main(build.BuildSettings.model_validate_json(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(
     tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +276,7 @@ build.main(build.BuildSettings.model_validate_json(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_build_killed_before_it_publishes_leaves_the_old_version_and_ends_the_same(
     tmp_path: Path, model: Path, images: Path
 ) -> None:
@@ -293,6 +295,7 @@ def test_a_build_killed_before_it_publishes_leaves_the_old_version_and_ends_the_
         assert records[0][f"0/{name}"] == records[1][f"0/{name}"]
 
 
+@pytest.mark.slow
 def test_ranks_share_the_work_and_make_the_same_index(tmp_path: Path, model: Path, images: Path) -> None:
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     build(model, images, whole, part="train")

@@ -79,6 +79,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["add", "remove", "compact"])
 def test_killed_at_any_write_boundary_an_index_is_the_old_or_the_new_one(change: str, master: Path, tmp_path: Path) -> None:
     before = open_index(master).ids().tolist()

@@ -126,6 +126,7 @@ def assert_stopped(slow: Slow) -> None:
     slow.close()
 
 
+@pytest.mark.slow
 def test_what_has_begun_is_answered_and_what_comes_is_sent_away_until_the_process_ends(start: Starts) -> None:
     with start(stop_s=NEVER_S, deadline_ms=1000 * NEVER_S) as running:
         expected = running.ask("/classify", files={"image": ("a.jpg", PHOTO)})
@@ -151,6 +152,7 @@ def test_what_has_begun_is_answered_and_what_comes_is_sent_away_until_the_proces
         assert "Traceback" not in running.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_request_that_does_not_end_is_left_when_its_time_is_up(start: Starts) -> None:
     with start(stop_s=1, deadline_ms=1000 * NEVER_S) as running:
         slow = Slow(running.port)
@@ -161,6 +163,7 @@ def test_a_request_that_does_not_end_is_left_when_its_time_is_up(start: Starts) 
         assert "Traceback" not in running.log.read_text()
 
 
+@pytest.mark.slow
 def test_the_second_signal_ends_the_process_at_once(start: Starts) -> None:
     with start(stop_s=NEVER_S, deadline_ms=1000 * NEVER_S) as running:
         slow = Slow(running.port)

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import pickle
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,9 @@ def test_a_pretrained_model_is_indexed_and_answers(saved: Path, tmp_path: Path, 
     model = convert(saved, tmp_path / "model")
     build(BuildSettings(model=tmp_path / "model", data=images, index=tmp_path / "index", part="train"))
     metrics = Metrics()
-    engine, stages = Engine(ServiceSettings(model=tmp_path / "model", index=tmp_path / "index"), metrics), Stages(metrics)
-    assert len(engine.pair.store) == 24
+    stages = Stages(metrics)
 
-    async def ask() -> None:
+    async def ask(engine: Engine) -> None:
         photo = (await engine.decode((images / "train/red/000.jpg").read_bytes(), stages)).photograph
         subject = Subject(vector_D=await engine.feature(engine.model, photo, stages))
         page = await engine.search(engine.pair.store, subject, Query(k=2), stages)
@@ -100,7 +100,9 @@ def test_a_pretrained_model_is_indexed_and_answers(saved: Path, tmp_path: Path, 
         assert [number for number, _ in mean] == chances_K.argsort(descending=True).tolist()
         torch.testing.assert_close(torch.tensor([chance for _, chance in mean]), chances_K.sort(descending=True).values)
 
-    asyncio.run(ask())
+    with closing(Engine(ServiceSettings(model=tmp_path / "model", index=tmp_path / "index"), metrics)) as engine:
+        assert len(engine.pair.store) == 24
+        asyncio.run(ask(engine))
 
 
 def test_classes_are_numbered_named_by_a_file_or_by_folders(saved: Path, tmp_path: Path) -> None:
@@ -293,8 +295,9 @@ def test_layers_that_lpips_has_not_keep_a_model_from_being_used(tmp_path: Path, 
     assert model.net.fc8.weight.shape == (2, 4096)
     with pytest.raises(NotReady, match=r"fc6, fc7 and fc8 of .* are not trained"):
         checkpoint.load(tmp_path / "model")
-    with pytest.raises(NotReady, match="are not trained"):
-        _ = Engine(ServiceSettings(model=tmp_path / "model", index=tmp_path / "index"), Metrics()).model
+    settings = ServiceSettings(model=tmp_path / "model", index=tmp_path / "index")
+    with closing(Engine(settings, Metrics())) as engine, pytest.raises(NotReady, match="are not trained"):
+        _ = engine.model
 
 
 def test_a_pickle_of_another_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,7 @@ def losses(out: Path, file: str = "metrics.jsonl") -> list[float]:
     return [json.loads(line)["loss"] for line in (out / file).read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_maps")
 def test_a_run_killed_in_its_third_epoch_ends_as_if_it_had_not_been(images: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -174,6 +175,7 @@ run_program(TrainSettings, train.main, sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_maps")
 def test_ctrl_c_saves_the_step_and_says_how_to_go_on(images: Path, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -202,6 +204,7 @@ run_program(TrainSettings, train.main, sys.argv[2:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_maps")
 def test_a_file_that_cannot_grow_is_named_and_the_last_good_state_survives(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -374,6 +377,7 @@ run_program(TrainSettings, train.main, sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_maps")
 def test_two_pairs_of_ranks_train_as_one_device_does(images: Path, tmp_path: Path) -> None:
     whole, moved = tmp_path / "whole", tmp_path / "moved"

@@ -253,6 +253,7 @@ uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
 """
 
 
+@pytest.mark.slow
 def test_behind_a_real_server_every_line_is_json_and_no_secret_is_in_any() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         command = [sys.executable, "-c", SERVER, str(listener.fileno())]

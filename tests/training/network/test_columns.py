@@ -133,6 +133,7 @@ def test_two_devices_in_one_process_do_what_one_does(name: str) -> None:
     check_traffic(traffic, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_ranks_do_what_one_device_does(ranks: int, tmp_path: Path) -> None:
     config = CONFIGS["paper"]

@@ -10,15 +10,9 @@ from torch.nn import functional as F
 from training.network import lrn, native
 from training.network.alexnet import AlexNet
 
-COMPILED = pytest.param("compiled", marks=pytest.mark.skipif(native.library() is None, reason="native.c is not compiled here"))
 SHAPES = [(1, 96, 27, 27), (3, 40, 13, 55), (2, 12, 7, 8), (1, 2, 3, 3), (2, 6, 2, 3)]
 
-
-@pytest.fixture(params=[COMPILED, "pytorch"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every promise of this file holds with the library and without."""
-    if request.param == "pytorch":
-        monkeypatch.setattr(native, "library", lambda: None)
+pytestmark = pytest.mark.usefixtures("way")  # every promise of this file holds with the library and without
 
 
 def activations(shape: tuple[int, ...], seed: int = 0) -> Tensor:
