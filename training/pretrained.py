@@ -13,7 +13,7 @@ from training.files import exclusively, sha256_of
 from training.program import Settings, run_program
 from training.record import WeightsRecord
 from training.weights.bvlc import read_onnx
-from training.weights.published import PublishedWeights
+from training.weights.published import PublishedWeights, config_for
 from training.weights.torchvision import download, lpips_file, read_lpips, read_torchvision
 
 
@@ -77,7 +77,7 @@ def name_classes(weights: PublishedWeights, source: Path | None) -> tuple[Publis
     """
     names = _names_in(source) if source else _default_names(weights.config.classes)
     if "fc8" in weights.untrained:
-        return replace(weights, config=weights.config.model_copy(update={"classes": len(names)})), names
+        return replace(weights, config=config_for(source or Path("classes"), weights.config, classes=len(names))), names
     if len(names) != weights.config.classes:
         raise Mismatch(f"{source} names {len(names)} classes, fc8 of the source has {weights.config.classes}")
     return weights, names

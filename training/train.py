@@ -160,7 +160,7 @@ def _new_run(settings: TrainSettings, placement: Placement, start: Model | None,
     config = settings.network(len(classes))
     if start:
         changes = {"classes": len(classes)} | ({} if settings.dropout is None else {"dropout": settings.dropout})
-        config = start.net.config.model_copy(update=changes)
+        config = start.net.config.with_fields(**changes)
     whole = AlexNet(config)
     initialise(whole, settings.init, settings.seed)
     weights = dict(whole.state_dict())
