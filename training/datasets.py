@@ -17,7 +17,7 @@ from torchvision import datasets
 from training.errors import BadValue, FC7Error, NotReady
 from training.files import sha256_of
 from training.images import shards
-from training.images.folders import TEST_SHARE, Example, list_examples
+from training.images.folders import TEST_SHARE, Example, has_parts, list_examples
 from training.program import Settings, progress, run_program
 
 _MARK: Final = ".complete"
@@ -66,7 +66,7 @@ def split(folder: Path, per_class: int, out: Path) -> None:
     Of files with equal bytes the first by path is taken and the others are left out, so no photograph is on both sides.
     Raises NotReady where a class has too few files to leave one for testing, BadValue for a folder that has parts already.
     """
-    if (folder / "train").is_dir():
+    if has_parts(folder):
         raise BadValue("data", str(folder), "a folder with one subfolder a class; this one has a part `train` already")
     if out.resolve().is_relative_to(folder.resolve()):
         raise BadValue("out", str(out), f"a folder outside of {folder}")
@@ -125,7 +125,7 @@ def _make(out: Path, name: str, write: Callable[[Path], None]) -> None:
 
 def _by_hash(folder: Path, per_class: int) -> list[tuple[str, Example]]:
     """The part of every distinct file that lies in a class's folder."""
-    examples = [example for example in list_examples(folder, "all") if example.label]
+    examples = [example for example in list_examples(folder, "all") if example.label and not example.reason]
     in_shards = [example.shown for example in examples if shards.split(folder, example.path)]
     if in_shards:
         raise NotReady(f"{folder} holds photographs in a tar file ({in_shards[0]}); extract it to split them")

@@ -1,5 +1,6 @@
 """Published weights -> a model folder: `python -m training.pretrained --source torchvision --out DIR`."""
 
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def _names_in(source: Path) -> list[str]:
             raise BadValue("classes", str(source), "a text file in UTF-8") from error
     else:
         raise BadValue("classes", str(source), "a file or a folder that is there")
+    names = [unicodedata.normalize("NFC", name) for name in names]
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if not names or twice:
         raise BadValue("classes", str(source), f"a list without {twice!r} twice" if twice else "a list of names")

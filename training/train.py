@@ -16,7 +16,7 @@ from training import checkpoint
 from training.checkpoint import Model
 from training.errors import BadValue
 from training.files import exclusively, replacing, sha256_of
-from training.images.folders import list_examples
+from training.images.folders import check_outside, list_examples
 from training.images.preprocess import ImageLimits
 from training.images.squares import Squares, prepare_squares
 from training.network.alexnet import AlexNet
@@ -41,8 +41,7 @@ TRAINED_ON = "train.sha256"
 def main(settings: TrainSettings) -> None:
     """Trains, or goes on training, or says that it is done; the result is a model folder (training/checkpoint.py)."""
     keep_freed_memory()
-    if settings.out.resolve().is_relative_to(settings.data.resolve()) and not (settings.data / "train").is_dir():
-        raise BadValue("out", str(settings.out), f"a folder outside data={settings.data}, whose files it would become")
+    check_outside("out", settings.out, settings.data)
     start = checkpoint.load(settings.start, untrained_too=True) if settings.start else None
     config = start.net.config if start else settings.network(classes=1)
     with open_placement(config, settings.devices, settings.ranks_a_network) as placement:
