@@ -15,7 +15,7 @@ from pydantic_settings import SettingsConfigDict
 from torchvision import datasets
 
 from training.errors import BadValue, FC7Error, NotReady
-from training.files import sha256_of
+from training.files import replacing, sha256_of, sync
 from training.images import shards
 from training.images.folders import TEST_SHARE, Example, has_parts, list_examples
 from training.program import Settings, progress, run_program
@@ -120,7 +120,18 @@ def _make(out: Path, name: str, write: Callable[[Path], None]) -> None:
     partial.mkdir(parents=True)
     write(partial)
     (partial / _MARK).write_text(name)
+    _publish(partial, out)
+
+
+def _publish(partial: Path, out: Path) -> None:
+    """Flushes a folder and everything in it to disk, and then gives it its name: a power cut leaves all of it or nothing."""
+    for folder, _, names in os.walk(partial):
+        for name in names:
+            if not Path(folder, name).is_symlink():
+                sync(Path(folder, name))
+        sync(Path(folder))
     partial.rename(out)
+    sync(out.parent)
 
 
 def _by_hash(folder: Path, per_class: int) -> list[tuple[str, Example]]:
@@ -212,11 +223,12 @@ def _extract_imagenet(out: Path) -> None:
                 datasets.ImageNet(str(partial), split=part)
             except (OSError, RuntimeError) as error:
                 raise FC7Error(f"ImageNet cannot be extracted: {error}") from error
-            (partial / part).rename(out / part)
+            _publish(partial / part, out / part)
         elif any((out / part).glob("*.tar")):
             raise BadValue("out", str(out), f"without {out / part}, in which an extraction was interrupted; remove that folder")
     shutil.rmtree(partial)
-    (out / _MARK).write_text(_IMAGENET)
+    with replacing(out / _MARK) as mark:
+        mark.write_text(_IMAGENET)
 
 
 @contextmanager

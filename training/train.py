@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training import checkpoint
 from training.checkpoint import Model
-from training.errors import BadValue
+from training.errors import BadValue, Mismatch
 from training.files import exclusively, replacing, sha256_of
 from training.images.folders import check_outside, list_examples
 from training.images.preprocess import ImageLimits
@@ -139,7 +139,8 @@ def _squares(settings: TrainSettings, placement: Placement) -> Squares:
         only_open=not placement.leads,
     )
     if placement.leads:
-        with replacing(settings.out / TRAINED_ON) as path, path.open("w") as file:
+        _check_same(settings, squares)
+        with replacing(settings.out / TRAINED_ON) as path, path.open("w", encoding="utf-8") as file:
             file.writelines(f"{sha256}  {name}\n" for sha256, name in squares.hashes_and_paths())
         count, rejects = len(squares.labels_N), squares.rejects
         print(f"{count} photographs of {len(squares.classes)} classes, {len(rejects)} rejected", flush=True)
@@ -147,6 +148,30 @@ def _squares(settings: TrainSettings, placement: Placement) -> Squares:
             print(f"  rejected {reject.path}: {reject.reason}")
         placement.wait()
     return squares
+
+
+def _check_same(settings: TrainSettings, squares: Squares) -> None:
+    """Raises Mismatch, naming files, where a run that would go on was started with other photographs; nothing is written."""
+    path = settings.out / TRAINED_ON
+    if not path.is_file() or not (settings.out / WORK / STATE).is_file():
+        return
+    old = {name: sha256 for sha256, _, name in (line.partition("  ") for line in path.read_text("utf-8").splitlines())}
+    new = {name: sha256 for sha256, name in squares.hashes_and_paths()}
+    changes = {
+        "added": sorted(new.keys() - old.keys()),
+        "removed": sorted(old.keys() - new.keys()),
+        "changed": sorted(name for name in new.keys() & old.keys() if new[name] != old[name]),
+    }
+    if any(changes.values()):
+        differences = "; ".join(
+            f"{len(names)} {change} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for change, names in changes.items()
+            if names
+        )
+        raise Mismatch(
+            f"the run in {settings.out} was made with photographs=those of {path}, and they are others now: {differences}; "
+            "bring the old ones back, choose another --out, or remove it to start anew"
+        )
 
 
 def _split(squares: Squares, share: float) -> tuple[Tensor, Tensor]:

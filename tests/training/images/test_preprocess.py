@@ -2,13 +2,15 @@
 
 import struct
 import zlib
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from tests.conftest import encoded, photograph
+from tests.benchmarks import fuzz_files
+from tests.conftest import SEED, encoded, photograph
 from training.errors import BadImage, ImageTooLarge, NotAnImage
 from training.images.containers import orientation_in
 from training.images.preprocess import ImageLimits, centre_view, decode, ten_views, training_view
@@ -388,3 +390,8 @@ def test_a_decoded_image_does_not_depend_on_the_container() -> None:
     first, *others = (pixels(encoded(image, format)) for format in ("PNG", "BMP", "TIFF"))
     for other in others:
         np.testing.assert_array_equal(other, first)
+
+
+def test_damaged_files_of_every_format_end_with_a_photograph_or_a_reason_at_their_price() -> None:
+    for _, data in islice(fuzz_files.files(SEED), 300):
+        assert fuzz_files.judge(data, slow_s=5) == "", data[:2000]
