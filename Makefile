@@ -16,7 +16,7 @@ NATIVE := training/network/native.c indexer/scans/native.c
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 15 --durations-min 5
 export DATA ?= groceries
 
-.PHONY: demo test check sanitize lowest pages requirements bench-search bench-service bench-train fuzz-service
+.PHONY: demo test check sanitize lowest pages requirements bench-search bench-service bench-train fuzz-files fuzz-service
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh

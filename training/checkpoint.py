@@ -9,15 +9,15 @@ from typing import Final
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.errors import Mismatch, NotReady
+from training.errors import Mismatch, NotFinite, NotReady
 from training.files import replacing, sha256_of, verify, write_tensors
 from training.images.folders import Part
 from training.images.preprocess import SIZE, centre_view, ten_views
-from training.network.alexnet import AlexNet, AlexNetConfig
+from training.network.alexnet import AlexNet, AlexNetConfig, shapes
 from training.record import ErrorRates, ModelMetrics, TrainingRecord, WeightsRecord
 
 FORMAT: Final = 1
@@ -60,18 +60,21 @@ class Model:
 
     @torch.inference_mode()
     def fc7(self, pixels_BCHW: Tensor) -> Tensor:
-        """FC7 features of the centre view: uint8 (B, 3, 256, 256) -> float32 (B, 4096)."""
-        return self.net.features(self._centre(pixels_BCHW)).float()
+        """FC7 features of the centre view: uint8 (B, 3, 256, 256) -> float32 (B, 4096).
+
+        Raises NotFinite, as every other method here, for what is not a finite number.
+        """
+        return _finite(self.net.features(self._centre(pixels_BCHW)).float(), "FC7 feature")
 
     @torch.inference_mode()
     def probabilities(self, pixels_BCHW: Tensor, views: int = 1) -> Tensor:
         """Softmax over the classes, averaged over 1 or 10 views (paper, section 4.1): uint8 (B, 3, 256, 256) -> (B, classes)."""
         if views == 1:
             centre: Tensor = self.net(self._centre(pixels_BCHW))
-            return centre.float().softmax(1)
+            return _finite(centre.float().softmax(1), "probability")
         views_VBCHW = ten_views(pixels_BCHW, self.mean_CHW, self.net.config.input_size)
         every = [self.net(x_BCHW.contiguous(memory_format=torch.channels_last)).float().softmax(1) for x_BCHW in views_VBCHW]
-        return torch.stack(every).mean(0)
+        return _finite(torch.stack(every).mean(0), "probability")
 
     @torch.inference_mode()
     def answers(self, photographs: Sequence[Tensor], views: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -90,7 +93,8 @@ class Model:
                 rows += crops if number == 10 else [centre_view(pixels_1CHW, self.mean_CHW, size)]
             x_VCHW = torch.cat(rows)
         h_VD = self.net.features(x_VCHW.contiguous(memory_format=torch.channels_last))
-        return h_VD.float(), self.net.fc8(h_VD).float().softmax(1)
+        features_VD = _finite(h_VD.float(), "FC7 feature")
+        return features_VD, _finite(self.net.fc8(h_VD).float().softmax(1), "probability")
 
     def _centre(self, pixels_BCHW: Tensor) -> Tensor:
         x_BCHW = centre_view(pixels_BCHW, self.mean_CHW, self.net.config.input_size)
@@ -151,7 +155,7 @@ def read_description(folder: Path) -> ModelDescription:
 
 
 def load(folder: Path, untrained_too: bool = False) -> Model:
-    """Loads a model after checking size, hash, names and shapes.
+    """Loads a model after checking size, hash, names, shapes and values, the first four before memory is spent.
 
     Raises NotReady where there is none or, without `untrained_too`, where layers of it are not trained; Mismatch, naming what
     disagrees.
@@ -164,7 +168,9 @@ def load(folder: Path, untrained_too: bool = False) -> Model:
     path = folder / WEIGHTS
     verify(path, description.weights_bytes, description.weights_sha256, DESCRIPTION)
     try:
+        _check_header(path, description.config)
         tensors = load_file(path)
+        _check_values(path, tensors)
         mean_CHW = tensors.pop(_MEAN).clone()  # of a map: where the file is overwritten, reading it would end the process
         net = AlexNet(description.config)
         net.load_state_dict(tensors)
@@ -179,6 +185,42 @@ def load(folder: Path, untrained_too: bool = False) -> Model:
         description.training,
         description.metrics,
     )
+
+
+def _check_header(path: Path, config: AlexNetConfig) -> None:
+    """Raises Mismatch where the names and shapes at the start of a file are not those that `config` needs."""
+    expected = {**shapes(config), _MEAN: (3, SIZE, SIZE)}
+    with safe_open(path, "pt") as file:
+        names = set(file.keys())
+        for name in sorted(names | set(expected)):
+            if name not in names or name not in expected:
+                raise Mismatch(
+                    f"{path} has {'no' if name in expected else 'an unexpected'} tensor {name}, which {DESCRIPTION} "
+                    f"{'needs' if name in expected else 'does not describe'}"
+                )
+            entry = file.get_slice(name)
+            shape, dtype = tuple(entry.get_shape()), entry.get_dtype()
+            if shape != expected[name] or dtype != "F32":
+                raise Mismatch(
+                    f"{path} does not hold the network that {DESCRIPTION} describes: {name} is {dtype} {shape}, "
+                    f"expected F32 {expected[name]}"
+                )
+
+
+def _check_values(path: Path, tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise Mismatch(f"{name} of {path} has values that are not finite numbers")
+    if tensors[_MEAN].min() < 0 or tensors[_MEAN].max() > 255:
+        raise Mismatch(f"{_MEAN} of {path} has values outside 0..255")
+
+
+def _finite(values_BD: Tensor, what: str) -> Tensor:
+    """The values, float (B, D). Raises NotFinite where some are not finite numbers."""
+    finite_B = values_BD.isfinite().all(1)
+    if not finite_B.all():
+        raise NotFinite(what, (~finite_B).nonzero()[:, 0].tolist())
+    return values_BD
 
 
 def _describe(folder: Path, description: ModelDescription) -> None:

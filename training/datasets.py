@@ -15,9 +15,9 @@ from pydantic_settings import SettingsConfigDict
 from torchvision import datasets
 
 from training.errors import BadValue, FC7Error, NotReady
-from training.files import sha256_of
+from training.files import replacing, sha256_of, sync
 from training.images import shards
-from training.images.folders import TEST_SHARE, Example, list_examples
+from training.images.folders import TEST_SHARE, Example, has_parts, list_examples
 from training.program import Settings, progress, run_program
 
 _MARK: Final = ".complete"
@@ -66,7 +66,7 @@ def split(folder: Path, per_class: int, out: Path) -> None:
     Of files with equal bytes the first by path is taken and the others are left out, so no photograph is on both sides.
     Raises NotReady where a class has too few files to leave one for testing, BadValue for a folder that has parts already.
     """
-    if (folder / "train").is_dir():
+    if has_parts(folder):
         raise BadValue("data", str(folder), "a folder with one subfolder a class; this one has a part `train` already")
     if out.resolve().is_relative_to(folder.resolve()):
         raise BadValue("out", str(out), f"a folder outside of {folder}")
@@ -120,12 +120,23 @@ def _make(out: Path, name: str, write: Callable[[Path], None]) -> None:
     partial.mkdir(parents=True)
     write(partial)
     (partial / _MARK).write_text(name)
+    _publish(partial, out)
+
+
+def _publish(partial: Path, out: Path) -> None:
+    """Flushes a folder and everything in it to disk, and then gives it its name: a power cut leaves all of it or nothing."""
+    for folder, _, names in os.walk(partial):
+        for name in names:
+            if not Path(folder, name).is_symlink():
+                sync(Path(folder, name))
+        sync(Path(folder))
     partial.rename(out)
+    sync(out.parent)
 
 
 def _by_hash(folder: Path, per_class: int) -> list[tuple[str, Example]]:
     """The part of every distinct file that lies in a class's folder."""
-    examples = [example for example in list_examples(folder, "all") if example.label]
+    examples = [example for example in list_examples(folder, "all") if example.label and not example.reason]
     in_shards = [example.shown for example in examples if shards.split(folder, example.path)]
     if in_shards:
         raise NotReady(f"{folder} holds photographs in a tar file ({in_shards[0]}); extract it to split them")
@@ -212,11 +223,12 @@ def _extract_imagenet(out: Path) -> None:
                 datasets.ImageNet(str(partial), split=part)
             except (OSError, RuntimeError) as error:
                 raise FC7Error(f"ImageNet cannot be extracted: {error}") from error
-            (partial / part).rename(out / part)
+            _publish(partial / part, out / part)
         elif any((out / part).glob("*.tar")):
             raise BadValue("out", str(out), f"without {out / part}, in which an extraction was interrupted; remove that folder")
     shutil.rmtree(partial)
-    (out / _MARK).write_text(_IMAGENET)
+    with replacing(out / _MARK) as mark:
+        mark.write_text(_IMAGENET)
 
 
 @contextmanager

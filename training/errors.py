@@ -46,6 +46,14 @@ class Mismatch(FC7Error):
     """Two things that must agree and do not; the text names both."""
 
 
+class NotFinite(Mismatch):
+    """A model gives what is not a finite number for some photographs of a batch: its weights do not go with them."""
+
+    def __init__(self, what: str, positions: list[int]) -> None:
+        super().__init__(f"the model gives no finite {what} for {len(positions)} photographs; its weights are wrong")
+        self.positions = positions  # in the batch
+
+
 class TrainingDiverged(FC7Error):
     """The loss became infinite or not a number; the last finished epoch remains on disk."""
 

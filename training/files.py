@@ -1,17 +1,42 @@
-"""Writing files so that a power cut leaves the old one or the new one, hashing them, and holding folders for one writer."""
+"""Writing files so that a power cut leaves the old one or the new one, hashing them, and holding folders for one writer.
+
+And what a name may be, a file's, a folder's or a class's: text without control characters. All else that Unicode has is
+somebody's spelling; what would change how a line is shown is written as an escape where it is printed, and nowhere else.
+"""
 
 import fcntl
 import hashlib
 import os
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from training.errors import Busy, FC7Error, Mismatch
+
+_NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # category Cc, and bytes that are not UTF-8
+_ESCAPED: Final = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))  # controls, format and direction marks, surrogates, ends of lines
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is text in one line: without control characters and without bytes that are not UTF-8."""
+    return not _NO_TEXT.search(name)
+
+
+def printable(text: str) -> str:
+    """A text as one line that a terminal or a log shows as it is: what acts on the line and is not seen becomes an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _ESCAPED else character
+        for character in text
+    )
 
 
 @contextmanager

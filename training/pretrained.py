@@ -1,5 +1,6 @@
 """Published weights -> a model folder: `python -m training.pretrained --source torchvision --out DIR`."""
 
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from training.files import exclusively, sha256_of
 from training.program import Settings, run_program
 from training.record import WeightsRecord
 from training.weights.bvlc import read_onnx
-from training.weights.published import PublishedWeights
+from training.weights.published import PublishedWeights, config_for
 from training.weights.torchvision import download, lpips_file, read_lpips, read_torchvision
 
 
@@ -77,7 +78,7 @@ def name_classes(weights: PublishedWeights, source: Path | None) -> tuple[Publis
     """
     names = _names_in(source) if source else _default_names(weights.config.classes)
     if "fc8" in weights.untrained:
-        return replace(weights, config=weights.config.model_copy(update={"classes": len(names)})), names
+        return replace(weights, config=config_for(source or Path("classes"), weights.config, classes=len(names))), names
     if len(names) != weights.config.classes:
         raise Mismatch(f"{source} names {len(names)} classes, fc8 of the source has {weights.config.classes}")
     return weights, names
@@ -93,6 +94,7 @@ def _names_in(source: Path) -> list[str]:
             raise BadValue("classes", str(source), "a text file in UTF-8") from error
     else:
         raise BadValue("classes", str(source), "a file or a folder that is there")
+    names = [unicodedata.normalize("NFC", name) for name in names]
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if not names or twice:
         raise BadValue("classes", str(source), f"a list without {twice!r} twice" if twice else "a list of names")

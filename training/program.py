@@ -14,13 +14,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn, TypeVar, get_args
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from tqdm import tqdm
 
 from training.errors import BadSettings, BadValue, FC7Error
+from training.files import is_text, printable
 
 T = TypeVar("T")
 PREFIX: Final = "FC7_"
@@ -43,6 +44,14 @@ class Settings(BaseSettings):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.__doc__ = cls.__doc__ and inspect.cleandoc(cls.__doc__)  # which --help shows as it is
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _recordable(cls, value: Any) -> Any:
+        """Paths are written into what is made, resolved and as UTF-8."""
+        if isinstance(value, Path) and not is_text(str(value.resolve())):
+            raise ValueError("a path in UTF-8 without control characters, resolved too")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -183,5 +192,5 @@ def keep_freed_memory() -> None:
 
 
 def _complain(program: str, text: str, status: int) -> int:
-    print(f"{program}: {text}", file=sys.stderr)
+    print(f"{program}: " + "\n".join(map(printable, text.split("\n"))), file=sys.stderr)
     return status

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from training import checkpoint
 from training.checkpoint import Model
-from training.errors import BadValue
+from training.errors import BadValue, Mismatch
 from training.files import exclusively, replacing, sha256_of
-from training.images.folders import list_examples
+from training.images.folders import check_outside, list_examples
 from training.images.preprocess import ImageLimits
 from training.images.squares import Squares, prepare_squares
 from training.network.alexnet import AlexNet
@@ -41,8 +41,7 @@ TRAINED_ON = "train.sha256"
 def main(settings: TrainSettings) -> None:
     """Trains, or goes on training, or says that it is done; the result is a model folder (training/checkpoint.py)."""
     keep_freed_memory()
-    if settings.out.resolve().is_relative_to(settings.data.resolve()) and not (settings.data / "train").is_dir():
-        raise BadValue("out", str(settings.out), f"a folder outside data={settings.data}, whose files it would become")
+    check_outside("out", settings.out, settings.data)
     start = checkpoint.load(settings.start, untrained_too=True) if settings.start else None
     config = start.net.config if start else settings.network(classes=1)
     with open_placement(config, settings.devices, settings.ranks_a_network) as placement:
@@ -140,7 +139,8 @@ def _squares(settings: TrainSettings, placement: Placement) -> Squares:
         only_open=not placement.leads,
     )
     if placement.leads:
-        with replacing(settings.out / TRAINED_ON) as path, path.open("w") as file:
+        _check_same(settings, squares)
+        with replacing(settings.out / TRAINED_ON) as path, path.open("w", encoding="utf-8") as file:
             file.writelines(f"{sha256}  {name}\n" for sha256, name in squares.hashes_and_paths())
         count, rejects = len(squares.labels_N), squares.rejects
         print(f"{count} photographs of {len(squares.classes)} classes, {len(rejects)} rejected", flush=True)
@@ -148,6 +148,30 @@ def _squares(settings: TrainSettings, placement: Placement) -> Squares:
             print(f"  rejected {reject.path}: {reject.reason}")
         placement.wait()
     return squares
+
+
+def _check_same(settings: TrainSettings, squares: Squares) -> None:
+    """Raises Mismatch, naming files, where a run that would go on was started with other photographs; nothing is written."""
+    path = settings.out / TRAINED_ON
+    if not path.is_file() or not (settings.out / WORK / STATE).is_file():
+        return
+    old = {name: sha256 for sha256, _, name in (line.partition("  ") for line in path.read_text("utf-8").splitlines())}
+    new = {name: sha256 for sha256, name in squares.hashes_and_paths()}
+    changes = {
+        "added": sorted(new.keys() - old.keys()),
+        "removed": sorted(old.keys() - new.keys()),
+        "changed": sorted(name for name in new.keys() & old.keys() if new[name] != old[name]),
+    }
+    if any(changes.values()):
+        differences = "; ".join(
+            f"{len(names)} {change} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for change, names in changes.items()
+            if names
+        )
+        raise Mismatch(
+            f"the run in {settings.out} was made with photographs=those of {path}, and they are others now: {differences}; "
+            "bring the old ones back, choose another --out, or remove it to start anew"
+        )
 
 
 def _split(squares: Squares, share: float) -> tuple[Tensor, Tensor]:
@@ -160,7 +184,7 @@ def _new_run(settings: TrainSettings, placement: Placement, start: Model | None,
     config = settings.network(len(classes))
     if start:
         changes = {"classes": len(classes)} | ({} if settings.dropout is None else {"dropout": settings.dropout})
-        config = start.net.config.model_copy(update=changes)
+        config = start.net.config.with_fields(**changes)
     whole = AlexNet(config)
     initialise(whole, settings.init, settings.seed)
     weights = dict(whole.state_dict())

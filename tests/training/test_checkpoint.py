@@ -1,12 +1,15 @@
 """A model on disk: it comes back as it was, and a pair of files that disagree is refused by name."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from training import checkpoint
-from training.errors import Mismatch, NotReady
+from training.errors import Mismatch, NotFinite, NotReady
 from training.network.alexnet import AlexNet
 from training.record import ErrorRates, ModelMetrics, WeightsRecord
 
@@ -95,3 +98,76 @@ def test_a_model_with_untrained_layers_is_only_opened_to_train_it(folder: Path, 
         checkpoint.load(folder)
     checkpoint.save(folder, small_network, ["a", "b", "c"], mean)
     assert checkpoint.load(folder).classes == ["a", "b", "c"]
+
+
+def rewrite(folder: Path, **changes: torch.Tensor) -> None:
+    """Other tensors in a model's file, and the description of that file."""
+    path, description = folder / "model.safetensors", folder / "model.json"
+    save_file(load_file(path) | {name.replace("__", "."): tensor for name, tensor in changes.items()}, path)
+    fields = json.loads(description.read_text())
+    fields |= {"weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "weights_bytes": path.stat().st_size}
+    description.write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("preprocess__mean", torch.zeros(3, 1, 1), r"preprocess\.mean is F32 \(3, 1, 1\), expected F32 \(3, 256, 256\)"),
+        ("preprocess__mean", torch.full((3, 256, 256), 1e4), r"preprocess\.mean of .* has values outside 0\.\.255"),
+        ("preprocess__mean", torch.full((3, 256, 256), torch.nan), r"preprocess\.mean of .* not finite numbers"),
+        ("conv3__bias", torch.tensor([0.0] * 15 + [torch.inf]), r"conv3\.bias of .* not finite numbers"),
+        ("conv3__bias", torch.zeros(16, dtype=torch.float64), r"conv3\.bias is F64 \(16,\), expected F32 \(16,\)"),
+        ("fc9__bias", torch.zeros(16), r"has an unexpected tensor fc9\.bias"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(folder: Path, name: str, value: torch.Tensor, message: str) -> None:
+    rewrite(folder, **{name: value})
+    with pytest.raises(Mismatch, match=message):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("conv1_pad", 10**12),
+        ("hidden", 10**9),
+        ("maps", [4, 6, 8, 8, 10**7]),
+        ("maps", [4, 6, 0, 8, 6]),
+        ("classes", 10**9),
+        ("lrn_size", 10**9 + 1),
+        ("pool_size", 10**9),
+        ("lrn_k", 0.0),
+        ("pixel_scale", [0.0, 1.0, 1.0]),
+        ("lrn_after", [1] * 10**5),
+    ],
+)
+def test_a_field_out_of_bounds_is_named(folder: Path, field: str, value: object) -> None:
+    path = folder / "model.json"
+    fields = json.loads(path.read_text())
+    fields["config"][field] = value
+    path.write_text(json.dumps(fields))
+    with pytest.raises(Mismatch, match=rf"is not a model description: config\.{field}"):
+        checkpoint.load(folder)
+
+
+def test_a_larger_network_is_refused_before_it_is_built(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "model.json"
+    path.write_text(path.read_text().replace('"hidden": 16', '"hidden": 9000'))
+    built = []
+    monkeypatch.setattr(torch.nn.Linear, "reset_parameters", lambda layer: built.append(layer.weight.device.type))
+    with pytest.raises(Mismatch, match=r"fc6\.bias is F32 \(32,\), expected F32 \(18000,\)"):
+        checkpoint.load(folder)
+    assert set(built) == {"meta"}
+
+
+def test_features_and_probabilities_that_are_not_finite_are_no_answer(folder: Path, pixels_BCHW: torch.Tensor) -> None:
+    rewrite(folder, fc8__weight=torch.full((3, 32), 3e38))
+    with pytest.raises(NotFinite, match="no finite probability for"):
+        checkpoint.load(folder).probabilities(pixels_BCHW)
+    rewrite(folder, fc7__weight=torch.full((32, 32), 3e38), fc6__bias=torch.full((32,), 1e30))
+    model = checkpoint.load(folder)
+    with pytest.raises(NotFinite, match="no finite FC7 feature") as caught:
+        model.fc7(pixels_BCHW)
+    assert caught.value.positions == list(range(len(pixels_BCHW)))
+    with pytest.raises(NotFinite):
+        model.answers(list(pixels_BCHW), [1] * len(pixels_BCHW))

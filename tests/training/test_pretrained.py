@@ -332,3 +332,12 @@ def test_the_packages_kernels_are_torchvisions_published_ones() -> None:
     torch.testing.assert_close(kernel[:2, [0, 1, 2, 8, 9, 10]], torch.tensor(rows), rtol=1e-4, atol=1e-6)
     assert published.config.maps == (64, 192, 384, 256, 256)
     assert published.untrained == ["fc6", "fc7", "fc8"]
+
+
+def test_a_value_that_is_not_finite_is_no_weight(tmp_path: Path) -> None:
+    state = torchvisions().state_dict()
+    state["classifier.4.weight"][3, 5] = torch.nan
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(Mismatch, match=r"classifier\.4\.weight of .*a\.pth has values that are not finite numbers"):
+        convert(tmp_path / "a.pth", tmp_path / "model")
+    assert not (tmp_path / "model").exists()

@@ -138,3 +138,16 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         path.write_text("new")
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "a\nb", "\x1b[0m"])
+def test_a_path_that_cannot_be_recorded_is_refused_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    class PathSettings(Settings):
+        data: Path = Path("data")
+
+    with pytest.raises(BadValue, match="data must be a path in UTF-8 without control characters"):
+        parse(PathSettings, ["--data", str(tmp_path / name)])
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    with pytest.raises(BadValue, match="data must be a path in UTF-8 without control characters"):
+        parse(PathSettings, [])

@@ -1,30 +1,36 @@
 """Image folders -> ordered, split lists of examples, and the reading of their photographs.
 
-A data set is a folder. Where it has a `train` folder, `train` and `test` (or `val`) are its parts; elsewhere the parts follow
-from the SHA-256 of each file: a fifth, those whose hash is divisible by 5, is for testing. A file keeps its part
-when others are added, renamed or removed, and two copies of one photograph never end up on both sides.
+A data set is a folder. Its parts are its folders `train`, for training, and `test`, `val`, `valid` and `validation`, all for
+testing, in any case of letters. `train` is a part where it has folders, or tar files, and one of the others has too, or where
+no folder of another name lies beside it; elsewhere all of them are classes like others, and the parts follow from the SHA-256 of
+each file: a fifth, those whose hash is divisible by 5, is for testing. A file keeps its part when others are added, renamed or
+removed, and two copies of one photograph never end up on both sides.
+
+The class of a photograph is the first folder that it lies in below its part, spelled in Unicode's form NFC. Links are followed,
+also those that lead out of the data set. Hidden files and folders are not read. Everything else that is left out is an example
+with the reason: what lies beside the parts, what systems keep for themselves, a folder that cannot be read.
 
 A tar file (training/images/shards.py) stands for the photographs in it, as if it were a folder: `shard.tar/member`. Where shards
-directly below the data set's folder have the word `train` in their names, those with `train`, and with `test` or `val`, are its
-parts.
+directly below the data set's folder have the words of parts in their names, they are the parts by the same rule.
 """
 
 import hashlib
 import os
 import re
+import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, overload
+from typing import Final, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import BadImage, FC7Error, NotReady
-from training.files import sha256_of
+from training.errors import BadImage, BadValue, FC7Error, NotReady
+from training.files import is_text, printable, sha256_of
 from training.images import shards
 from training.images.packed import PackedStrings
 from training.images.prefetch import ahead
@@ -33,7 +39,7 @@ from training.images.preprocess import ImageLimits, Photograph, decode
 Part = Literal["train", "test", "all"]
 TEST_SHARE = 5
 _BLOCK = 2**13
-_PART_WORDS: Final[dict[str, Part]] = {"train": "train", "test": "test", "val": "test"}
+_PART_WORDS: Final[dict[str, Part]] = {"train": "train", "test": "test", "val": "test", "valid": "test", "validation": "test"}
 _COMPRESSED: Final = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz)$", re.IGNORECASE)
 
 
@@ -42,13 +48,13 @@ class Example:
     """One file of a data set."""
 
     path: str  # relative to the data set's folder, with forward slashes
-    label: str  # its class: the folder it lies in, below the part's folder; "" where there is none
+    label: str  # its class: the first folder it lies in below the part's folder; "" where there is none
+    reason: str = ""  # why it is left out; it may be a folder then, and its path ends in a slash
 
     @property
     def shown(self) -> str:
         """The path as one line of printable text, whatever bytes the file's name has."""
-        path = self.path.encode("utf-8", "backslashreplace").decode()
-        return path if path.isprintable() else path.encode("unicode_escape").decode()
+        return printable(self.path)
 
 
 @dataclass(frozen=True)
@@ -76,13 +82,14 @@ class Examples(Sequence[Example]):
     paths: PackedStrings  # N
     labels_N: NDArray[np.int32]  # positions in `label_names`
     label_names: list[str]
+    reasons: dict[str, str] = field(default_factory=dict)  # path -> reason of what is left out
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[Example]:
         for path, label in zip(self.paths, map(int, self.labels_N), strict=True):
-            yield Example(path, self.label_names[label])
+            yield Example(path, self.label_names[label], self.reasons.get(path, ""))
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -92,24 +99,23 @@ class Examples(Sequence[Example]):
 
     def __getitem__(self, index: int | slice) -> "Example | Examples":
         if isinstance(index, slice):
-            return Examples(self.paths[index], self.labels_N[index], self.label_names)
-        return Example(self.paths[index], self.label_names[self.labels_N[index]])
+            return Examples(self.paths[index], self.labels_N[index], self.label_names, self.reasons)
+        path = self.paths[index]
+        return Example(path, self.label_names[self.labels_N[index]], self.reasons.get(path, ""))
 
     def take(self, positions: NDArray[np.int64]) -> "Examples":
         """The examples at these positions, in this order."""
-        return Examples(self.paths.take(positions), self.labels_N[positions], self.label_names)
+        return Examples(self.paths.take(positions), self.labels_N[positions], self.label_names, self.reasons)
 
 
 def list_examples(root: Path, part: Part) -> Examples:
-    """All files of one part, ordered by path; hidden files and folders are left out. Raises NotReady where there is none."""
-    if not root.is_dir():
-        raise NotReady(f"no data set at {root}: no such folder; give one with --data")
-    if (root / "train").is_dir():
-        wanted = {"train": ("train",), "test": ("test", "val"), "all": ("test", "train", "val")}[part]
-        examples = _collect(file for name in wanted if (root / name).is_dir() for file in _walk(root / name, f"{name}/"))
-    elif "train" in (parts := _parts_of_shards(root)).values():
-        shards_of_part = sorted(name for name in parts if part in (parts[name], "all"))
-        examples = _collect(file for name in shards_of_part for file in _photographs_in(root / name, name, ""))
+    """All files of one part, ordered by path, and what is left out, with its reason, in its place.
+
+    Hidden files and folders are not read. Raises NotReady where there is no file.
+    """
+    names = _names_in_root(root)
+    if parts := _parts_of_folders(root, names) or _parts_of_shards(names):
+        examples = _collect(_part_of(root, names, parts, part))
     else:
         examples = _collect(_walk(root, ""))
         if part != "all":
@@ -117,6 +123,26 @@ def list_examples(root: Path, part: Part) -> Examples:
     if not examples:
         raise NotReady(f"no files for the part {part!r} below {root}")
     return examples
+
+
+def has_parts(root: Path) -> bool:
+    """Whether folders or shards of a data set are its parts. Raises NotReady where there is none."""
+    names = _names_in_root(root)
+    return bool(_parts_of_folders(root, names) or _parts_of_shards(names))
+
+
+def check_outside(field: str, folder: Path, root: Path) -> None:
+    """Raises BadValue for `field` where what is written into `folder` would become files of the data set at `root`."""
+    inside, top = folder.resolve(), root.resolve()
+    if not inside.is_relative_to(top) or not root.is_dir():
+        return
+    below = inside.relative_to(top).parts
+    if any(name.startswith(".") for name in below):
+        return
+    names = _names_in_root(root)
+    parts = _parts_of_folders(root, names) or _parts_of_shards(names)
+    if not below or not parts or f"{below[0]}/" in parts:
+        raise BadValue(field, str(folder), f"a folder outside data={root}, whose files it would become")
 
 
 def stamp(root: Path, examples: Sequence[Example]) -> str:
@@ -166,8 +192,10 @@ def read_photographs(root: Path, examples: Iterable[Example], limits: ImageLimit
 def read_photograph(root: Path, example: Example, limits: ImageLimits) -> ReadResult:
     """Reads and decodes one example."""
     sha256, size = "", 0
-    if example.shown != example.path:
-        return ReadResult(example, sha256, size, FC7Error("its name has bytes that are not printable UTF-8"))
+    if example.reason:
+        return ReadResult(example, sha256, size, FC7Error(example.reason))
+    if not is_text(example.path):
+        return ReadResult(example, sha256, size, FC7Error("its name has control characters or bytes that are not UTF-8"))
     try:
         data = read_bytes(root, example.path, limits)
         size = len(data)
@@ -203,46 +231,108 @@ def _state(file: str) -> bytes:
         return b"gone"
 
 
-def _parts_of_shards(root: Path) -> dict[str, Part]:
-    """The shards directly below a data set's folder that have a part in their names."""
+def _names_in_root(root: Path) -> list[str]:
+    """The names in a data set's folder, sorted, as _names_in gives them. Raises NotReady."""
+    if not root.is_dir():
+        raise NotReady(f"no data set at {root}: no such folder; give one with --data")
+    try:
+        return _names_in(str(root))
+    except OSError as error:
+        raise NotReady(f"{error.filename} cannot be read: {error.strerror}; make it readable") from error
+
+
+def _parts_of_folders(root: Path, names: list[str]) -> dict[str, Part]:
+    """The part of each folder directly below a data set's that is one; none where its folders are classes."""
+    folders = [name for name in names if name.endswith("/") and not name.endswith("//") and not _reason_of(name)]
+    parts = {name: _PART_WORDS[name[:-1].lower()] for name in folders if name[:-1].lower() in _PART_WORDS}
+    if "train" not in parts.values():
+        return {}
+    if len(parts) == len(folders):
+        return parts
+    with_classes = {part for name, part in parts.items() if _has_classes(f"{root}/{name}")}
+    return parts if with_classes == {"train", "test"} else {}
+
+
+def _has_classes(folder: str) -> bool:
+    try:
+        return any(name.endswith("/") and not _reason_of(name) for name in _names_in(folder))
+    except OSError:
+        return False
+
+
+def _parts_of_shards(names: list[str]) -> dict[str, Part]:
+    """The part of each shard directly below a data set's folder that has one in its name; by the same rule as folders."""
     parts: dict[str, Part] = {}
-    for entry in root.iterdir():
-        if shards.is_shard_name(entry.name) and not entry.name.startswith(".") and entry.is_file():
-            for word in re.findall("[a-z]+", entry.name.lower()):
+    for name in names:
+        if name.endswith("//"):
+            for word in re.findall("[a-z]+", name.lower()):
                 if word in _PART_WORDS:
-                    parts.setdefault(entry.name, _PART_WORDS[word])
-    return parts
+                    parts.setdefault(name, _PART_WORDS[word])
+    others = [name for name in names if name.endswith("/") and name not in parts and not _reason_of(name)]
+    return parts if "train" in parts.values() and ("test" in parts.values() or not others) else {}
 
 
-def _photographs_in(shard: Path, path: str, label: str) -> Iterator[tuple[str, str]]:
-    """(path, label) of every photograph in a shard, after the shard's own where something is wrong with it."""
+def _part_of(root: Path, names: list[str], parts: dict[str, Part], part: Part) -> "Iterator[_File]":
+    """The files of one part, and what lies beside the parts."""
+    beside = f"lies beside the parts of the data set ({', '.join(name.rstrip('/') for name in parts)}) and in none of them"
+    for name in names:
+        if name == shards.CLASSES:
+            continue
+        if name not in parts:
+            yield _File(name.removesuffix("//") if name.endswith("//") else name, "", _reason_of(name) or beside)
+        elif part in (parts[name], "all"):
+            if name.endswith("//"):
+                yield from _photographs_in(root / name[:-2], name[:-2], "")
+            else:
+                yield from _walk(root / name, name)
+
+
+def _photographs_in(shard: Path, path: str, label: str) -> "Iterator[_File]":
+    """Every photograph in a shard, after the shard's own path where something is wrong with it."""
     try:
         contents = shards.scan(shard)
     except OSError:
-        yield path, label
+        yield _File(path, label)
         return
     if contents.defect:
-        yield path, label
+        yield _File(path, label)
     names = shards.class_names(shard.parent)
     for member, own in zip(contents.names, contents.labels, strict=True):
-        yield f"{path}/{member}", shards.name_of_class(own, names, shard) or label
+        first_folder = member.rpartition("/")[0].partition("/")[0]
+        yield _File(f"{path}/{member}", shards.name_of_class(own, names, shard) or label or first_folder)
 
 
-def _collect(files: Iterable[tuple[str, str]]) -> Examples:
-    numbers: dict[str, int] = {}
+def _collect(files: "Iterable[_File]") -> Examples:
+    numbers: dict[str, int] = {}  # of each spelling
+    classes: dict[str, int] = {}  # of each class
     labels = array("i")
+    reasons: dict[str, str] = {}
 
     def paths() -> Iterator[str]:
-        for path, label in files:
-            labels.append(numbers.setdefault(label, len(numbers)))
-            yield path
+        for file in files:
+            number = numbers.get(file.label)
+            if number is None:
+                number = classes.setdefault(unicodedata.normalize("NFC", file.label), len(classes))
+                numbers[file.label] = number
+            labels.append(number)
+            if file.reason:
+                reasons[file.path] = file.reason
+            yield file.path
 
     packed = PackedStrings(paths())
-    return Examples(packed, np.array(labels, np.int32), list(numbers))
+    return Examples(packed, np.array(labels, np.int32), list(classes), reasons)
 
 
-def _walk(top: Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """(path, label) of every file below `top`, in the order of the whole paths; `prefix` goes before each."""
+class _File(NamedTuple):
+    """A file on its way into Examples, or, with a reason, what is left out."""
+
+    path: str
+    label: str
+    reason: str = ""
+
+
+def _walk(top: Path, prefix: str) -> Iterator[_File]:
+    """Every file below `top`, in the order of the whole paths; `prefix` goes before each."""
     start = _Folder(str(top), prefix, "", frozenset())
     stack = [start.entries()]
     while stack:
@@ -264,32 +354,45 @@ class _Folder:
     label: str  # the class that its files belong to; "" above the classes' folders
     above: frozenset[tuple[int, int]]  # device and inode of the folders that it lies in
 
-    def entries(self) -> "Iterator[tuple[str, str] | _Folder]":
-        """Its files, as path and label, and folders, ordered by the paths that begin with them."""
+    def entries(self) -> "Iterator[_File | _Folder]":
+        """Its files and folders, ordered by the paths that begin with them."""
         try:
             status = os.stat(self.location)  # noqa: PTH116
             identity = (status.st_dev, status.st_ino)
             if identity in self.above:  # a link back to a folder above it
                 return
-            with os.scandir(self.location) as listing:
-                names = sorted(name for entry in listing if (name := _name(entry)))
+            names = _names_in(self.location)
         except OSError as error:
-            raise NotReady(
-                f"{error.filename} cannot be read: {error.strerror}; make it readable, or move it out of the data set"
-            ) from error
+            yield _File(self.prefix, "", f"cannot be read: {error.strerror}; make it readable, or move it out of the data set")
+            return
         for name in names:
             location = f"{self.location}/{name.rstrip('/')}"
-            if name.endswith("//"):
+            if reason := _reason_of(name):
+                yield _File(self.prefix + name, "", reason)
+            elif name.endswith("//"):
                 yield from _photographs_in(Path(location), self.prefix + name[:-2], self.label)
             elif name.endswith("/"):
                 yield _Folder(location, self.prefix + name, self.label or name[:-1], self.above | {identity})
             elif name != shards.CLASSES or not any(other.endswith("//") for other in names):
-                yield self.prefix + name, self.label
+                yield _File(self.prefix + name, self.label)
+
+
+def _names_in(folder: str) -> list[str]:
+    """What is in a folder, as _name gives it, sorted. Raises OSError."""
+    with os.scandir(folder) as listing:
+        return sorted(name for entry in listing if (name := _name(entry)))
+
+
+def _reason_of(name: str) -> str:
+    """Why a file or a folder of this name, as _name gives it, is no part of a data set; "" where it is one."""
+    if shards.is_kept_by_systems(name.rstrip("/")):
+        return "is kept by a system or a program for itself, and is left out"
+    return ""
 
 
 def _name(entry: os.DirEntry[str]) -> str:
     """What an entry is ordered by: a folder with one slash at the end, a shard with two; "" for what is left out."""
-    if entry.name.startswith("."):
+    if entry.name.startswith(".") and not shards.is_kept_by_systems(entry.name):
         return ""
     if _is(entry.is_dir):
         return f"{entry.name}/"

@@ -10,11 +10,20 @@ from typing import Annotated, Final, Literal, get_args
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, Jpeg2KImagePlugin, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from training.errors import BadImage, ImageTooLarge, NotAnImage
+from training.images.containers import Container, open_container
+
+try:
+    import pillow_heif
+except ImportError:  # the extra heic is not installed
+    READS_HEIC = False
+else:
+    pillow_heif.register_heif_opener(thumbnails=False)
+    READS_HEIC = True
 
 # The limits below are ours and are checked from the header; Pillow's own would cut them short.
 Image.MAX_IMAGE_PIXELS = None
@@ -27,16 +36,19 @@ FORMATS: Final = {
     "GIF": ("gif",),
     "BMP": ("bmp",),
     "TIFF": ("tif", "tiff"),
+    "AVIF": ("avif",),
+    "JPEG2000": ("jp2", "j2k"),
+    "ICO": ("ico",),
+    "HEIF": ("heic", "heif"),
 }
 Corner = Literal["top left", "top right", "bottom left", "bottom right", "centre"]
 # where each of the ten views is cut, and whether it is mirrored, in their order
 TEN_VIEWS: Final[list[tuple[Corner, bool]]] = [(corner, mirrored) for corner in get_args(Corner) for mirrored in (False, True)]
 MaxImageBytes = Annotated[int, Field(ge=1, description="largest image, bytes")]
-MaxImagePixels = Annotated[int, Field(ge=1, description="largest image, width x height")]
+MaxImagePixels = Annotated[int, Field(ge=1, description="largest image, pixels as decoded")]
 _MOST_SCANS: Final = 100  # of a progressive JPEG, with about ten as a rule; each goes over all pixels and takes a few bytes
-_MOST_PARTS: Final = 10_000  # of a JPEG before its pixels, with about ten as a rule; of a PNG, with one a few kilobytes
-_START_OF_SCAN: Final = b"\xff\xda"
-_STARTS_OF_SCAN: Final = [bytes([0xFF, 0xDA, 0, 6 + 2 * channels, channels]) for channels in range(1, 5)]
+_SCANS_OF_LARGEST: Final = 20  # of a JPEG of max_image_pixels; more of a smaller one
+MEMORY_A_PIXEL: Final = 20  # bytes that decoding takes at most for each pixel that is counted; measured, WebP takes most
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,7 +61,12 @@ _UPRIGHT: Final = {
 
 
 class ImageLimits(BaseModel):
-    """What decoding may cost; both are checked before pixels are decoded."""
+    """What decoding may cost; both are checked before pixels are decoded.
+
+    Pixels count as they are decoded. A JPEG is decoded at an eighth of its size, or a quarter, or a half, while 256 pixels are
+    left of each side, and counts an eighth of its own pixels at least, or half of them where it is progressive. A JPEG 2000 is
+    halved in the same way, and each pixel counts eight times, for it takes as long.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,10 +78,15 @@ class ImageLimits(BaseModel):
         if size > self.max_image_bytes:
             raise ImageTooLarge(f"image has {size} bytes, more than max_image_bytes={self.max_image_bytes}")
 
-    def check_pixels(self, width: int, height: int) -> None:
-        """Raises ImageTooLarge for an image of more pixels than allowed."""
-        if width * height > self.max_image_pixels:
-            raise ImageTooLarge(f"image is {width} x {height} pixels, more than max_image_pixels={self.max_image_pixels}")
+    def check_pixels(self, width: int, height: int, counted: int) -> None:
+        """Raises ImageTooLarge for an image that counts as more pixels than allowed."""
+        if counted > self.max_image_pixels:
+            which = "" if counted == width * height else f", which count as {counted}"
+            raise ImageTooLarge(f"image is {width} x {height} pixels{which}, more than max_image_pixels={self.max_image_pixels}")
+
+    def memory(self, size: int) -> int:
+        """Bytes that decoding a file of `size` bytes takes at most, beside those of the file itself."""
+        return MEMORY_A_PIXEL * self.max_image_pixels + 2 * size
 
 
 @dataclass(frozen=True)
@@ -96,64 +118,74 @@ class Crops:
 def decode(data: bytes, limits: ImageLimits) -> Photograph:
     """Decodes one image and takes its central square at 256 x 256 (paper, section 2: scale the shorter side, crop the centre).
 
-    EXIF rotation is applied, transparency is laid on white, the first frame of an animation is taken.
+    EXIF rotation is applied, transparency is laid on white, the first frame of an animation is taken. Nothing else that the file
+    says about itself is read.
     Raises ImageTooLarge by bytes or by the header's pixels, BadImage for everything that does not decode, and MemoryError, which
     is no fault of the file's.
     """
     limits.check_bytes(len(data))
-    if not data:
-        raise NotAnImage("image is empty (0 bytes)")
-    _check_parts(data)
+    container = open_container(data)
+    if container.kind == "HEIF" and not READS_HEIC:
+        raise NotAnImage("is a HEIC image, which is read with the extra heic: pip install 'fc7[heic]'")
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
+        with Image.open(io.BytesIO(container.data), formats=(container.picture or container.kind,)) as image:
             width, height = image.size
-            limits.check_pixels(width, height)
-            _check_cost(image, data, limits)
-            return Photograph(_planes(_central_square(image)), str(image.format), width, height)
+            limits.check_pixels(width, height, _reduce(image, container))
+            _check_cost(width * height, container, limits)
+            _check_range(image, container)
+            return Photograph(_planes(_central_square(image, container)), container.kind, width, height)
     except (BadImage, ImageTooLarge, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise NotAnImage(f"not an image in one of the formats {', '.join(FORMATS)}") from error
+        raise BadImage(f"damaged or truncated image: its headers are not those of a {container.kind} file") from error
     except Exception as error:  # damaged files make Pillow raise almost anything
         raise BadImage(f"damaged or truncated image: {error}") from error
 
 
-def _check_parts(data: bytes) -> None:
-    """Raises BadImage for a JPEG or PNG file of so many tiny parts that Pillow, reading one by one, would take seconds."""
-    at, parts = 2, 0
-    if data.startswith(b"\xff\xd8"):
-        while at + 4 <= len(data) and parts <= _MOST_PARTS and data[at : at + 2] != _START_OF_SCAN:
-            marker = data[at + 1] if data[at] == 0xFF else 0
-            alone = marker in (0, 1, 0xFF) or 0xD0 <= marker <= 0xD9
-            at += 1 if alone else 2 + int.from_bytes(data[at + 2 : at + 4])
-            parts += 1
-    elif data.startswith(b"\x89PNG"):
-        at = 8
-        while at + 8 <= len(data) and parts <= _MOST_PARTS:
-            at += 12 + int.from_bytes(data[at : at + 4])
-            parts += 1
-    if parts > _MOST_PARTS:
-        raise BadImage(f"image file of more than {_MOST_PARTS} parts")
+def _reduce(image: Image.Image, container: Container) -> int:
+    """Has an image decoded smaller where its format can, with 256 pixels left of each side; returns what its pixels count."""
+    width, height = image.size
+    if container.kind == "JPEG":
+        image.draft(None, (SIZE, SIZE))
+        return max(image.width * image.height, width * height // (2 if container.progressive else 8))
+    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        halvings = min(container.levels, max(0, (min(width, height) // SIZE).bit_length() - 1))
+        image.reduce = halvings
+        return max(8 * (width * height >> 2 * halvings), width * height // 8)
+    return max(width * height, container.tile_pixels)  # whole tiles are decoded, however little of them is shown
 
 
-def _check_cost(image: Image.Image, data: bytes, limits: ImageLimits) -> None:
-    """Raises ImageTooLarge or BadImage for a file that costs much more than its pixels."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # whole tiles are decoded, however little of them is shown
-        width, height = (image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
-        if width * height > limits.max_image_pixels:
-            largest = f"max_image_pixels={limits.max_image_pixels}"
-            raise ImageTooLarge(f"image is made of tiles of {width} x {height} pixels, more than {largest}")
-    elif image.format in ("JPEG", "MPO"):
-        scans = sum(map(data.count, _STARTS_OF_SCAN))
-        if scans > _MOST_SCANS:
-            raise BadImage(f"JPEG of {scans} scans, more than {_MOST_SCANS}")
+def _check_cost(pixels: int, container: Container, limits: ImageLimits) -> None:
+    """Raises BadImage for a file that costs much more than its pixels."""
+    if container.scans > _MOST_SCANS:
+        raise BadImage(f"JPEG of {container.scans} scans, more than {_MOST_SCANS}")
+    if container.scans > 1 and container.scans * pixels > _SCANS_OF_LARGEST * limits.max_image_pixels:
+        raise ImageTooLarge(
+            f"JPEG of {container.scans} scans over {pixels} pixels, more than {_SCANS_OF_LARGEST} over max_image_pixels="
+            f"{limits.max_image_pixels}"
+        )
 
 
-def _central_square(image: Image.Image) -> Image.Image:
-    image.draft(None, (SIZE, SIZE))
+def _check_range(image: Image.Image, container: Container) -> None:
+    """Raises BadImage where nothing says which value is white."""
+    if image.mode == "F":
+        raise BadImage("floating-point pixels have no agreed range")
+    if container.kind != "TIFF":
+        return
+    if container.signed:
+        raise BadImage("signed integers as pixels have no agreed range")
+    if image.mode.startswith("I") and not container.highest:
+        raise BadImage("32-bit integers as pixels have no agreed range, and this file does not say which it has")
+    if not image.mode.startswith("I") and container.bits == 16 and container.highest < 2**16 - 1:
+        raise BadImage(f"colours of 16 bits that end at {container.highest} are not read")
+
+
+def _central_square(image: Image.Image, container: Container) -> Image.Image:
     image.load()
-    orientation = image.getexif().get(ExifTags.Base.Orientation)  # now, as Pillow has turned a TIFF itself
-    square = _to_rgb(_scaled(image))
+    orientation = container.orientation
+    if container.kind == "AVIF":
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    square = _to_rgb(_scaled(image, container), container)
     if orientation in _UPRIGHT:
         square = square.transpose(_UPRIGHT[orientation])
     return square
@@ -165,27 +197,44 @@ def _planes(square: Image.Image) -> Tensor:
     return torch.frombuffer(planes, dtype=torch.uint8).view(3, SIZE, SIZE)
 
 
-def _scaled(image: Image.Image) -> Image.Image:
+def _scaled(image: Image.Image, container: Container) -> Image.Image:
     """The central square at 256 x 256, in a mode that can be averaged; the whole image is converted at most once."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    if image.mode == "F":
-        raise BadImage("floating-point pixels have no agreed range")
     # cropped before anything else: a 1 x 50 000 000 image never becomes 256 x 12 800 000 000
     image = image.crop((left, top, left + side, top + side)) if width != height else image
-    if image.mode.startswith("I"):
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int) and image.mode in ("1", "L", "I;16"):
+        image = _without_grey(image, transparent, container.bits)
+    elif image.mode == "I":  # which Pillow takes for signed
+        image = Image.fromarray(np.asarray(image).view(np.uint32).astype(np.float32))
+    elif image.mode.startswith("I"):
         image = image.convert("F")
     elif image.has_transparency_data:
+        if isinstance(transparent, tuple):
+            image.info["transparency"] = tuple(value >> 8 if container.bits == 16 else value & 255 for value in transparent)
         image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("RGB")
     return image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
 
 
-def _to_rgb(square: Image.Image) -> Image.Image:
-    if square.mode == "F":  # 16-bit grey; Pillow's own conversion clips at 255
-        return Image.fromarray((np.asarray(square) / 256).clip(0, 255).astype(np.uint8)).convert("RGB")
+def _without_grey(image: Image.Image, transparent: int, bits: int) -> Image.Image:
+    """A grey image as RGBA, with one value, as a PNG of so many bits has it, transparent."""
+    values = np.asarray(image.convert("L") if image.mode == "1" else image)
+    value = transparent & 2**bits - 1
+    shown = value if bits >= 8 else value * (255 // (2**bits - 1))
+    grey = Image.fromarray((values >> 8).astype(np.uint8)) if bits == 16 else Image.fromarray(values)
+    return Image.merge("LA", (grey, Image.fromarray(np.where(values == shown, 0, 255).astype(np.uint8)))).convert("RGBA")
+
+
+def _to_rgb(square: Image.Image, container: Container) -> Image.Image:
+    if square.mode == "F":  # grey of more than 8 bits; Pillow's own conversion clips at 255
+        highest = container.highest or 2**16 - 1
+        values = np.asarray(square)
+        values = (highest - values if container.inverted else values) * (256 / (highest + 1))
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
     if square.mode == "RGBA":
         return Image.alpha_composite(Image.new("RGBA", square.size, "white"), square).convert("RGB")
     return square.convert("RGB")

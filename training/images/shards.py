@@ -1,9 +1,9 @@
 """Photographs in tar files, as WebDataset lays them out: found by one scan of the headers, read by position, never extracted.
 
 A sample is the members of one key, which is a member's name up to the first dot of its last part: `7.jpg` and its class in
-`7.cls` (a number or a name), in `7.json` under "label", "cls" or "class", or in `7.txt`. Without these, the folder that an image
-lies in is its class. Links and other special members are no photographs, and no name leads anywhere but to a position in its own
-shard.
+`7.cls` (a number or a name), in `7.json` under "label", "cls" or "class", or in `7.txt`. Without these, a shard is read as a
+folder is (training/images/folders.py). Links and other special members are no photographs, and no name leads anywhere but to a
+position in its own shard.
 
 Legend: N images.
 """
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import BadImage, FC7Error, NotFound
+from training.files import is_text
 from training.images.packed import PackedStrings
 from training.images.preprocess import FORMATS
 
@@ -31,6 +32,15 @@ CLASSES: Final = "classes.txt"
 _IMAGES: Final = frozenset(ending for endings in FORMATS.values() for ending in endings)
 _LABELS: Final = ("cls", "json", "txt")
 _FIELDS: Final = ("label", "cls", "class")
+# folders and files that Synology, QNAP, Windows, macOS and Linux keep for themselves among somebody's photographs
+_SYSTEM_NAMES: Final = frozenset(
+    (
+        *("@eadir", "@__thumb", ".@__thumb", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "#recycle", "#snapshot"),
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini"),
+        *("__macosx", "network trash folder", "temporary items", ".trashes", ".trash", "icon\r", "lost+found"),
+    )
+)
+_SYSTEM_PATTERN: Final = re.compile(r"\.trash-\d+|found\.\d{3}")
 _LONGEST_LABEL: Final = 2**16  # bytes of a member that names a class
 
 
@@ -48,6 +58,11 @@ class Shard:
 def is_shard_name(name: str) -> bool:
     """Whether a file of this name is read as a shard."""
     return name.lower().endswith(".tar")
+
+
+def is_kept_by_systems(name: str) -> bool:
+    """Whether a file or a folder of this name is an operating system's or a program's own, and nobody's class."""
+    return name.lower() in _SYSTEM_NAMES or bool(_SYSTEM_PATTERN.fullmatch(name.lower()))
 
 
 def scan(path: Path) -> Shard:
@@ -120,7 +135,7 @@ def _scan(path: Path, _size: int, _mtime_ns: int) -> Shard:
         PackedStrings(names),
         spans_N2[:, 0].copy(),
         spans_N2[:, 1].copy(),
-        PackedStrings(labels[key][1] if (key := _key(name)) in labels else _folder(name) for name in names),
+        PackedStrings(labels[key][1] if (key := _key(name)) in labels else "" for name in names),
         defect,
     )
 
@@ -129,7 +144,7 @@ def _read_members(file: BinaryIO, images: dict[str, tuple[int, int]], labels: di
     """Fills name -> (offset, size) and key -> (rank, class), as far as the file can be read; returns what is wrong with it."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    outside = 0
+    outside = kept = unread = 0
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in _members(tar):
@@ -140,6 +155,8 @@ def _read_members(file: BinaryIO, images: dict[str, tuple[int, int]], labels: di
                     continue
                 if name.startswith(("/", "../")):
                     outside += 1
+                elif any(map(is_kept_by_systems, name.split("/"))):
+                    kept += 1
                 elif member.offset_data + member.size > size:
                     return f"is cut short: it ends within {member.name!r}; {len(images)} images before it are used"
                 elif extension in _IMAGES:
@@ -148,6 +165,7 @@ def _read_members(file: BinaryIO, images: dict[str, tuple[int, int]], labels: di
                     rank, key = _LABELS.index(extension), _key(name)
                     file.seek(member.offset_data)
                     label = _label(extension, file.read(member.size))
+                    unread += extension == "cls" and not label
                     if label and rank <= labels.get(key, (rank, ""))[0]:
                         labels[key] = rank, label
             file.seek(tar.offset)
@@ -155,7 +173,12 @@ def _read_members(file: BinaryIO, images: dict[str, tuple[int, int]], labels: di
                 return f"is damaged or cut short at byte {tar.offset}; {len(images)} images before it are used"
     except Exception as error:  # damaged headers make tarfile raise almost anything
         return f"is damaged, or no tar file: {error}; {len(images)} images before it are used"
-    return f"{outside} members are left out: their names lead out of the shard" if outside else ""
+    defects = {
+        "members are left out: their names lead out of the shard": outside,
+        "members are left out: they are kept by a system or a program for itself": kept,
+        "members that end in .cls name no class: they are not one line of text": unread,
+    }
+    return "; ".join(f"{count} {defect}" for defect, count in defects.items() if count)
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -165,7 +188,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _label(extension: str, data: bytes) -> str:
-    """The class that a member names, one line of printable text; "" where it names none."""
+    """The class that a member names, one line of text; "" where it names none."""
     try:
         text = data.decode("utf-8").strip()
         if extension == "json":
@@ -174,16 +197,12 @@ def _label(extension: str, data: bytes) -> str:
             text = str(values[0]).strip() if values and isinstance(values[0], int | str) else ""
     except (ValueError, RecursionError):
         return ""
-    return text if text.isprintable() else ""
+    return text if is_text(text) else ""
 
 
 def _key(name: str) -> str:
     folder, base = posixpath.split(name)
     return posixpath.join(folder, base.split(".", 1)[0])
-
-
-def _folder(name: str) -> str:
-    return posixpath.basename(posixpath.dirname(name))
 
 
 def _position(names: PackedStrings, name: str) -> int | None:

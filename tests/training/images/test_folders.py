@@ -19,7 +19,7 @@ from tests.conftest import encoded, photograph, write_photographs
 from training import datasets
 from training.datasets import DatasetSettings
 from training.errors import BadValue, FC7Error, ImageTooLarge, NotAnImage, NotReady
-from training.images.folders import list_examples, read_photographs, stamp
+from training.images.folders import Example, Part, check_outside, list_examples, read_photographs, stamp
 from training.images.preprocess import ImageLimits, Photograph
 
 
@@ -54,6 +54,159 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("os.scandir", refuse)
     with pytest.raises(NotReady, match=r"closed cannot be read: Permission denied; make it readable"):
         list_examples(tmp_path, "all")
+
+
+def write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+
+
+def listed(root: Path, part: Part) -> dict[str, str]:
+    """Path -> class of the photographs of a part."""
+    return {example.path: example.label for example in list_examples(root, part) if not example.reason}
+
+
+def left_out(root: Path, part: Part = "all") -> dict[str, str]:
+    """Path -> reason of what is left out."""
+    return {example.path: example.reason for example in list_examples(root, part) if example.reason}
+
+
+def test_an_unreadable_folder_is_left_out_and_the_rest_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "a/1.jpg", "closed/2.jpg", "b/deep/closed/3.jpg", "b/4.jpg")
+    scandir = os.scandir
+
+    def refuse(folder: str) -> object:
+        if folder.endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    assert listed(tmp_path, "all") == {"a/1.jpg": "a", "b/4.jpg": "b"}
+    assert left_out(tmp_path).keys() == {"b/deep/closed/", "closed/"}
+    reads = read_photographs(tmp_path, list_examples(tmp_path, "all"), ImageLimits())
+    reasons = {read.example.path: str(read.outcome) for read in reads}
+    assert reasons["closed/"] == "cannot be read: Permission denied; make it readable, or move it out of the data set"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("@eaDir", "#recycle", "$RECYCLE.BIN", ".Trash-1000", "System Volume Information", "__MACOSX", "lost+found"),
+        *("cat/@eaDir", "cat/1.jpg@x/#Recycle", "@EADIR", ".@__thumb", ".Trashes", "FOUND.000"),
+    ],
+)
+def test_what_systems_keep_is_no_class_and_said(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "cat/1.jpg", f"{name}/2.jpg")
+    assert listed(tmp_path, "all") == {"cat/1.jpg": "cat"}
+    assert left_out(tmp_path) == {f"{name}/": "is kept by a system or a program for itself, and is left out"}
+
+
+def test_files_that_systems_keep_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path, "cat/1.jpg", "cat/Thumbs.db", "cat/desktop.ini", "#cats/2.jpg", "@home/3.jpg")
+    assert listed(tmp_path, "all") == {"cat/1.jpg": "cat", "#cats/2.jpg": "#cats", "@home/3.jpg": "@home"}
+    assert left_out(tmp_path).keys() == {"cat/Thumbs.db", "cat/desktop.ini"}
+
+
+@pytest.mark.parametrize(
+    "folders", [("bus", "car", "train"), ("bus", "Train"), ("bus", "train", "test"), ("train/x", "bus", "val")]
+)
+def test_train_is_a_class_among_classes(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    write(tmp_path, *(f"{folder}/{i}.jpg" for folder in folders for i in range(5)))
+    expected = {f"{folder}/{i}.jpg": folder.partition("/")[0] for folder in folders for i in range(5)}
+    assert listed(tmp_path, "all") == expected
+    assert listed(tmp_path, "train") | listed(tmp_path, "test") == expected
+    assert not left_out(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "tests"),
+    [
+        ("train", ["test"]),
+        ("Train", ["Test"]),
+        ("TRAIN", ["Validation"]),
+        ("train", ["valid", "test"]),
+        ("train", ["val", "valid", "validation", "test"]),
+        ("train", []),
+    ],
+)
+def test_parts_go_by_their_names_in_any_case_and_what_lies_beside_is_said(tmp_path: Path, train: str, tests: list[str]) -> None:
+    write(tmp_path, *(f"{part}/{name}.jpg" for part in (train, *tests) for name in ("cat/1", "dog/2")))
+    training = {f"{train}/cat/1.jpg": "cat", f"{train}/dog/2.jpg": "dog"}
+    testing = {f"{part}/{name}.jpg": name[:3] for part in tests for name in ("cat/1", "dog/2")}
+    if tests:
+        write(tmp_path, "extra/1.jpg", "loose.jpg", "@eaDir/1.jpg", ".hidden/1.jpg")
+        assert listed(tmp_path, "test") == testing
+        assert left_out(tmp_path, "train") == left_out(tmp_path, "test") == left_out(tmp_path)
+        assert left_out(tmp_path).keys() == {"extra/", "loose.jpg", "@eaDir/"}
+        assert left_out(tmp_path)["extra/"].startswith("lies beside the parts of the data set (")
+    assert listed(tmp_path, "train") == training
+    assert listed(tmp_path, "all") == training | testing
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Screenshot 9.41\u202fPM", "a\u00a0b", "a\u3000b", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u200fabc"),
+        *(
+            "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+            "\U0001fae9",
+            "\u202eabc",
+            "\ufeffa",
+            "\U000e0041",
+            "a\u2028b",
+            "\ue000",
+            "\u0378",
+        ),
+    ],
+)
+def test_names_are_whatever_unicode_has(tmp_path: Path, name: str) -> None:
+    path = f"{name}/{name}.png"
+    (tmp_path / name).mkdir()
+    (tmp_path / path).write_bytes(encoded(photograph(1), "PNG"))
+    (read,) = read_photographs(tmp_path, list_examples(tmp_path, "all"), ImageLimits())
+    assert isinstance(read.outcome, Photograph)
+    assert (read.example.path, read.example.label) == (path, name)
+
+
+def test_control_characters_and_bytes_that_are_no_utf8_are_no_names(tmp_path: Path) -> None:
+    names = ["a\nb.png", "\x1b[31m.png", "\x85.png", "\x7f.png", os.fsdecode(b"\xe9.png")]
+    for name in names:
+        (tmp_path / name).write_bytes(encoded(photograph(1), "PNG"))
+    reads = list(read_photographs(tmp_path, list_examples(tmp_path, "all"), ImageLimits()))
+    assert [str(read.outcome) for read in reads] == 5 * ["its name has control characters or bytes that are not UTF-8"]
+    assert [read.example.shown for read in reads] == ["\\x1b[31m.png", "a\\nb.png", "\\x7f.png", "\\x85.png", "\\udce9.png"]
+
+
+def test_what_acts_on_a_line_is_escaped_where_it_is_shown() -> None:
+    for text, shown in (
+        ("a\u202eb", "a\\u202eb"),
+        ("a\u200db", "a\\u200db"),
+        ("\U000e0041", "\\U000e0041"),
+        ("a\u2028b", "a\\u2028b"),
+    ):
+        assert Example(text, "").shown == shown
+    for text in ("Screenshot 9.41\u202fPM", "\u3000", "\U0001fae9", "\u0378", "\u00e9", "\\"):
+        assert Example(text, "").shown == text
+
+
+@pytest.mark.parametrize(
+    ("folder", "inside"), [("index", True), ("train/index", True), (".index", False), ("../index", False), ("", True)]
+)
+def test_a_folder_whose_files_would_become_photographs_is_refused(tmp_path: Path, folder: str, inside: bool) -> None:
+    root = tmp_path / "data"
+    write(root, "cat/1.jpg", "train/1.jpg")
+    if inside:
+        with pytest.raises(BadValue, match="index must be a folder outside data="):
+            check_outside("index", root / folder, root)
+    else:
+        check_outside("index", root / folder, root)
+
+
+def test_beside_the_parts_of_a_data_set_other_folders_may_be(images: Path) -> None:
+    check_outside("out", images / "index", images)
+    with pytest.raises(BadValue, match="out must be a folder outside data="):
+        check_outside("out", images / "train" / "index", images)
 
 
 def test_links_that_lead_nowhere_or_to_themselves_are_no_files(tmp_path: Path) -> None:
@@ -307,16 +460,17 @@ def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_imagenets_archives_become_parts_in_torchvisions_layout(archives: Path) -> None:
     for _ in range(2):
         datasets.main(DatasetSettings(data="imagenet", out=archives))
+    beside = [("ILSVRC2012_devkit_t12.tar.gz", ""), ("ILSVRC2012_img_train.tar", ""), ("ILSVRC2012_img_val.tar", "")]
     train = [(f"train/{wnid}/{wnid}_{i}.JPEG", wnid) for wnid in WNIDS for i in range(2)]
-    assert [(e.path, e.label) for e in list_examples(archives, "train")] == train
+    assert [(e.path, e.label) for e in list_examples(archives, "train")] == beside + train
     assert [(e.path, e.label) for e in list_examples(archives, "test")] == [
+        *beside,
         (f"val/{WNIDS[0]}/ILSVRC2012_val_00000002.JPEG", WNIDS[0]),
         (f"val/{WNIDS[1]}/ILSVRC2012_val_00000001.JPEG", WNIDS[1]),
         (f"val/{WNIDS[1]}/ILSVRC2012_val_00000003.JPEG", WNIDS[1]),
     ]
     reads = list(read_photographs(archives, list_examples(archives, "all"), ImageLimits()))
-    assert len(reads) == 7
-    assert all(isinstance(read.outcome, Photograph) for read in reads)
+    assert [isinstance(read.outcome, Photograph) for read in reads] == 3 * [False] + 7 * [True]
 
 
 def test_an_interrupted_extraction_begins_its_part_again(archives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +484,7 @@ def test_an_interrupted_extraction_begins_its_part_again(archives: Path, monkeyp
     assert (archives / "train").is_dir()
     assert not (archives / "val").exists()
     datasets.prepare("imagenet", archives)
-    assert len(list_examples(archives, "test")) == 3
+    assert len([example for example in list_examples(archives, "test") if not example.reason]) == 3
     assert not (archives / ".partial").exists()
 
 

@@ -2,14 +2,17 @@
 
 import struct
 import zlib
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from tests.conftest import encoded, photograph
-from training.errors import BadImage, ImageTooLarge
+from tests.benchmarks import fuzz_files
+from tests.conftest import SEED, encoded, photograph
+from training.errors import BadImage, ImageTooLarge, NotAnImage
+from training.images.containers import orientation_in
 from training.images.preprocess import ImageLimits, centre_view, decode, ten_views, training_view
 from training.run import draws
 
@@ -95,6 +98,235 @@ def test_a_sliver_costs_no_more_than_a_square() -> None:
     assert pixels(encoded(Image.new("RGB", (20_000, 1)), "PNG")).shape == (3, 256, 256)
 
 
+SMOOTH = photograph(4, size=(256, 256)).resize((8, 8)).resize((300, 256), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "HEIF", "ICO"])
+def test_every_format_is_read_whatever_the_files_name_is(format: str) -> None:
+    image = SMOOTH.crop((0, 0, 256, 256)) if format == "ICO" else SMOOTH
+    decoded = decode(encoded(image, format, **({"sizes": [(256, 256)]} if format == "ICO" else {})), LIMITS)
+    assert (decoded.format, decoded.width, decoded.height) == (format, *image.size)
+    left = (image.width - 256) // 2
+    expected = np.asarray(image.crop((left, 0, left + 256, 256))).transpose(2, 0, 1)
+    assert np.abs(decoded.pixels_CHW.numpy().astype(int) - expected).mean() < 3
+
+
+@pytest.mark.parametrize("bitmap_format", ["png", "bmp"])
+def test_the_largest_picture_of_an_icon_is_taken(bitmap_format: str) -> None:
+    icon = Image.new("RGBA", (64, 64), (10, 200, 30, 255))
+    small = Image.new("RGBA", (16, 16), (200, 10, 30, 255))
+    data = encoded(icon, "ICO", sizes=[(16, 16), (64, 64)], append_images=[small], bitmap_format=bitmap_format)
+    decoded = decode(data, LIMITS)
+    assert (decoded.format, decoded.width) == ("ICO", 64)
+    assert decoded.pixels_CHW[:, 128, 128].tolist() == [10, 200, 30]
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\xff\x0a" + bytes(20), "is a JPEG XL image"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(20), "is a JPEG XL image"),
+        (b"%PDF-1.7 ...", "is a PDF document"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "is a video"),
+        (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "is a video"),
+        (b"\x1aE\xdf\xa3" + bytes(20), "is a video"),
+        (b"RIFF\0\0\0\0AVI LIST", "is a video"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is an SVG drawing"),
+        (b"PK\x03\x04" + bytes(20), "is a ZIP archive"),
+        ("Viele Gr\u00fc\u00dfe\n".encode(), "is text, and not an image"),
+        (b"8BPS\0\1", "is a Photoshop document"),
+        (bytes(range(1, 99)), "^not an image in one of the formats JPEG, PNG"),
+    ],
+)
+def test_what_is_no_image_is_named(data: bytes, what: str) -> None:
+    with pytest.raises(NotAnImage, match=what):
+        decode(data, LIMITS)
+
+
+def test_a_heic_image_without_its_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(SMOOTH, "HEIF")
+    monkeypatch.setattr("training.images.preprocess.READS_HEIC", False)
+    with pytest.raises(NotAnImage, match=r"is a HEIC image, which is read with the extra heic: pip install 'fc7\[heic\]'"):
+        decode(data, LIMITS)
+
+
+JUNK = (
+    *(b"", b"\0", b"junk", b"II*\0", b"MM\0*\xff\xff\xff\xff", b"\xff" * 9),
+    b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x05\0" * 400,
+)
+
+
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_metadata_that_cannot_be_read_takes_no_pixels(format: str, junk: bytes) -> None:
+    options: dict[str, object] = {"exif": junk, "icc_profile": junk, "xmp": junk} if junk else {"comment": "\0\xff"}
+    if format == "AVIF":
+        options.pop("exif", None)  # of junk, Pillow writes none
+    np.testing.assert_array_equal(pixels(encoded(SMOOTH, format, **options)), pixels(encoded(SMOOTH, format)))
+
+
+CHUNKS = (b"eXIf", b"iCCP", b"zTXt", b"iTXt", b"tEXt", b"gAMA", b"cHRM", b"sBIT", b"acTL", b"fcTL", b"tIME", b"oFFs")
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+def test_a_png_is_read_whatever_its_other_chunks_are(name: bytes) -> None:
+    data = encoded(SMOOTH, "PNG")
+    for at in (33, len(data) - 12):
+        for junk in (b"", b"x", b"a\0\0" + zlib.compress(bytes(10**7)), b"\xff" * 99):
+            chunk = len(junk).to_bytes(4) + name + junk + b"\0\0\0\0"  # and a wrong sum
+            np.testing.assert_array_equal(pixels(data[:at] + chunk + data[at:]), pixels(data))
+
+
+@pytest.mark.parametrize("marker", [*range(0xE0, 0xF0), 0xFE])
+def test_a_jpeg_is_read_whatever_its_other_segments_are(marker: int) -> None:
+    data = encoded(SMOOTH)
+    starts = (b"", b"MPF\0II*\0\xff\xff\xff\xff", b"ICC_PROFILE\0\x01\x02x", b"http://ns.adobe.com/xap/1.0/\0<", b"JFXX\0")
+    for junk in (*starts, b"Photoshop 3.0\x008BIM\xff", b"Exif\0\0II*\0"):
+        segment = bytes([0xFF, marker]) + (len(junk) + 2).to_bytes(2) + junk
+        np.testing.assert_array_equal(pixels(data[:2] + segment + data[2:]), pixels(data))
+    np.testing.assert_array_equal(pixels(data + b"\xff\xd8\xff\xdb" + bytes(99)), pixels(data))
+
+
+def test_orientation_is_read_from_both_orders_of_bytes_and_bounds_hold() -> None:
+    for order, text in (("<", b"II*\0"), (">", b"MM\0*")):
+        exif = text + struct.pack(f"{order}IHHHIHH", 8, 1, 0x0112, 3, 1, 6, 0)
+        assert orientation_in(exif) == 6
+        assert [orientation_in(exif[:end]) for end in range(len(exif) - 2)] == [1] * (len(exif) - 2)
+        assert orientation_in(text + struct.pack(f"{order}IHHHIHH", 8, 1, 0x0112, 3, 1, 9, 0)) == 1
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_grey_that_is_transparent_is_white(bits: int, value: int) -> None:
+    mark = struct.pack(">H", value)
+    for stored in (0, 1):
+        number = int.from_bytes(stored.to_bytes(bits // 8)) if bits >= 8 else sum(stored << bits * i for i in range(8 // bits))
+        row = b"\0" + number.to_bytes(max(1, bits // 8)) * (256 * bits // 8 // max(1, bits // 8))
+        shown = 255 if stored == value else stored * 255 // (2**bits - 1)
+        decoded = pixels(png(256, 256, bits, 0, row * 256, mark))
+        assert (decoded.min(), decoded.max()) == (shown, shown)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_colour_that_is_transparent_is_white(bits: int) -> None:
+    colour = (200, 100, 50)
+    stored = b"".join(bytes([value] * (bits // 8)) for value in colour)
+    mark = struct.pack(">HHH", *(value * 257 if bits == 16 else value for value in colour))
+    assert pixels(png(256, 256, bits, 2, (b"\0" + stored * 256) * 256, mark)).min() == 255
+    assert pixels(png(256, 256, bits, 2, (b"\0" + stored * 256) * 256, bytes(6)))[0].max() == 200
+
+
+def test_what_shows_through_is_white_in_every_mode() -> None:
+    clear = Image.new("RGBA", (256, 256), (0, 0, 0, 0))
+    for image, format in ((clear, "PNG"), (clear.convert("LA"), "PNG"), (clear, "TIFF"), (clear, "WEBP"), (clear, "AVIF")):
+        assert pixels(encoded(image, format)).min() >= 254
+
+
+def png(width: int, height: int, bits: int, colours: int, rows: bytes, transparent: bytes = b"") -> bytes:
+    """A PNG file written out by hand."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0))]
+    parts += [(b"tRNS", transparent)] if transparent else []
+    parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = [len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4) for name, data in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def tiff(pixels: bytes, tags: dict[int, tuple[int, list[int]]]) -> bytes:
+    """A TIFF file written out by hand: tag -> (type, values), over those of one strip of 256 x 256 grey values."""
+    sizes = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i", 11: "f"}
+    all_tags = {
+        **{256: (3, [256]), 257: (3, [256]), 258: (3, [8]), 259: (3, [1]), 262: (3, [1]), 273: (4, [8]), 277: (3, [1])},
+        **{278: (3, [256]), 279: (4, [len(pixels)])},
+    } | tags
+    body, entries = b"II*\0" + bytes(4) + pixels, b""
+    for tag, (kind, values) in sorted(all_tags.items()):
+        data = struct.pack(f"<{len(values)}{sizes[kind]}", *values)
+        if len(data) > 4:
+            data, body = len(body).to_bytes(4, "little"), body + data
+        entries += struct.pack("<HHI", tag, kind, len(values)) + data.ljust(4, b"\0")
+    start = len(body).to_bytes(4, "little")
+    return body[:4] + start + body[8:] + struct.pack("<H", len(all_tags)) + entries + bytes(4)
+
+
+def test_values_of_a_tiff_go_to_where_the_file_says() -> None:
+    ramp = np.tile(np.arange(256), (256, 1))
+    twelve = (ramp * 16).astype("<u2").tobytes()
+    for tag in (281, 341):
+        np.testing.assert_array_equal(pixels(tiff(twelve, {258: (3, [16]), tag: (3, [4095])}))[1], ramp)
+    packed = b"".join(
+        bytes([v >> 4 & 255, (v & 15) << 4 | w >> 8, w & 255])
+        for row in ramp.tolist()
+        for v, w in zip([value * 16 for value in row[::2]], [value * 16 for value in row[1::2]], strict=True)
+    )
+    np.testing.assert_array_equal(pixels(tiff(packed, {258: (3, [12])}))[1], ramp)
+    sixteen = (ramp * 257).astype("<u2").tobytes()
+    np.testing.assert_array_equal(pixels(tiff(sixteen, {258: (3, [16])}))[1], ramp)
+    np.testing.assert_array_equal(pixels(tiff(sixteen, {258: (3, [16]), 262: (3, [0])}))[1], 255 - ramp)
+    wide = (ramp * 2**24).astype("<u4").tobytes()
+    np.testing.assert_array_equal(pixels(tiff(wide, {258: (3, [32]), 341: (4, [2**32 - 1])}))[1], ramp)
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({258: (3, [32])}, "32-bit integers as pixels have no agreed range"),
+        ({258: (3, [32]), 339: (3, [2])}, "signed integers as pixels have no agreed range"),
+        ({258: (3, [16]), 339: (3, [2])}, "signed integers as pixels have no agreed range"),
+        ({258: (3, [32]), 339: (3, [3])}, "floating-point pixels have no agreed range"),
+    ],
+)
+def test_pixels_without_a_range_are_refused(tags: dict[int, tuple[int, list[int]]], reason: str) -> None:
+    with pytest.raises(BadImage, match=reason):
+        decode(tiff(bytes(2**18), tags), LIMITS)
+
+
+@pytest.mark.parametrize("tag", [256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339, 530])
+def test_tags_of_a_tiff_are_integers_within_bounds_or_it_is_refused(tag: int) -> None:
+    tiles = {322: (4, [2000]), 323: (4, [2 * 10**6]), 325: (4, [64])} if tag == 324 else {}
+    reasons = []
+    hostile: list[tuple[int, list[int]]] = [
+        *((1, [255] * 2000), (3, [65535]), (4, [2**32 - 1]), (4, [0]), (9, [-1]), (8, [-1, 2]), (11, [2]), (4, [2**31] * 3000)),
+        (3, [1, 2]),
+    ]
+    for value in hostile:
+        try:
+            decode(tiff(bytes(2**16), tiles | {tag: value}), LIMITS)
+        except (BadImage, ImageTooLarge) as error:
+            reasons.append(str(error))
+    assert len(reasons) >= 4
+    assert not [reason for reason in reasons if "object" in reason or "'" in reason]  # no words of Python's
+
+
+def test_tiles_that_are_larger_than_allowed_are_refused_by_their_size() -> None:
+    with pytest.raises(BadImage, match="tag 322 of a TIFF is not 1 integers or fewer"):
+        decode(tiff(bytes(64), {322: (1, [7] * 2000), 323: (4, [2_000_000]), 324: (4, [8]), 325: (4, [64])}), LIMITS)
+    with pytest.raises(ImageTooLarge, match="count as 4000000000"):
+        decode(tiff(bytes(64), {322: (4, [2000]), 323: (4, [2_000_000]), 324: (4, [8]), 325: (4, [64])}), LIMITS)
+
+
+def test_tags_that_all_lie_over_the_same_bytes_are_not_read() -> None:
+    data = tiff(bytes(2**16), {})
+    at = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[at : at + 2], "little")
+    more = b"".join(struct.pack("<HHII", tag, 7, len(data), 0) for tag in range(40_000, 43_000))
+    crowded = data[:at] + struct.pack("<H", count + 3000) + data[at + 2 : at + 2 + 12 * count] + more + bytes(4)
+    np.testing.assert_array_equal(pixels(crowded), pixels(data))
+    with pytest.raises(BadImage, match="of a TIFF lies beyond its end"):
+        decode(tiff(bytes(2**16), {})[:at] + struct.pack("<H", 1) + struct.pack("<HHII", 273, 4, 90_000, 0) + bytes(4), LIMITS)
+
+
+def test_large_photographs_of_phones_and_panoramas_are_read() -> None:
+    for size in ((8192, 6144), (12_000, 9000), (16_000, 3000)):
+        decoded = decode(encoded(Image.new("RGB", size, (10, 120, 40)), quality=50), LIMITS)
+        assert (decoded.width, decoded.height) == size
+    with pytest.raises(ImageTooLarge, match=r"8192 x 6144 pixels, more than max_image_pixels=50000000"):
+        decode(encoded(Image.new("1", (8192, 6144)), "PNG"), LIMITS)
+    with pytest.raises(ImageTooLarge, match=r"2000 x 2000 pixels, which count as 500000, more than max_image_pixels=499999"):
+        decode(encoded(Image.new("RGB", (2000, 2000))), ImageLimits(max_image_pixels=499_999))
+    with pytest.raises(ImageTooLarge, match=r"2000 x 2000 pixels, which count as 2000000, more than max_image_pixels=1999999"):
+        decode(encoded(Image.new("RGB", (2000, 2000)), progressive=True), ImageLimits(max_image_pixels=1_999_999))
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"not an image", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\xff\xd8\xff\xe0" + b"\0" * 64]
 )
@@ -103,7 +335,7 @@ def test_what_is_not_an_image_is_refused(data: bytes) -> None:
         decode(data, LIMITS)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "ICO"])
 def test_truncated_files_are_refused_or_decoded_never_anything_else(format: str) -> None:
     data = encoded(photograph(5), format)
     for share in (0.1, 0.5, 0.9):
@@ -158,3 +390,8 @@ def test_a_decoded_image_does_not_depend_on_the_container() -> None:
     first, *others = (pixels(encoded(image, format)) for format in ("PNG", "BMP", "TIFF"))
     for other in others:
         np.testing.assert_array_equal(other, first)
+
+
+def test_damaged_files_of_every_format_end_with_a_photograph_or_a_reason_at_their_price() -> None:
+    for _, data in islice(fuzz_files.files(SEED), 300):
+        assert fuzz_files.judge(data, slow_s=5) == "", data[:2000]

@@ -38,7 +38,7 @@ def reasons(root: Path) -> dict[str, str]:
     return {read.example.path: str(read.outcome) for read in reads if isinstance(read.outcome, FC7Error)}
 
 
-def test_classes_come_from_cls_json_txt_or_the_members_folder(tmp_path: Path) -> None:
+def test_classes_come_from_cls_json_txt_or_the_members_first_folder(tmp_path: Path) -> None:
     members = {
         "000.jpg": b"a",
         "000.cls": b"2\n",
@@ -63,7 +63,7 @@ def test_classes_come_from_cls_json_txt_or_the_members_folder(tmp_path: Path) ->
         ("some.tar/001.jpeg", "goldfish"),
         ("some.tar/002.JPEG", "tabby cat"),
         ("some.tar/003.png", ""),
-        ("some.tar/deep/1/7.webp", "tench"),
+        ("some.tar/deep/1/7.webp", "deep"),
         ("some.tar/tench/x.y.jpg", "tench"),
         ("some.tar/tench/x.z.jpg", "tench"),
     ]
@@ -91,6 +91,49 @@ def test_shards_and_folders_give_the_same_photographs(tmp_path: Path) -> None:
             assert torch.equal(packed.outcome.pixels_CHW, plain.outcome.pixels_CHW)
 
 
+LAYOUT = (
+    *("animals/cat/1.jpg", "animals/dog/deep/2.jpg", "plants/3.jpg", "loose.jpg"),
+    *("caf\u00e9/4.jpg", "cafe\u0301/5.jpg", "7/6.jpg", "@eaDir/7.jpg", "plants/Thumbs.db"),
+)
+
+
+def test_a_folder_and_a_tar_of_it_have_the_same_classes_and_leave_out_the_same(tmp_path: Path) -> None:
+    folder, packed = tmp_path / "folder", tmp_path / "packed"
+    for name in LAYOUT:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    write_tar(packed / "a.tar", dict.fromkeys(LAYOUT, b""))
+    (packed / "classes.txt").write_text("zero\n")
+    expected = {
+        "animals/cat/1.jpg": "animals",
+        "animals/dog/deep/2.jpg": "animals",
+        "plants/3.jpg": "plants",
+        "loose.jpg": "",
+        "caf\u00e9/4.jpg": "caf\u00e9",
+        "cafe\u0301/5.jpg": "caf\u00e9",
+        "7/6.jpg": "7",
+    }
+    plain = [example for example in list_examples(folder, "all") if not example.reason]
+    assert {example.path: example.label for example in plain} == expected
+    assert {path.removeprefix("a.tar/"): label for path, label in listed(packed) if path != "a.tar"} == expected
+    assert reasons(packed)["a.tar"] == "1 members are left out: they are kept by a system or a program for itself"
+
+
+def test_a_shard_in_a_class_is_of_that_class_unless_it_says_another(tmp_path: Path) -> None:
+    write_tar(tmp_path / "dog/a.tar", {"x/1.jpg": b"1", "2.jpg": b"2", "2.cls": b"wolf"})
+    assert listed(tmp_path) == [("dog/a.tar/2.jpg", "wolf"), ("dog/a.tar/x/1.jpg", "dog")]
+
+
+@pytest.mark.parametrize(
+    "label", ["n\u00e4e\u202f1", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u200fabc", "\U0001fae9", "a\u3000b"]
+)
+def test_labels_are_whatever_unicode_has(tmp_path: Path, label: str) -> None:
+    members = {"1.jpg": b"1", "1.cls": label.encode(), "2.jpg": b"2", "2.cls": b"a\x07b", "3.jpg": b"3", "3.cls": b"\xff"}
+    write_tar(tmp_path / "a.tar", members)
+    assert listed(tmp_path) == [("a.tar", ""), ("a.tar/1.jpg", label), ("a.tar/2.jpg", ""), ("a.tar/3.jpg", "")]
+    assert reasons(tmp_path)["a.tar"] == "2 members that end in .cls name no class: they are not one line of text"
+
+
 def test_long_names_are_found_in_every_format(tmp_path: Path) -> None:
     name = "class/" + "x" * 150 + "\u00e9.jpg"
     write_tar(tmp_path / "gnu.tar", {name: b"1"}, tarfile.GNU_FORMAT)
@@ -102,13 +145,16 @@ def test_parts_are_folders_of_shards_or_words_in_their_names_or_hashes(tmp_path:
     one = {"1.jpg": b"1", "1.cls": b"cat"}
     for name in ("folders/train/a.tar", "folders/val/b.tar", "folders/ILSVRC_train.tar"):
         write_tar(tmp_path / name, one)
-    assert listed(tmp_path / "folders", "train") == [("train/a.tar/1.jpg", "cat")]
-    assert listed(tmp_path / "folders", "test") == [("val/b.tar/1.jpg", "cat")]
+    beside = ("ILSVRC_train.tar", "")
+    assert listed(tmp_path / "folders", "train") == [beside, ("train/a.tar/1.jpg", "cat")]
+    assert listed(tmp_path / "folders", "test") == [beside, ("val/b.tar/1.jpg", "cat")]
     for name in ("words/imagenet-train-000001.tar", "words/imagenet-val-0.tar", "words/test_1.tar", "words/strain.tar"):
         write_tar(tmp_path / name, one)
-    assert listed(tmp_path / "words", "train") == [("imagenet-train-000001.tar/1.jpg", "cat")]
-    assert [path for path, _ in listed(tmp_path / "words", "test")] == ["imagenet-val-0.tar/1.jpg", "test_1.tar/1.jpg"]
-    assert len(listed(tmp_path / "words")) == 3
+    assert listed(tmp_path / "words", "train") == [("imagenet-train-000001.tar/1.jpg", "cat"), ("strain.tar", "")]
+    tests = ["imagenet-val-0.tar/1.jpg", "strain.tar", "test_1.tar/1.jpg"]
+    assert [path for path, _ in listed(tmp_path / "words", "test")] == tests
+    assert "lies beside the parts" in reasons(tmp_path / "words")["strain.tar"]
+    assert len(listed(tmp_path / "words")) == 4
     many = {f"cat/{i}.jpg": str(i).encode() for i in range(40)}
     write_tar(tmp_path / "hashed" / "x.tar", many)
     expected = {f"x.tar/{name}" for name, data in many.items() if int(hashlib.sha256(data).hexdigest(), 16) % 5 == 0}
