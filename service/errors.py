@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -26,8 +26,8 @@ _PATH = re.compile(r"(?<![\w./:])/(?:[^\s/'\"`,;:()]+/)+([^\s/'\"`,;:()]*)")
 _log = logging.getLogger("fc7.service")
 
 
-# names of the service's folders for strangers, by what finds them in a text
-Folders: TypeAlias = Sequence[tuple[re.Pattern[str], str]]
+Folders: TypeAlias = Mapping[Path, str]  # what strangers are to call them
+_NONE: Folders = {}
 
 
 class Refused(FC7Error):
@@ -56,29 +56,35 @@ _STATUS: dict[type[FC7Error], HTTPStatus] = {
 _OF_THE_SERVER = {HTTPStatus.CONFLICT, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE}
 
 
-def problem(error: FC7Error, folders: Folders = ()) -> Problem:
+def problem(error: FC7Error, folders: Folders = _NONE) -> Problem:
     """An error of ours as a problem; kinds without a status of their own are the server's fault.
 
     `folders` are called by their settings, and of any other path in what the server lacks only the end is shown.
     """
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
-    detail, errors = _detail(error), None
-    for folder, setting in folders:
-        detail = folder.sub(setting, detail)
-    if status in _OF_THE_SERVER:
-        detail = _PATH.sub(r"\1", detail)
-    detail = _short(detail, LONGEST_DETAIL)
+    # a wrong value is the client's own text: what became of a path in it would tell which the server has
+    text = _detail(error) if isinstance(error, BadValue) else _hidden(str(error), folders, status in _OF_THE_SERVER)
+    detail, errors = _short(text, LONGEST_DETAIL), None
     if isinstance(error, BadValue):
         errors = [FieldError(field=_short(error.field), value=_short(error.value), detail=detail)]
     return Problem(title=status.phrase, status=status, detail=detail, errors=errors)
 
 
-def _detail(error: FC7Error) -> str:
-    """The error's text, with no more of a wrong value than its beginning."""
-    text = str(error)
-    if isinstance(error, BadValue) and len(value := repr(error.value)) > LONGEST_VALUE:
-        text = text.removesuffix(value) + value[:LONGEST_VALUE] + "..."
-    return text
+def _detail(error: BadValue) -> str:
+    """The error's text, with no more of the wrong value than its beginning."""
+    text, value = str(error), repr(error.value)
+    return text if len(value) <= LONGEST_VALUE else text.removesuffix(value) + value[:LONGEST_VALUE] + "..."
+
+
+def _hidden(text: str, folders: Folders, of_the_server: bool) -> str:
+    """A text in which folders are called by their names, and where it is `of_the_server` no other path is whole."""
+    if "/" not in text:
+        return text
+    # a link may lead elsewhere than when the service began
+    spellings = {str(path): name for folder, name in folders.items() for path in (folder.absolute(), folder.resolve())}
+    for path in sorted(spellings, key=len, reverse=True):
+        text = re.sub(re.escape(path) + r"(?![\w-])", spellings[path], text)
+    return _PATH.sub(r"\1", text) if of_the_server else text
 
 
 def reason(error: FC7Error) -> Reason | None:
@@ -94,7 +100,7 @@ def answer(content: Problem, headers: dict[str, str] | None = None) -> JSONRespo
     return JSONResponse(body, content.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def answer_error(error: FC7Error, metrics: Metrics, folders: Folders = ()) -> JSONResponse:
+def answer_error(error: FC7Error, metrics: Metrics, folders: Folders = _NONE) -> JSONResponse:
     """An error of ours as an HTTP answer, counted where it is a rejection; with what can be done soon, when to try again."""
     if counted := reason(error):
         metrics.rejected(counted)
@@ -107,12 +113,9 @@ def answer_http(error: HTTPException) -> JSONResponse:
     return answer(Problem(title=title, status=error.status_code, detail=str(error.detail)), dict(error.headers or {}))
 
 
-def install(app: FastAPI, folders: Mapping[Path, str]) -> None:
+def install(app: FastAPI, folders: Folders) -> None:
     """Makes every error of `app` answer as problem+json. Of `folders` strangers learn but the names that are given here."""
-    spellings = {str(path): name for folder, name in folders.items() for path in (folder.absolute(), folder.resolve())}
-    app.state.folders = [
-        (re.compile(re.escape(path) + r"(?![\w-])"), spellings[path]) for path in sorted(spellings, key=len, reverse=True)
-    ]
+    app.state.folders = folders
     app.add_exception_handler(FC7Error, _on_ours)
     app.add_exception_handler(MemoryError, _on_no_memory)
     app.add_exception_handler(RequestValidationError, _on_validation)
@@ -121,10 +124,10 @@ def install(app: FastAPI, folders: Mapping[Path, str]) -> None:
 
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, FC7Error)  # noqa: S101
-    response = answer_error(error, request.app.state.metrics, request.app.state.folders)
-    if response.status_code in _OF_THE_SERVER:
-        _log.info("%s %s: %s", request.method, request.url.path, error)  # whose paths strangers do not see
-    return response
+    folders, text = request.app.state.folders, str(error)
+    if not isinstance(error, BadValue) and text != _hidden(text, folders, of_the_server=True):
+        _log.info("%s", text)
+    return answer_error(error, request.app.state.metrics, folders)
 
 
 async def _on_no_memory(request: Request, error: Exception) -> JSONResponse:

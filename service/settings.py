@@ -146,10 +146,21 @@ class ServiceSettings(Settings):
 
 def is_loopback(host: str) -> bool:
     """Whether what listens on this address can be reached from this machine alone."""
+    host = same_host(host)
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host.lower() == "localhost"
+        return host == "localhost"
+
+
+def same_host(host: str) -> str:
+    """One spelling for all those of a name or a number, which may be in brackets; an IPv4 address in IPv6 is the former."""
+    host = host.removeprefix("[").removesuffix("]").removesuffix(".").lower()
+    try:
+        number = ip_address(host)
+    except ValueError:
+        return host
+    return str((number.version == 6 and number.ipv4_mapped) or number)
 
 
 def _is_number(host: str) -> bool:

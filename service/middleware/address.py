@@ -2,7 +2,6 @@
 
 import re
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -11,7 +10,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import errors
-from service.settings import ServiceSettings, is_loopback
+from service.settings import ServiceSettings, is_loopback, same_host
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]*)?")
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -30,7 +29,7 @@ class OwnHosts:
         loopback = is_loopback(settings.host)
         self._open = not settings.allowed_hosts and not loopback
         own = {*settings.allowed_hosts, settings.host, *(_LOOPBACK if loopback else ())}
-        self._own = {_comparable(name) for name in own}
+        self._own = {same_host(name) for name in own}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what names this host, and HTTP/1.0 that names none."""
@@ -48,8 +47,8 @@ class OwnHosts:
         match = _HOST.fullmatch(named[0])
         if len(named) > 1 or not match:
             raise HTTPException(HTTPStatus.BAD_REQUEST, "Host must be one name or number, with a port or without")
-        host, server = _comparable(match[1]), scope.get("server")
-        if not self._open and host not in self._own and not (server and host == _comparable(server[0])):
+        host, server = same_host(match[1]), scope.get("server")
+        if not self._open and host not in self._own and not (server and host == same_host(server[0])):
             detail = (
                 f"Host must be one that this service answers to, got {match[1][:100]!r}; FC7_ALLOWED_HOSTS names further ones"
             )
@@ -74,12 +73,3 @@ class Below:
                     break
             scope = {**scope, "root_path": ""}
         return await self._app(scope, receive, send)
-
-
-def _comparable(host: str) -> str:
-    """One spelling for each name and number."""
-    host = host.removeprefix("[").removesuffix("]").removesuffix(".").lower()
-    try:
-        return str(ip_address(host))
-    except ValueError:
-        return host

@@ -64,7 +64,7 @@ def test_on_a_loopback_address_no_name_of_another_site_is_answered(serve: Serve,
         assert status(client, host, path) in (200, 404), host
 
 
-@pytest.mark.parametrize("listening", ["127.0.0.1", "127.0.0.5", "::1", "localhost"])
+@pytest.mark.parametrize("listening", ["127.0.0.1", "127.0.0.5", "::1", "localhost", "::ffff:127.0.0.1", "LOCALHOST"])
 def test_on_a_loopback_address_its_names_and_numbers_are_with_any_port(serve: Serve, listening: str) -> None:
     client = serve(host=listening)
     for host in (*OWN, "LocalHost", "localhost.", f"[{listening}]" if ":" in listening else listening, "[0:0:0:0:0:0:0:1]"):

@@ -149,6 +149,7 @@ FOLDERS = [
     (NotFound("the index /srv/index has no codes"), "the index FC7_INDEX has no codes"),
     (NotFound("a/b/c.jpg, the file of item 3, is gone"), "a/b/c.jpg, the file of item 3, is gone"),
     (BadValue("label", "/x/y", "another"), "label must be another, got '/x/y'"),
+    (BadValue("label", "/srv/index", "another"), "label must be another, got '/srv/index'"),
 ]
 
 
