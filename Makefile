@@ -8,6 +8,7 @@
 # make bench-search                                      searches beside FAISS's; for a quiet machine
 # make bench-service                                     the service under load; for a quiet machine
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
+# make fuzz-files                                        damaged image files for the decoder
 # make fuzz-service                                      thousands of hostile requests to a running service
 PYTHON ?= python3
 BIN := .venv/bin
@@ -52,6 +53,9 @@ bench-search: .venv/dev
 
 bench-service: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_service.py
+
+fuzz-files: .venv/dev
+	$(BIN)/python tests/benchmarks/fuzz_files.py
 
 fuzz-service: .venv/dev
 	$(BIN)/python tests/benchmarks/fuzz_service.py

@@ -11,6 +11,7 @@ import uvicorn
 
 from service import logs
 from service.app import create_app
+from service.http11 import Http11
 from service.middleware.admission import Gate
 from service.settings import ServiceSettings
 from training.errors import BadValue, FC7Error
@@ -75,6 +76,8 @@ def main(settings: ServiceSettings) -> None:
         app = create_app(settings)
         config = uvicorn.Config(
             app,
+            http=Http11,
+            ws="none",
             log_config=None,
             log_level="warning",
             access_log=False,

@@ -1,30 +1,30 @@
 """The application: endpoints, page, limits and errors put together around one engine."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import FileResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import Route
 
 from service import __version__, errors
 from service.engine import Engine
 from service.metrics import Metrics
-from service.middleware.access import KeyHolders
+from service.middleware.access import KeyHolders, OtherSites
+from service.middleware.address import Below, OwnHosts
 from service.middleware.admission import Admission, Gate
 from service.middleware.limits import AnswerHead, LimitBody, SecureHeaders
 from service.middleware.observe import Observe
-from service.routes import about, classify, items, layers, neighbors
+from service.routes import about, classify, items, layers, neighbors, pages
 from service.routes.inputs import Inputs
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, is_loopback
+from training.errors import BadValue
 
-WEB = Path(__file__).parent / "web"
+_log = logging.getLogger("fc7.service")
 DESCRIPTION = """Classifies photographs with the two-GPU AlexNet of 2012, finds their nearest neighbours among an indexed
 collection by Euclidean distance of 4096-d FC7 features or by Hamming distance of short codes, lets the collection grow and
 shrink, and shows what the first layer has learned.
@@ -38,6 +38,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if not settings.allowed_hosts and not is_loopback(settings.host):
+            _log.info("requests for any host are answered: allowed_hosts is not set")
         engine = app.state.engine = await run_in_threadpool(Engine, settings, metrics)
         metrics.observe_model(lambda: (engine.model.fingerprint, engine.model.net.config.profile))
         metrics.observe_index(lambda: (engine.pair.store.version_number, len(engine.pair.store)))
@@ -46,13 +48,22 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         finally:
             await run_in_threadpool(engine.close)
 
-    app = FastAPI(title="FC7", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="FC7",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # to whatever host a request names
+    )
     app.state.settings, app.state.metrics, app.state.gate = settings, metrics, gate
-    errors.install(app)
-    for module in (neighbors, classify, layers, about, items):  # the first is found first
+    errors.install(app, {settings.model: "FC7_MODEL", settings.index: "FC7_INDEX"})
+    app.state.routes = []
+    for module in (neighbors, classify, layers, about, items, pages):  # the first is found first
         app.include_router(module.router)
-    app.add_api_route("/", _page, include_in_schema=False)
-    app.mount("/web", StaticFiles(directory=WEB), name="web")
+        app.state.routes += module.router.routes
+    _check_root_path(app, settings.root_path)
     app.openapi = partial(_describe, app)  # type: ignore[method-assign]
     # the last is the outermost
     app.add_middleware(AnswerHead)
@@ -61,15 +72,24 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.add_middleware(KeyHolders, settings=settings, metrics=metrics)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            OtherSites,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
             allow_headers=["Authorization", "X-API-Key", "X-Request-ID", "Content-Type"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
+    app.add_middleware(OwnHosts, settings=settings)
     app.add_middleware(Observe, metrics=metrics)
     app.add_middleware(SecureHeaders)
+    app.add_middleware(Below, root_path=settings.root_path)
     return app
+
+
+def _check_root_path(app: FastAPI, root_path: str) -> None:
+    """Raises BadValue for one that cannot be told from the paths below it."""
+    own = {route.path.split("/")[1] for route in (*app.state.routes, *app.routes) if isinstance(route, Route)}
+    if root_path and root_path.split("/")[1] in own:
+        raise BadValue("root_path", root_path, "another path than the service's own")
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:
@@ -86,9 +106,7 @@ def _describe(app: FastAPI) -> dict[str, Any]:
                         response["content"] = {errors.MEDIA_TYPE: response["content"]["application/json"]}
                     if status == "503":
                         response["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+        if root_path := app.state.settings.root_path:
+            description["servers"] = [{"url": root_path}]
         app.openapi_schema = description
     return app.openapi_schema
-
-
-async def _page() -> FileResponse:
-    return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache"})

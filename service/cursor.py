@@ -49,7 +49,8 @@ def read(text: str, question: Question) -> Cursor:
         data = base64.b64decode(text.encode(), b"-_", validate=True)
         position = data[: _POSITION.size]
         number, key, item = _POSITION.unpack(position)
-        if data[_POSITION.size :] == _seal(position, question) and number < len(MODES) and math.isfinite(key):
+        sealed = data[_POSITION.size :] == _seal(position, question) and base64.urlsafe_b64encode(data).decode() == text
+        if sealed and number < len(MODES) and math.isfinite(key):
             return Cursor(MODES[number], key, item)
     except (ValueError, struct.error):
         pass

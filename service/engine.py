@@ -49,6 +49,7 @@ class Page:
     neighbors: list[tuple[Item, float]]
     next: Cursor | None  # None at the end
     buckets: int | None  # codes looked up, in the mode "ball"
+    label_known: bool = True  # whether any item has the label that was asked for
 
 
 @dataclass(frozen=True)
@@ -295,6 +296,7 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
         query = replace(query, after=_distance_again(store, queries_QD[0], query.mode, query.after))
     spare = 1 if search.leave_out is None else 2  # one more hit tells whether there is a next page
     hits = store.search(queries_QD, replace(query, k=query.k + spare))
+    known = bool(hits.ids_QK[:, :1].max(initial=-1) >= 0) or _is_known(store, queries_QD, query)
     rows = [[hit for hit in hits.of(i) if hit[0] != search.leave_out] for i in range(len(subjects))]
     pages = [row[: query.k] for row in rows]
     items_by_id = {item.id: item for item in store.items(list({item for page in pages for item, _, _ in page}))}
@@ -303,9 +305,15 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
             [(items_by_id[item], distance) for item, distance, _ in page],
             Cursor(query.mode, page[-1][2], page[-1][0]) if len(row) > query.k else None,
             None if hits.buckets_Q is None else int(hits.buckets_Q[i]),
+            known,
         )
         for i, (row, page) in enumerate(zip(rows, pages, strict=True))
     ]
+
+
+def _is_known(store: Store, queries_QD: Vectors, query: Query) -> bool:
+    """Whether any item has the label of a search that found nothing, which may be for its bounds."""
+    return not query.label or bool((store.search(queries_QD[:1], Query(1, label=query.label)).ids_QK >= 0).any())
 
 
 def _distance_again(store: Store, query_D: Vectors, mode: Mode, after: tuple[float, int]) -> tuple[float, int]:

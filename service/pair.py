@@ -161,7 +161,7 @@ class CurrentPair:
         self._disk, old = self._look(), self._state
         previous = None if isinstance(old.store, FC7Error) else old.store
         same_model = self._disk.model == old.disk.model and isinstance(old.model, Model)
-        if same_model and previous and self._disk == old.disk:
+        if same_model and previous is not None and self._disk == old.disk:
             self._refusal = None
             return False
         model = old.model if same_model else load(self._load_model)
@@ -170,7 +170,7 @@ class CurrentPair:
         self._refusal = next((part for part in (model, store) if isinstance(part, FC7Error)), None)
         if isinstance(self._refusal, TryAgain):
             self._disk = old.disk  # nothing is wrong with what is there: the next look tries again
-        if self._refusal and previous:
+        if self._refusal and previous is not None:
             if not isinstance(self._refusal, TryAgain):
                 self._swapped(False)
             _log.warning("version %s of the index goes on answering", previous.version_number)
@@ -190,7 +190,7 @@ class CurrentPair:
     def _open_store(self, model: Model | FC7Error, previous: OpenStore | None) -> OpenStore:
         index = self._folders[1]
         same_folder = previous is not None and previous.folder.parent.parent == index.resolve()
-        store: OpenStore = previous.renewed() if previous and same_folder else open_store(index)
+        store: OpenStore = previous.renewed() if previous is not None and same_folder else open_store(index)
         if isinstance(model, FC7Error):
             raise NotReady(str(model)) from model
         artifact.check_pair(store, model.fingerprint)

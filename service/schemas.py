@@ -1,11 +1,40 @@
 """What the service answers, field by field; the OpenAPI description is made of these."""
 
-from typing import Any, Literal
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from indexer.store import Mode
 from training.images.preprocess import Corner
+
+
+def _written(pattern: str, what: str) -> BeforeValidator:
+    """Refuses numbers in a text that are written otherwise; pydantic would take 1_0, +1 and 1.0 for integers."""
+    matches: Callable[[str], object] = re.compile(pattern).fullmatch
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and not matches(value):
+            raise PydanticCustomError("number", "Input should be {what}", {"what": what})
+        return value
+
+    return BeforeValidator(check)
+
+
+# numbers in paths and queries, as JSON writes them
+Whole = Annotated[int, _written("0|-?[1-9][0-9]*", "a whole number in plain digits")]
+Number = Annotated[float, _written(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", "a number in plain digits")]
+
+
+Note = Annotated[
+    str | None,
+    Field(
+        exclude_if=lambda note: note is None,
+        description="why there are no neighbours, where no item has the label; else left out",
+    ),
+]
 
 
 class FieldError(BaseModel):
@@ -103,6 +132,7 @@ class NeighborsOfOne(BaseModel):
     neighbors: list[Neighbor] | None = Field(None, description="nearest first; equal distances in order of id")
     buckets: int | None = Field(None, description="with mode=ball, how many codes were looked up")
     next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
+    note: Note = None
     error: Problem | None = None
 
 
@@ -128,6 +158,7 @@ class DuplicatesAnswer(BaseModel):
     max_distance: float = Field(description="how far a near-duplicate may be", examples=[8.25])
     neighbors: list[Neighbor] = Field(description="nearest first; equal distances in order of id")
     next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
+    note: Note = None
 
 
 class AddedImage(BaseModel):
@@ -173,7 +204,7 @@ class ModelInfo(BaseModel):
     profile: str
     classes: list[str]
     parameters: int
-    training: dict[str, Any]
+    training: dict[str, Any] = Field(description="how it was made, where that is known")
     metrics: dict[str, Any]
 
 
@@ -193,12 +224,12 @@ class IndexInfo(BaseModel):
 
 
 class InfoAnswer(BaseModel):
-    """What is loaded, and with which settings."""
+    """What is loaded, and what the service allows."""
 
     version: str
     model: ModelInfo | None
     index: IndexInfo | None
-    settings: dict[str, Any]
+    settings: dict[str, Any] = Field(description="what a request may hold and take")
 
 
 class ReloadAnswer(BaseModel):

@@ -48,6 +48,7 @@ ROOMS = {
         "logs": "",
         "schemas": "",
         "client": "",
+        "http11": "",
         "settings": "",
         "cursor": "",
         "batching": "",

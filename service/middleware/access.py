@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hmac
+import re
 from http import HTTPStatus
 from typing import Annotated, Final
 
@@ -10,6 +11,8 @@ from fastapi import Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import errors
@@ -20,6 +23,7 @@ _KEY: Final = "the value of FC7_API_KEY"
 _Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(HTTPBearer(auto_error=False, description=_KEY))]
 _Header = Annotated[str | None, Security(APIKeyHeader(name="X-API-Key", auto_error=False, description=_KEY))]
 _OPEN: Final = ("/healthz", "/readyz")
+_LATIN: Final = re.compile("[\0-\xff]*")
 _CHANGES: Final = {("POST", "/items"), ("POST", "/reload")}
 
 
@@ -31,6 +35,18 @@ def is_change(scope: Scope) -> bool:
 
 def needs_key(_bearer: _Bearer, _header: _Header) -> None:
     """Says in the description that an operation needs the key; KeyHolders holds to it."""
+
+
+class OtherSites(CORSMiddleware):
+    """What pages of other origins may ask; a refusal is a problem like any other."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to a browser that asks first."""
+        response = super().preflight_response(request_headers)
+        if response.status_code < HTTPStatus.BAD_REQUEST:
+            return response
+        headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        return errors.answer_http(HTTPException(response.status_code, bytes(response.body).decode(), headers))
 
 
 class KeyHolders:
@@ -60,12 +76,20 @@ class KeyHolders:
             detail = "nothing can be changed over HTTP: start the service with FC7_API_KEY set, and send that key"
             raise HTTPException(HTTPStatus.FORBIDDEN, detail)
         given = _key(headers, changes)
-        # header values arrive as latin-1, so this gives the very bytes that were sent
-        if given is None or not hmac.compare_digest(given.encode("latin-1"), key.get_secret_value().encode()):
+        if given is None or not _is(given, key.get_secret_value()):
             what = "no key was sent" if given is None else "the key that was sent is not the one that was set"
             detail = f"{what}; send FC7_API_KEY's value as `Authorization: Bearer ...` or `X-API-Key: ...`"
             ways = "Bearer" if changes else 'Bearer, Basic realm="FC7: the key is the password", charset="UTF-8"'
             raise HTTPException(HTTPStatus.UNAUTHORIZED, detail, {"WWW-Authenticate": ways})
+
+
+def _is(given: str, key: str) -> bool:
+    """Whether a header's value is the key, in UTF-8, or in latin-1 as some clients send it."""
+    sent = given.encode("latin-1")  # as which header values arrive, so these are the very bytes
+    same = hmac.compare_digest(sent, key.encode())
+    if not key.isascii():
+        same |= hmac.compare_digest(sent, key.encode("latin-1", errors="replace")) and _LATIN.fullmatch(key) is not None
+    return same
 
 
 def _key(headers: Headers, changes: bool) -> str | None:
@@ -77,7 +101,7 @@ def _key(headers: Headers, changes: bool) -> str | None:
     scheme, _, value = headers.get("authorization", "").partition(" ")
     match scheme.lower():
         case "bearer":
-            return value.strip()
+            return value.strip(" \t")  # and no byte that is white space in latin-1, which may be part of the key
         case "basic" if not changes:
             try:
                 return base64.b64decode(value, validate=True).decode("latin-1").partition(":")[2]

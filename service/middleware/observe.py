@@ -17,7 +17,7 @@ from service.schemas import Problem
 
 CLIENT_CLOSED: Final = 499  # nginx's status of a request whose client, or whose server, did not wait for the answer
 LONGEST_PATH: Final = 200
-_QUIET = frozenset({"/healthz", "/metrics"})  # asked every few seconds by machines
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds by machines
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _access = logging.getLogger("fc7.access")
 _log = logging.getLogger("fc7.service")
@@ -69,7 +69,7 @@ class Observe:
     def _note(self, scope: Scope, status: int, size: int, seconds: float) -> None:
         method, template = known_method(scope["method"]), getattr(scope.get("route"), "path", None)
         self._metrics.answered(method, template or "unknown", status, seconds)
-        level = logging.DEBUG if template in _QUIET else logging.INFO
+        level = logging.DEBUG if template in _QUIET and status < HTTPStatus.BAD_REQUEST else logging.INFO
         if _access.isEnabledFor(level):
             path = template or scope["path"][:LONGEST_PATH]
             client = scope.get("client")

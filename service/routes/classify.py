@@ -8,14 +8,14 @@ from fastapi import APIRouter, Query, Request, Response
 from service import schemas
 from service.engine import Best
 from service.routes import inputs
-from service.routes.common import as_json, engine_of, metrics_of, problems
+from service.routes.common import DescribedRoute, as_json, engine_of, metrics_of, problems
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
 from training.checkpoint import Model
 from training.errors import BadValue
 from training.images.preprocess import TEN_VIEWS
 
-router = APIRouter()
+router = APIRouter(route_class=DescribedRoute)
 
 
 @router.post(
@@ -28,7 +28,7 @@ router = APIRouter()
 async def classify(
     request: Request,
     views: Annotated[Literal["1", "10"], Query(description="1: the centre; 10: corners, centre and mirrors, averaged")] = "1",
-    top: Annotated[int, Query(ge=1, le=1000, description="classes to name, most probable first")] = 5,
+    top: Annotated[schemas.Whole, Query(ge=1, le=1000, description="classes to name, most probable first")] = 5,
     per_view: Annotated[bool, Query(description="with views=10: the classes of each view too")] = False,
     timings: Annotated[bool, Query(description="say how long each stage took")] = False,
 ) -> Response:
@@ -54,7 +54,7 @@ async def classify(
         raise inputs.no_image()
     answers = await inputs.each(request, parsed, of_one)
     began = time.perf_counter()
-    results = inputs.results(schemas.ClassifiedImage, parsed, answers)
+    results = inputs.results(request, schemas.ClassifiedImage, parsed, answers)
     timings_ms = schemas.Timings.model_validate(stages.ms()) if timings else None
     answer = schemas.ClassifyAnswer(
         model=model.fingerprint, views=10 if number == 10 else 1, results=results, timings_ms=timings_ms

@@ -1,8 +1,13 @@
 """What the endpoints share: the engine, the settings and the metrics of a request; problems, pictures and answers described."""
 
-from typing import Annotated, Any
+import unicodedata
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qsl
 
 from fastapi import Path, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from indexer.store import Item
@@ -11,9 +16,44 @@ from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import ServiceSettings
 
-LARGEST_ID = 2**63 - 1
-REVALIDATE = {"Cache-Control": "no-cache"}
-ItemId = Annotated[int, Path(alias="id", ge=0, le=LARGEST_ID, description="an indexed photograph", examples=[17])]
+LARGEST_ID: Final = 2**63 - 1
+MOST_ERRORS: Final = 10  # that one answer names
+ItemId = Annotated[schemas.Whole, Path(alias="id", ge=0, le=LARGEST_ID, description="an indexed photograph", examples=[17])]
+
+
+class DescribedRoute(APIRoute):
+    """A route that takes the query parameters that are described, each once, and names all others in a 422."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers its requests."""
+        handle = super().get_route_handler()
+        further = (self.openapi_extra or {}).get("parameters", ())
+        names = {field.alias for field in self.dependant.query_params} | {parameter["name"] for parameter in further}
+
+        async def checked(request: Request) -> Response:
+            if query := request.scope["query_string"]:
+                _check_names(query, names)
+            return await handle(request)
+
+        return checked
+
+
+def _check_names(query: bytes, names: set[str]) -> None:
+    """Raises RequestValidationError for parameters of other names, given twice, or in bytes that are no UTF-8."""
+    errors: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="surrogateescape"):
+        readable, shown = (text.encode(errors="replace").decode() for text in (name, value))
+        wrong = {"loc": ("query", readable), "input": shown}
+        if name not in names:
+            errors.append({**wrong, "type": "extra_forbidden"})
+        elif name in seen:
+            errors.append({**wrong, "type": "repeated", "msg": "Input should be given once"})
+        elif shown != value:
+            errors.append({**wrong, "type": "encoding", "msg": "Input should be UTF-8"})
+        seen.add(name)
+    if errors:
+        raise RequestValidationError(errors[:MOST_ERRORS])
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -23,7 +63,9 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def pictures(*types: str) -> dict[int | str, dict[str, Any]]:
     """The description of an answer that is a picture of one of these media types."""
-    return {200: {"content": {name: {"schema": {"type": "string", "format": "binary"}} for name in types}}}
+    content = {name: {"schema": {"type": "string", "format": "binary"}} for name in types}
+    part = {"description": "the part that Range asks for", "content": content}
+    return {200: {"content": content}, 206: part, 304: {"description": "what If-None-Match names"}, **problems(412, 416)}
 
 
 def engine_of(request: Request) -> Engine:
@@ -49,6 +91,12 @@ def as_json(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(by_alias=True), media_type="application/json")
 
 
-def links(item: Item) -> dict[str, str]:
+def normalised(label: str) -> str:
+    """A label in the form (NFC) in which equal ones are the same, however a keyboard or file system composes them."""
+    return unicodedata.normalize("NFC", label)
+
+
+def links(request: Request, item: Item) -> dict[str, str]:
     """Where an item's pictures are served."""
-    return {"image": f"/items/{item.id}/image", "thumbnail": f"/items/{item.id}/thumbnail"}
+    address = f"{settings_of(request).root_path}/items/{item.id}"
+    return {"image": f"{address}/image", "thumbnail": f"{address}/thumbnail"}

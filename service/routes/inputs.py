@@ -3,31 +3,28 @@
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.errors import problem, reason
-from service.routes.common import LARGEST_ID, metrics_of, settings_of
+from service.routes import forms
+from service.routes.common import LARGEST_ID, MOST_ERRORS, metrics_of, settings_of
+from service.routes.forms import Form
 from training.errors import BadValue, FC7Error, NotAnImage, NotReady, TryAgain
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
-_FORM: Final = "multipart/form-data"
 _JSON: Final = "application/json"
+_LONGEST_KIND: Final = 100  # characters of a media type
 _MOST_VALUES: Final = 5000  # of an input: a vector's, and its fields
-_MOST_FIELDS: Final = 100  # of a form
 _LARGE_BYTES: Final = 2**18  # of JSON that the event loop does not read itself
-_LONGEST_VALUE: Final = 200  # characters of a wrong value
-_MOST_ERRORS: Final = 10
+_LONGEST_VALUE: Final = 20  # characters of what should be a photograph
 
 
 class Input(BaseModel):
@@ -65,40 +62,10 @@ class ParsedInput:
             raise self.error
 
 
-@dataclass(frozen=True)
-class Form:
-    """A form: its photographs as (name, bytes), and its texts."""
-
-    images: list[tuple[str, bytes]]
-    texts: dict[str, str]
-
-
-class _Parser(MultiPartParser):
-    spool_max_size = 2**62  # the whole body is bounded already, and a full disk cannot fail it
-
-    def __init__(self, content_type: str, stream: AsyncGenerator[bytes, None]) -> None:
-        boundary = parse_options_header(content_type)[1].get(b"boundary", b"").decode("latin-1")
-        if not boundary or any(mark in boundary for mark in ';"\\'):
-            raise MultiPartException(f"the boundary {boundary!r}")
-        # without charset, which a form has not (RFC 7578) and which could name any codec of Python's
-        headers = Headers({"content-type": f"{_FORM}; boundary={boundary}"})
-        super().__init__(headers, self._to_its_end(stream), max_fields=_MOST_FIELDS)
-        self._ended = False
-
-    def on_end(self) -> None:
-        self._ended = True
-
-    async def _to_its_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        async for chunk in stream:
-            yield chunk
-        if not self._ended:  # a part that was cut off would be left out without a word
-            raise MultiPartException("no boundary at the end")
-
-
 def form_description(**texts: dict[str, Any]) -> dict[str, Any]:
     """The description of a form of photographs, and of its texts."""
     images = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "one photograph or several"}
-    return {_FORM: {"schema": {"type": "object", "properties": {"image": images, **texts}, "required": ["image"]}}}
+    return {forms.MEDIA_TYPE: {"schema": {"type": "object", "properties": {"image": images, **texts}, "required": ["image"]}}}
 
 
 def body_description(photographs_only: bool) -> dict[str, Any]:
@@ -134,10 +101,10 @@ async def read(request: Request) -> list[ParsedInput]:
     kind = _kind(request)
     if kind is None:
         return []
-    if kind == _FORM:
+    if kind == forms.MEDIA_TYPE:
         form = await read_form(request)
-        for field, value in form.texts.items():
-            raise BadValue(field, value, "in the query string; a form holds files named image alone")
+        for field, data in form.others:
+            raise BadValue(field, f"{len(data)} bytes", "in the query string; a form holds photographs named image alone")
         parsed = [ParsedInput(name, data) for name, data in form.images]
     elif kind == _JSON:
         body, most = await request.body(), settings_of(request).max_images
@@ -145,7 +112,7 @@ async def read(request: Request) -> list[ParsedInput]:
         parsed = await run_in_threadpool(_from_json, body, most) if large else _from_json(body, most)
         _check_number(request, len(parsed))
     else:
-        raise NotAnImage(f"the body is {kind}; send {_FORM} with fields named image, or {_JSON}")
+        raise NotAnImage(f"the body is {kind}; send {forms.MEDIA_TYPE} with fields named image, or {_JSON}")
     return parsed
 
 
@@ -153,29 +120,10 @@ async def read_form(request: Request) -> Form:
     """The photographs and texts of a form. Raises BadValue for one that is not well made, NotAnImage for another kind of body."""
     kind = _kind(request)
     if kind is None:
-        return Form([], {})
-    if kind != _FORM:
-        raise NotAnImage(f"the body is {kind}; send {_FORM} with fields named image")
-    try:
-        parsed = await _Parser(request.headers["content-type"], request.stream()).parse()
-    except MultiPartException as error:
-        raise BadValue("body", error.message, "a well-made form") from error
-    images: list[tuple[str, bytes]] = []
-    texts: dict[str, str] = {}
-    try:
-        for field, value in parsed.multi_items():
-            if isinstance(value, str) and field == "image":
-                raise BadValue("image", value, "an uploaded file")
-            if isinstance(value, str):
-                texts[field] = value
-            elif field != "image":
-                raise BadValue("image", f"the file field {field!r}", "the name of every file's field")
-            else:
-                images.append((_name(value), await value.read()))
-    finally:
-        await parsed.close()
-    _check_number(request, len(images))
-    return Form(images, texts)
+        return Form([], [])
+    if kind != forms.MEDIA_TYPE:
+        raise NotAnImage(f"the body is {kind}; send {forms.MEDIA_TYPE} with fields named image")
+    return await forms.read(request.headers["content-type"], request.stream(), settings_of(request).max_images)
 
 
 def no_image() -> RequestValidationError:
@@ -213,10 +161,10 @@ async def each(
             tasks.pop().cancel()
 
 
-def results(kind: Callable[..., T], parsed: Sequence[ParsedInput], answers: Sequence[T | FC7Error]) -> list[T]:
+def results(request: Request, kind: Callable[..., T], parsed: Sequence[ParsedInput], answers: Sequence[T | FC7Error]) -> list[T]:
     """What `each` gave, as the results of an answer: an error is a result of this kind by its name."""
     return [
-        kind(name=input.name, error=problem(answer)) if isinstance(answer, FC7Error) else answer
+        kind(name=input.name, error=problem(answer, request.app.state.folders)) if isinstance(answer, FC7Error) else answer
         for input, answer in zip(parsed, answers, strict=True)
     ]
 
@@ -226,7 +174,7 @@ def _kind(request: Request) -> str | None:
     headers = request.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return None
-    return headers.get("content-type", "of no stated type").split(";")[0].strip().lower()
+    return headers.get("content-type", "of no stated type").split(";")[0].strip().lower()[:_LONGEST_KIND]
 
 
 def _from_json(body: bytes, most: int) -> list[ParsedInput]:
@@ -236,7 +184,7 @@ def _from_json(body: bytes, most: int) -> list[ParsedInput]:
     try:
         inputs = Inputs.model_validate_json(body).inputs
     except ValidationError as error:
-        errors = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)[:_MOST_ERRORS]]
+        errors = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)[:MOST_ERRORS]]
         raise RequestValidationError(errors) from error
     return [_parse(input, position) for position, input in enumerate(inputs)]
 
@@ -252,14 +200,14 @@ def _parse(input: Input, position: int) -> ParsedInput:
     try:
         return ParsedInput(name, base64.b64decode(input.image, validate=True))
     except (binascii.Error, ValueError):
-        return ParsedInput(name, error=BadValue(f"inputs.{position}.image", input.image[:_LONGEST_VALUE], "base64"))
+        return ParsedInput(name, error=BadValue(f"inputs.{position}.image", _beginning(input.image), "base64"))
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def _check_number(request: Request, number: int) -> None:
     most = settings_of(request).max_images
     if number > most:
         raise BadValue("image", f"{number} files", f"at most {most} files a request")
-
-
-def _name(upload: UploadFile) -> str:
-    return upload.filename or "image"

@@ -1,23 +1,30 @@
 """The items of the index, one by one: shown to everyone, added and removed by those who have the key."""
 
+import unicodedata
+from contextlib import suppress
+
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import FileResponse
 
 from service import schemas
 from service.engine import Upload
 from service.errors import problem
 from service.middleware.access import needs_key
-from service.routes import inputs
-from service.routes.common import REVALIDATE, ItemId, engine_of, links, metrics_of, pictures, problems
-from service.routes.inputs import Form, ParsedInput
+from service.routes import files, inputs
+from service.routes.common import DescribedRoute, ItemId, engine_of, links, metrics_of, normalised, pictures, problems
+from service.routes.forms import Form
+from service.routes.inputs import ParsedInput
 from service.stages import Stages
 from training.errors import BadValue, FC7Error, NotFound
 from training.images.preprocess import FORMATS
 
 MEDIA_TYPES = {name: f"image/{name.lower()}" for name in FORMATS} | {"MPO": "image/jpeg"}
 LONGEST_LABEL = 200
-_LABEL = {"type": "string", "maxLength": LONGEST_LABEL, "description": "what all of them are labelled with"}
-router = APIRouter()
+_LABEL = {
+    "type": "string",
+    "maxLength": LONGEST_LABEL,
+    "description": "what all of them are labelled with, in Unicode's form NFC",
+}
+router = APIRouter(route_class=DescribedRoute)
 
 
 @router.get("/items/{id}", responses=problems(404, 422, 503), tags=["items"])
@@ -33,13 +40,13 @@ def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
         size=entry.size,
         format=entry.format,
         sha256=entry.sha256,
-        **links(entry),
+        **links(request, entry),
     )
 
 
 @router.get(
     "/items/{id}/image",
-    response_class=FileResponse,
+    response_class=Response,
     responses=problems(404, 422, 503) | pictures(*MEDIA_TYPES.values()),
     tags=["items"],
 )
@@ -48,14 +55,10 @@ def item_image(request: Request, item_id: ItemId) -> Response:
     store = engine_of(request).pair.store
     [entry] = store.items([item_id])
     original = store.original(entry)
-    if original is None:
-        raise NotFound(
-            f"{entry.path}, the file of item {item_id}, is gone or leads out of its folder; its thumbnail is still there"
-        )
-    media_type = MEDIA_TYPES[entry.format]
-    if isinstance(original, bytes):
-        return Response(original, media_type=media_type, headers=REVALIDATE)
-    return FileResponse(original, media_type=media_type, headers=REVALIDATE)
+    with suppress(OSError):
+        if original is not None:
+            return files.answer(request, original, MEDIA_TYPES[entry.format])
+    raise NotFound(f"{entry.path}, the file of item {item_id}, is gone or leads out of its folder; its thumbnail is still there")
 
 
 @router.get(
@@ -68,10 +71,7 @@ def item_thumbnail(request: Request, item_id: ItemId) -> Response:
     """The square of the photograph that the network sees, as a JPEG of 160 x 160 pixels."""
     store = engine_of(request).pair.store
     [entry] = store.items([item_id])
-    headers = {**REVALIDATE, "ETag": f'"{entry.sha256}"'}
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    return Response(store.thumbnail(entry), media_type="image/jpeg", headers=headers)
+    return files.answer(request, store.thumbnail(entry), "image/jpeg")
 
 
 @router.post(
@@ -99,7 +99,7 @@ async def add_items(request: Request) -> schemas.AddAnswer:
     results = []
     for input, upload in zip(parsed, uploads, strict=True):
         if isinstance(upload, FC7Error):
-            results.append(schemas.AddedImage(name=input.name, error=problem(upload)))
+            results.append(schemas.AddedImage(name=input.name, error=problem(upload, request.app.state.folders)))
         else:
             item_id, known = next(ids)
             results.append(schemas.AddedImage(name=input.name, id=item_id, known=known))
@@ -107,12 +107,20 @@ async def add_items(request: Request) -> schemas.AddAnswer:
 
 
 def _label(form: Form) -> str:
-    unknown = next((field for field in form.texts if field != "label"), None)
-    if unknown:
-        raise BadValue(unknown, form.texts[unknown], "left out; a form of photographs has the fields image and label")
-    label = form.texts.get("label", "")
-    if len(label) > LONGEST_LABEL or not label.isprintable():
-        raise BadValue("label", label, f"one line of printable text of at most {LONGEST_LABEL} characters")
+    for number, (field, data) in enumerate(form.others):
+        if field != "label":
+            raise BadValue(field, f"{len(data)} bytes", "left out; a form of photographs has the fields image and label")
+        if number:
+            raise BadValue("label", f"{len(form.others)} of them", "given once")
+    if not form.others:
+        return ""
+    try:
+        label = normalised(form.others[0][1].decode())
+    except UnicodeDecodeError as error:
+        raise BadValue("label", "bytes that are none", "text in UTF-8") from error
+    if len(label) > LONGEST_LABEL or any(unicodedata.category(character) == "Cc" for character in label):
+        wanted = f"one line of printable text, without control characters, of at most {LONGEST_LABEL} characters"
+        raise BadValue("label", label, wanted)
     return label
 
 

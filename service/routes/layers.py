@@ -5,13 +5,14 @@ import io
 from fastapi import APIRouter, Request, Response
 
 from service import schemas
-from service.routes.common import REVALIDATE, engine_of, pictures, problems
+from service.routes import files
+from service.routes.common import DescribedRoute, engine_of, pictures, problems
 from training.analysis import kernels
 
-router = APIRouter()
+router = APIRouter(route_class=DescribedRoute)
 
 
-@router.get("/filters", responses=problems(503), tags=["first layer"])
+@router.get("/filters", responses=problems(422, 503), tags=["first layer"])
 def filters_in_figures(request: Request) -> schemas.FiltersAnswer:
     """The first layer's kernels in figures: how much of each is colour."""
     model = engine_of(request).model
@@ -26,10 +27,10 @@ def filters_in_figures(request: Request) -> schemas.FiltersAnswer:
     )
 
 
-@router.get("/filters.png", response_class=Response, responses=problems(503) | pictures("image/png"), tags=["first layer"])
+@router.get("/filters.png", response_class=Response, responses=problems(422, 503) | pictures("image/png"), tags=["first layer"])
 def filters_as_picture(request: Request) -> Response:
     """Figure 3 of the paper for this model: 96 kernels, those of the first GPU above, those of the second below."""
     buffer = io.BytesIO()
     net = engine_of(request).model.net
     kernels.picture(net.conv1.weight, net.config.columns).save(buffer, "PNG")
-    return Response(buffer.getvalue(), media_type="image/png", headers=REVALIDATE)
+    return files.answer(request, buffer.getvalue(), "image/png")

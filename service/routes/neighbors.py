@@ -5,8 +5,8 @@ import time
 from typing import Annotated, Final, Literal
 
 import numpy as np
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Request, Response
+from pydantic import AfterValidator, BaseModel, Field
 
 from indexer import store as search
 from indexer.opening import OpenStore
@@ -16,21 +16,36 @@ from service.cursor import Cursor, Question
 from service.engine import DUPLICATE_SHARE, Engine, Page, Subject
 from service.pair import Pair
 from service.routes import inputs
-from service.routes.common import LARGEST_ID, ItemId, as_json, engine_of, links, metrics_of, problems, settings_of
+from service.routes.common import (
+    LARGEST_ID,
+    DescribedRoute,
+    ItemId,
+    as_json,
+    engine_of,
+    links,
+    metrics_of,
+    normalised,
+    problems,
+    settings_of,
+)
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
 from training.errors import BadValue
 
 _LARGEST: Final = 1e6  # of a vector's components: beyond it squared distances overflow float32
-router = APIRouter()
+router = APIRouter(route_class=DescribedRoute)
 
 
 class Paging(BaseModel):
     """What every search takes."""
 
-    k: int = Field(10, ge=1, description="neighbours a page, at most max_neighbors", examples=[5])
-    label: str | None = Field(None, description="only items of this label; empty: only items without one")
-    max_distance: float | None = Field(None, ge=0, le=1e9, allow_inf_nan=False, description="leave out what is farther away")
+    k: schemas.Whole = Field(10, ge=1, description="neighbours a page, at most max_neighbors", examples=[5])
+    label: Annotated[str, AfterValidator(normalised)] | None = Field(
+        None, description="only items of this label; empty: only items without one"
+    )
+    max_distance: schemas.Number | None = Field(
+        None, ge=0, le=1e9, allow_inf_nan=False, description="leave out what is farther away"
+    )
     cursor: str | None = Field(
         None, max_length=100, description="`next` of an answer to this same question: what comes after it; k may be another"
     )
@@ -39,21 +54,21 @@ class Paging(BaseModel):
 class Search(Paging):
     """What POST /neighbors takes beside the photographs."""
 
-    id: int | None = Field(None, ge=0, le=LARGEST_ID, description="an indexed photograph to start from")
+    id: schemas.Whole | None = Field(None, ge=0, le=LARGEST_ID, description="an indexed photograph to start from")
     mode: Mode | Literal["auto"] | None = Field(
         None,
         description="exact: every feature is compared, by Euclidean distance. code: every short code, by Hamming distance. "
         "two-stage: a short-list, then exact Euclidean distances. ball: all codes within `radius` bits. "
         "auto: exact or two-stage, by size. Left out: as the service is set",
     )
-    radius: int | None = Field(None, ge=0, le=256, description="bits; with mode=ball, and with it alone")
+    radius: schemas.Whole | None = Field(None, ge=0, le=256, description="bits; with mode=ball, and with it alone")
     timings: bool = Field(False, description="say how long each stage took")
 
 
 class Duplicates(Paging):
     """What GET /items/{id}/duplicates takes."""
 
-    max_distance: float | None = Field(
+    max_distance: schemas.Number | None = Field(
         None,
         ge=0,
         le=1e9,
@@ -101,12 +116,16 @@ async def neighbors(request: Request) -> Response:
         if page.next and subject.inexact and subject.vector_D is not None:
             engine.keep_feature(pair.model, name, subject.vector_D)
         return schemas.NeighborsOfOne(
-            name=input.name, neighbors=_neighbors(page), buckets=page.buckets, next=_next(page, question)
+            name=input.name,
+            neighbors=_neighbors(request, page),
+            buckets=page.buckets,
+            next=_next(page, question),
+            note=_note(params, page),
         )
 
     answers = await inputs.each(request, parsed, of_one)
     began = time.perf_counter()
-    results = inputs.results(schemas.NeighborsOfOne, parsed, answers)
+    results = inputs.results(request, schemas.NeighborsOfOne, parsed, answers)
     answer = schemas.NeighborsAnswer(
         model=pair.model.fingerprint,
         index_version=pair.store.version_number,
@@ -120,9 +139,15 @@ async def neighbors(request: Request) -> Response:
     return response
 
 
-@router.get("/items/{id}/duplicates", responses=problems(404, 422, 503), tags=["search"])
-async def duplicates(request: Request, item_id: ItemId, params: Annotated[Duplicates, Query()]) -> schemas.DuplicatesAnswer:
+@router.get(
+    "/items/{id}/duplicates",
+    responses=problems(404, 422, 503),
+    openapi_extra={"parameters": inputs.parameter_descriptions(Duplicates)},
+    tags=["search"],
+)
+async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAnswer:
     """Finds near-duplicates: the items within a Euclidean distance of an indexed one, which is itself left out."""
+    params = inputs.query_string(request, Duplicates)
     engine, stages = engine_of(request), Stages(metrics_of(request))
     pair = engine.pair
     _check_k(request, params.k)
@@ -139,8 +164,9 @@ async def duplicates(request: Request, item_id: ItemId, params: Annotated[Duplic
         mode=query.mode,
         id=item_id,
         max_distance=params.max_distance,
-        neighbors=_neighbors(page),
+        neighbors=_neighbors(request, page),
         next=_next(page, question),
+        note=_note(params, page),
     )
 
 
@@ -184,15 +210,19 @@ def _radius(params: Search | Duplicates) -> int | None:
     return params.radius if isinstance(params, Search) else None
 
 
-def _neighbors(page: Page) -> list[schemas.Neighbor]:
+def _neighbors(request: Request, page: Page) -> list[schemas.Neighbor]:
     return [
-        schemas.Neighbor(id=item.id, distance=distance, label=item.label, path=item.path, **links(item))
+        schemas.Neighbor(id=item.id, distance=distance, label=item.label, path=item.path, **links(request, item))
         for item, distance in page.neighbors
     ]
 
 
 def _next(page: Page, question: Question) -> str | None:
     return page.next.text(question) if page.next else None
+
+
+def _note(params: Search | Duplicates, page: Page) -> str | None:
+    return None if page.label_known else f"no item has the label {params.label!r:.100}"
 
 
 def _check_k(request: Request, k: int) -> None:

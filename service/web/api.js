@@ -21,13 +21,13 @@ function upload(path, file) {
 // One page of neighbours: { neighbors, next, metric }. Options left empty are the service's own.
 async function neighbors(ask, options) {
   const query = Object.entries(options).filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  const answer = await ask(`/neighbors?${new URLSearchParams(query)}`);
+  const answer = await ask(`neighbors?${new URLSearchParams(query)}`);
   return { ...answer.results[0], metric: answer.metric };
 }
 
-export const info = () => call("/info");
-export const filters = () => call("/filters");
-export const item = (id) => call(`/items/${id}`);
-export const classify = async (file, views) => (await upload(`/classify?top=5&views=${views}`, file)).results[0].classes;
+export const info = () => call("info");
+export const filters = () => call("filters");
+export const item = (id) => call(`items/${id}`);
+export const classify = async (file, views) => (await upload(`classify?top=5&views=${views}`, file)).results[0].classes;
 export const neighborsOfFile = (file, options) => neighbors((path) => upload(path, file), options);
 export const neighborsOfItem = (id, options) => neighbors((path) => call(path, { method: "POST" }), { ...options, id });

@@ -1,7 +1,7 @@
 // Events of the page: a dropped, pasted or chosen photograph, or a click on a neighbour, becomes a question to the service.
 
-import * as api from "/web/api.js";
-import * as view from "/web/view.js";
+import * as api from "./api.js";
+import * as view from "./view.js";
 
 const at = (id) => document.getElementById(id);
 const options = () => ({ k: at("k").valueAsNumber || 12, label: at("label").value, mode: at("mode").value });
@@ -35,7 +35,7 @@ async function ask(question) {
 
 // A page of neighbours, and a button for the one after it while `following` says how to ask for that.
 function show(hint, page, following) {
-  view.showNeighbors(hint, page, askItem);
+  view.showNeighbors(page.note ?? hint, page, askItem);
   view.offerMore(page.next && (() => more(page.next, following)));
 }
 
@@ -68,7 +68,7 @@ function askFile(file) {
 }
 
 function askItem(item) {
-  view.showQuery(item.image, item.path);
+  view.showQuery(`items/${item.id}/image`, item.path);
   ask(async () => {
     const chosen = options();
     const page = (cursor) => api.neighborsOfItem(item.id, { ...chosen, cursor });

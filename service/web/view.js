@@ -29,7 +29,7 @@ export function addNeighbors({ neighbors, metric }, onPick) {
   at("neighbors").append(...neighbors.map((found) => {
     const label = found.label || found.path;
     return element("li", {}, element("button", { type: "button", title: `${found.path}\nClick: its neighbours`, onclick: () => onPick(found) },
-      element("img", { src: found.thumbnail, alt: "", loading: "lazy" }),
+      element("img", { src: `items/${found.id}/thumbnail`, alt: "", loading: "lazy" }),
       element("b", { textContent: label }),
       element("small", { textContent: distance(found.distance, metric) }),
     ));

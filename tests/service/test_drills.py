@@ -165,8 +165,8 @@ def test_an_index_that_is_deleted_under_the_service_goes_on_answering(model: Pat
             assert neighbours(client, version) == before
             assert [client.get(f"/items/{item}").json() for item in range(1, 24)] == items
             assert client.get("/items/5/thumbnail").content == thumbnail
-            assert_problem(client.post("/reload", headers=KEY), 409, f"no index at {changing}", "python -m indexer.build")
-        assert_problem(client.delete("/items/1", headers=KEY), 503, f"no index at {changing}")
+            assert_problem(client.post("/reload", headers=KEY), 409, "no index at FC7_INDEX", "python -m indexer.build")
+        assert_problem(client.delete("/items/1", headers=KEY), 503, "no index at FC7_INDEX")
         assert neighbours(client, version) == before
 
 
@@ -276,7 +276,7 @@ def test_a_full_disk_is_named_and_leaves_all_as_it_was(
         WRITTEN[what](patch)
         response = add(client, PHOTO, OTHER)
     full = "is full" if what == "the catalogue" else "No space left on device"
-    assert_problem(response, 503, str(growing), full)
+    assert_problem(response, 503, "FC7_INDEX", full)
     assert_unchanged(client, growing, before)
     if what == "an upload":
         assert list((growing / artifact.UPLOADS).iterdir()) == []
@@ -304,7 +304,7 @@ def test_a_full_disk_is_named_where_an_item_is_removed(
     for name in (artifact.DELETED, artifact.MANIFEST):
         with monkeypatch.context() as patch:
             full_for(named(name), patch)
-            assert_problem(client.delete("/items/5", headers=KEY), 503, str(growing), "No space left on device")
+            assert_problem(client.delete("/items/5", headers=KEY), 503, "FC7_INDEX", "No space left on device")
         assert_unchanged(client, growing, before)
     assert client.delete("/items/5", headers=KEY).status_code == 204
 
@@ -329,7 +329,7 @@ def test_a_disk_that_fails_at_any_flush_leaves_the_old_version_or_the_new_one(
             response = add(client, PHOTO)
         if response.status_code == 200:
             break
-        assert_problem(response, 503, str(growing), "No space left on device")
+        assert_problem(response, 503, "FC7_INDEX", "No space left on device")
         published = len(open_store(growing))
         assert published in (24, 25)
         assert client.post("/reload", headers=KEY).json()["changed"] is (published == 25 and failures > 0)

@@ -89,6 +89,31 @@ def test_a_version_that_does_not_verify_is_refused_and_the_old_one_stays(
     assert set(open_store(growing).ids().tolist()) == set(range(1, 24)) - {7}
 
 
+def test_an_emptied_index_is_one_that_answers_and_a_bad_one_does_not_take_its_turn(
+    client: TestClient, growing: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with exclusively(growing):
+        open_store(growing).remove(list(range(24)))
+    followed(client)
+    emptied = client.get("/info").json()["index"]
+    assert emptied["items"] == 0
+    assert client.post("/reload", headers=KEY).json()["changed"] is False
+    manifest = growing / "current" / "manifest.json"
+    honest = manifest.read_text()
+    manifest.write_text(honest.replace('"kept": 0', '"kept": 1'))
+    assert manifest.read_text() != honest
+    with caplog.at_level(logging.WARNING):
+        followed(client)
+    assert f"version {emptied['version']} of the index goes on answering" in caplog.text
+    assert_problem(client.post("/reload", headers=KEY), 409, "manifest.json")
+    assert client.get("/readyz").status_code == 200
+    assert client.get("/info").json()["index"]["items"] == 0
+    assert_problem(client.get("/items/0"), 404, "0")
+    manifest.write_text(honest)
+    assert client.post("/reload", headers=KEY).status_code == 200
+    assert client.post("/items", files=[("image", ("a.jpg", PHOTO))], headers=KEY).json()["results"][0]["id"] == 24
+
+
 def test_an_index_that_is_built_later_is_opened_without_a_new_start(
     model: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,7 +130,7 @@ def test_an_image_or_an_id_is_needed_and_not_both(client: TestClient) -> None:
     assert_problem(send(client, "/neighbors?id=1", PHOTO), 422, "both an image and an id")
     assert_problem(client.post("/classify"), 422, "image is missing")
     text = client.post("/classify", files={"image": (None, "text")})
-    assert_problem(text, 422, "image must be an uploaded file, got 'text'")
+    assert_problem(text, 415, "not an image in one of the formats")
     assert_problem(client.post("/classify", data={"image": "text"}), 415, "x-www-form-urlencoded", "multipart/form-data")
     assert_problem(send(client, "/classify", *[PHOTO] * 5), 422, "at most 4 files")
 

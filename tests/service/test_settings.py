@@ -1,5 +1,7 @@
 """The service's settings: a file below the environment below the command line, everything wrong named at once, secrets never."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,137 @@ def test_help_names_environment_and_file_and_needs_neither(file: Path, capsys: p
     text = capsys.readouterr().out
     assert "FC7_*" in text
     assert "FC7_SETTINGS" in text
+
+
+@pytest.mark.parametrize("value", ["tcp://10.0.0.1:80", "udp://10.0.0.1:53", "tcp://[fd00::1]:8000"])
+def test_the_port_that_kubernetes_sets_for_a_service_named_fc7_is_explained(monkeypatch: Patch, value: str) -> None:
+    monkeypatch.setenv("FC7_PORT", value)
+    with pytest.raises(BadValue, match=r"port must be .*Kubernetes.*enableServiceLinks: false.* in FC7_PORT, got '\w+://"):
+        parse(ServiceSettings, [])
+    assert parse(ServiceSettings, ["--port", "81"]).port == 81
+
+
+def test_other_variables_that_kubernetes_and_docker_set_for_a_service_named_fc7_do_nothing(monkeypatch: Patch) -> None:
+    for name, value in {
+        "FC7_SERVICE_HOST": "10.0.0.1",
+        "FC7_SERVICE_PORT": "80",
+        "FC7_SERVICE_PORT_HTTP": "80",
+        "FC7_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "FC7_PORT_80_TCP_PROTO": "tcp",
+        "FC7_PORT_80_TCP_PORT": "80",
+        "FC7_PORT_80_TCP_ADDR": "10.0.0.1",
+        "FC7_NAME": "/web/fc7",
+        "FC7_ENV_PATH": "/usr/bin",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert parse(ServiceSettings, []) == ServiceSettings()
+
+
+# Keys
+
+
+def key_of(settings: ServiceSettings) -> str | None:
+    return settings.api_key.get_secret_value() if settings.api_key else None
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("key", ["s3kret", "voilà", "a b", "-", "ключ"])
+def test_a_key_is_what_stands_before_the_newline(file: Path, tmp_path: Path, monkeypatch: Patch, key: str, end: str) -> None:
+    file.write_text("api_key = " + json.dumps(key + end, ensure_ascii=False))
+    assert key_of(parse(ServiceSettings, [])) == key
+    monkeypatch.delenv("FC7_SETTINGS")
+    assert key_of(ServiceSettings(api_key=key + end)) == key
+    (tmp_path / "key").write_bytes((key + end).encode())
+    assert key_of(parse(ServiceSettings, ["--api-key-file", str(tmp_path / "key")])) == key
+    monkeypatch.setenv("FC7_API_KEY_FILE", str(tmp_path / "key"))
+    assert key_of(parse(ServiceSettings, ["--api-key-for-reads"])) == key
+    monkeypatch.delenv("FC7_API_KEY_FILE")
+    monkeypatch.setenv("FC7_API_KEY", key + end)
+    assert key_of(parse(ServiceSettings, [])) == key
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("\n", "at least 1 character"),
+        (" s3kret", "white space at its ends"),
+        ("s3kret ", "white space at its ends"),
+        ("s3kret\t\n", "white space at its ends"),
+        ("s3kret\u00a0", "white space at its ends"),
+        ("s3k\nret", "control characters"),
+        ("s3k\tret", "control characters"),
+        ("s3k\x00ret", "control characters"),
+        ("s3k\x7fret", "control characters"),
+        ("s3k\x85ret", "control characters"),
+        ("s3k\udcffret", "control characters"),
+    ],
+)
+def test_a_key_that_headers_cannot_carry_is_refused_at_start_and_not_shown(
+    tmp_path: Path, monkeypatch: Patch, key: str, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        ServiceSettings(api_key=key)
+    if "\x00" not in key:
+        monkeypatch.setenv("FC7_API_KEY", key)
+        with pytest.raises(BadValue, match=f"api_key must be .*{words}") as refused:
+            parse(ServiceSettings, [])
+        assert key.strip() not in str(refused.value) or key == "\n"
+        monkeypatch.delenv("FC7_API_KEY")
+    (tmp_path / "key").write_bytes(key.encode(errors="surrogateescape"))
+    monkeypatch.setenv("FC7_API_KEY_FILE", str(tmp_path / "key"))
+    expected = "a file in UTF-8" if "\udcff" in key else words
+    with pytest.raises(BadValue, match=f"api_key_file must be .*{expected}.* in FC7_API_KEY_FILE, got .*key"):
+        parse(ServiceSettings, [])
+
+
+def test_a_key_comes_from_one_source(tmp_path: Path, monkeypatch: Patch) -> None:
+    (tmp_path / "key").write_text("s3kret")
+    monkeypatch.setenv("FC7_API_KEY_FILE", str(tmp_path / "key"))
+    monkeypatch.setenv("FC7_API_KEY", "another")
+    with pytest.raises(
+        BadValue, match=r"api_key must be left out where api_key_file is given in FC7_API_KEY, got .*\*\*"
+    ) as refused:
+        parse(ServiceSettings, [])
+    assert "another" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "No such file"),
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.write_bytes(b""), "at least 1 character"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "UTF-8"),
+        (lambda path: path.write_bytes(b"x" * 100_000), "at most 65536 bytes"),
+    ],
+)
+def test_a_file_that_holds_no_key_is_refused_by_name(tmp_path: Path, make: Callable[[Path], object], words: str) -> None:
+    make(tmp_path / "key")
+    with pytest.raises(BadValue, match=f"api_key_file must be .*{words}.*, got .*key"):
+        parse(ServiceSettings, ["--api-key-file", str(tmp_path / "key"), "--api-key-for-reads"])
+
+
+# Where it is served
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"), [("", ""), ("/", ""), ("/fc7", "/fc7"), ("/fc7/", "/fc7"), ("/a/b.c~_-", "/a/b.c~_-")]
+)
+def test_a_root_path_is_a_path(given: str, taken: str) -> None:
+    assert ServiceSettings(root_path=given).root_path == taken
+
+
+@pytest.mark.parametrize(
+    "given", ["fc7", "//fc7", "/a//b", "/a/../b", "/.", "/a b", "/a?b", "http://x/fc7", "/a%20b", "/ü", "/a\n"]
+)
+def test_what_is_no_path_is_refused(given: str) -> None:
+    with pytest.raises(BadValue, match="root_path must be a path such as /fc7"):
+        parse(ServiceSettings, ["--root-path", given])
+
+
+@pytest.mark.parametrize(
+    "host", ["http://a.example", "a.example:80", "*", "*.example", "", "a b", "a/b", ".a", "[::1]:80", "[::1"]
+)
+def test_what_names_no_host_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="without a port"):
+        ServiceSettings(allowed_hosts=[host])

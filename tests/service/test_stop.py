@@ -42,7 +42,8 @@ class Slow:
 
     def begin(self) -> None:
         """Sends the head and the first half of the body; returns when the service is reading the body."""
-        head = f"Host: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(FORM)}\r\nExpect: 100-continue"
+        head = "Host: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nExpect: 100-continue\r\n"
+        head += f"Content-Length: {len(FORM)}"
         self._socket.sendall(f"POST /classify HTTP/1.1\r\n{head}\r\n\r\n".encode())
         assert self._socket.recv(1000).startswith(b"HTTP/1.1 100 ")
         self._socket.sendall(FORM[: len(FORM) // 2])

@@ -236,7 +236,7 @@ def test_a_model_and_an_index_of_two_pairs_are_refused_by_name_and_the_old_pair_
         publish(root, "mixed")
         for _ in range(2):
             response = client.post("/reload", headers=KEY)
-            assert_problem(response, 409, made[1].fingerprint[:12], made[2].fingerprint[:12], "versions/mixed/index")
+            assert_problem(response, 409, made[1].fingerprint[:12], made[2].fingerprint[:12], "FC7_INDEX")
             assert_all_of(made, 1, client)
         assert client.get("/readyz").status_code == 200
         assert 'fc7_swaps_total{outcome="refused"} 2.0' in client.get("/metrics").text
@@ -253,7 +253,7 @@ def test_a_damaged_model_is_refused_by_name_and_the_old_pair_answers(made: Pairs
     flip_a_byte(root / "versions/2/model" / name)
     with serving(create_app(settings_for(root))) as client:
         publish(root, 2)
-        assert_problem(client.post("/reload", headers=KEY), 409, f"model/{name}")
+        assert_problem(client.post("/reload", headers=KEY), 409, f"FC7_MODEL/{name}")
         assert_all_of(made, 1, client)
         (root / "versions/2/model" / name).write_bytes(undamaged)
         assert reload(client)["changed"] is True

@@ -61,13 +61,14 @@ RIGHT: list[dict[str, Any]] = [
     {"Authorization": b"bearer  " + BYTES},
     {"X-API-Key": BYTES},
     {"X-API-Key": BYTES, "Authorization": b"Digest x"},
+    {"Authorization": b"Bearer " + KEY.encode("latin-1")},
+    {"X-API-Key": KEY.encode("latin-1")},
 ]
 WRONG: list[dict[str, Any]] = [
     {},
     {"Authorization": b"Bearer"},
     {"Authorization": b"Bearer " + BYTES + b"x"},
     {"Authorization": b"Bearer " + BYTES[:-1]},
-    {"Authorization": b"Bearer " + KEY.encode("latin-1")},
     {"Authorization": b"Bearer \xff"},
     {"Authorization": BYTES},
     {"Authorization": b"Basic " + BYTES},
@@ -120,7 +121,11 @@ def unread(client: TestClient, method: str, path: str, headers: dict[str, Any]) 
 def test_changes_take_the_key_and_it_is_asked_for_before_the_body_is_read(serve: Serve, growing: Path, for_reads: bool) -> None:
     client = serve(api_key=KEY, api_key_for_reads=for_reads)
     for method, path in CHANGES:
-        for headers in [*WRONG, basic(BYTES)]:  # a browser sends a password with other sites' forms too
+        for headers in [
+            *WRONG,
+            basic(BYTES),
+            basic(KEY.encode("latin-1")),
+        ]:  # a browser sends a password with other sites' forms too
             answer = unread(client, method, path, headers)
             assert answer.status == 401, (method, path, headers)
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -184,7 +189,7 @@ def test_keys_are_compared_in_constant_time_as_the_bytes_that_were_sent(serve: S
     ):
         compared.clear()
         assert unread(client, "GET", "/info", headers).status == status
-        assert compared == [(sent, BYTES)]
+        assert compared == [(sent, BYTES), (sent, KEY.encode("latin-1"))]
 
 
 def test_where_reads_take_the_key_only_health_and_readiness_do_not(serve: Serve) -> None:
@@ -197,7 +202,7 @@ def test_where_reads_take_the_key_only_health_and_readiness_do_not(serve: Serve)
             answer = unread(client, method, path, headers)
             assert answer.status == 401, (path, headers)
             assert answer.headers["www-authenticate"].startswith("Bearer, Basic realm=")
-        for headers in [*RIGHT, basic(BYTES)]:
+        for headers in [*RIGHT, basic(BYTES), basic(KEY.encode("latin-1"))]:
             assert client.request(method, path, headers=headers).status_code in (200, 404, 422), (path, headers)
     for path in ("/healthz/", "/healthz/x", "/readyz/../info", "/HEALTHZ", "/favicon.ico"):
         assert unread(client, "GET", path, {}).status == 401
@@ -319,12 +324,22 @@ def test_every_answer_has_the_headers_that_keep_browsers_from_harm(
         assert "x-powered-by" not in response.headers
 
 
-def test_the_descriptions_page_alone_loads_from_elsewhere(serve: Serve) -> None:
-    client = serve()
-    for path in ("/docs", "/redoc"):
-        headers = client.get(path).headers
-        assert "content-security-policy" not in headers
-        assert headers["x-frame-options"] == "DENY"
+@pytest.mark.parametrize("key", ["voilà", "ключ", "k€y", "Ã¼", "a b", "x" * 5000])
+def test_a_key_in_any_script_is_taken_in_every_way_that_it_can_be_sent(serve: Serve, key: str) -> None:
+    client = serve(api_key=key, api_key_for_reads=True)
+    latin = all(character <= "\xff" for character in key)
+    for sent in [key.encode(), *([key.encode("latin-1")] if latin else [])]:
+        for headers in ({"Authorization": b"Bearer " + sent}, {"X-API-Key": sent}, basic(sent)):
+            assert client.get("/info", headers=headers).status_code == 200, headers
+    for wrong in (key.encode("latin-1", errors="replace") + b"?", key.encode("utf-16"), b"?" * len(key)):
+        assert client.get("/info", headers={"X-API-Key": wrong}).status_code == 401
+
+
+def test_a_refusal_of_another_site_is_a_problem(serve: Serve) -> None:
+    client = serve(api_key=KEY, cors_origins=[PAGE])
+    assert_problem(preflight(client, "https://evil.example"), 400, "origin")
+    assert_problem(preflight(client, PAGE, names="x-odd"), 400, "headers")
+    assert_problem(preflight(client, PAGE, method="BREW"), 400, "method")
 
 
 def test_an_error_inside_is_logged_and_not_shown(serve: Serve, failing: None, caplog: pytest.LogCaptureFixture) -> None:

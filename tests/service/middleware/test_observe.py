@@ -53,7 +53,10 @@ def application(metrics: Metrics) -> FastAPI:
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     @app.get("/healthz")
-    async def healthz() -> None: ...
+    @app.get("/readyz")
+    @app.get("/metrics")
+    async def healthz(status: int = 200) -> Response:
+        return Response(status_code=status)
 
     app.add_middleware(AnswerHead)
     app.add_middleware(Observe, metrics=metrics)
@@ -182,10 +185,15 @@ def test_a_request_is_in_flight_until_it_is_answered(client: TestClient, metrics
     assert in_flight(metrics.text()) == 0
 
 
-def test_health_is_logged_for_the_curious_only(client: TestClient, metrics: Metrics, log: pytest.LogCaptureFixture) -> None:
-    client.get("/healthz")
-    assert [line.levelname for line in access_lines(log)] == ["DEBUG"]
-    assert requests_counted(metrics.text()) == {("GET", "/healthz", "200"): 1}
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_health_is_logged_for_the_curious_only_but_that_it_fails_for_all(
+    client: TestClient, metrics: Metrics, log: pytest.LogCaptureFixture, path: str
+) -> None:
+    for status in (200, 503, 500, 404):
+        client.get(path, params={"status": status})
+    client.head(path)
+    assert [line.levelname for line in access_lines(log)] == ["DEBUG", "INFO", "INFO", "INFO", "DEBUG"]
+    assert requests_counted(metrics.text())["GET", path, "200"] == 1
 
 
 def scope_of(method: str, path: str) -> Scope:

@@ -96,6 +96,7 @@ def test_a_label_leaves_only_its_own_items_in_the_same_order(client: TestClient,
     for label in ("", "mauve", "red' OR '1'='1"):
         result = one(client, f"id=5&k=24&{mode}&label={label}")
         assert (result["neighbors"], result["next"]) == ([], None)
+        assert ("note" in result) == bool(label)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,0 +1,134 @@
+"""A form (multipart/form-data) taken apart: what a field holds is told by its name, whatever else its headers say."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+
+from training.errors import BadValue
+
+MEDIA_TYPE: Final = "multipart/form-data"
+PHOTOGRAPHS: Final = "image"
+_MOST_OTHERS: Final = 100  # fields that are no photographs
+_EXTENDED: Final = re.compile(r"""(?i)\*\s*=\s*"?(utf-8|iso-8859-1)'[^';]*'([^\s";]*)""")  # RFC 8187, after a parameter's name
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form: its photographs as (name, bytes), and its other fields as (name, bytes)."""
+
+    images: list[tuple[str, bytes]]
+    others: list[tuple[str, bytes]]
+
+
+@dataclass
+class _Part:
+    header: bytearray = field(default_factory=bytearray)  # the name of the one that is being read
+    value: bytearray = field(default_factory=bytearray)
+    disposition: str = ""
+    data: bytearray = field(default_factory=bytearray)
+
+
+async def read(content_type: str, body: AsyncIterator[bytes], most_images: int) -> Form:
+    """The form that a body holds. Raises BadValue for one that is not well made, or has more photographs than may be."""
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not boundary or any(mark in boundary for mark in b';"\\'):
+        raise _not_well_made(f"the boundary {boundary.decode('latin-1')[:100]!r}")
+    parts = _Parts(boundary, most_images + _MOST_OTHERS)
+    async for chunk in body:
+        parts.feed(chunk)
+    images, others = [], []
+    for name, file_name, data in parts.all():
+        if name == PHOTOGRAPHS:
+            images.append((file_name or PHOTOGRAPHS, data))
+        elif file_name is not None:
+            raise BadValue(PHOTOGRAPHS, f"the file field {name[:100]!r}", "the name of every file's field")
+        else:
+            others.append((name, data))
+    if len(images) > most_images:
+        raise BadValue(PHOTOGRAPHS, f"{len(images)} files", f"at most {most_images} files a request")
+    return Form(images, others)
+
+
+class _Parts:
+    """The parts of a body that comes in pieces."""
+
+    def __init__(self, boundary: bytes, most: int) -> None:
+        self._parts: list[_Part] = []
+        self._most = most
+        self._ended = False
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin,
+                    "on_header_field": lambda data, start, end: self._parts[-1].header.extend(data[start:end]),
+                    "on_header_value": lambda data, start, end: self._parts[-1].value.extend(data[start:end]),
+                    "on_header_end": self._end_header,
+                    "on_part_data": lambda data, start, end: self._parts[-1].data.extend(memoryview(data)[start:end]),
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            raise _not_well_made(str(error)) from error
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes the next piece. Raises BadValue."""
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise _not_well_made(str(error)) from error
+
+    def all(self) -> list[tuple[str, str | None, bytes]]:
+        """Name, file's name where one is given, and content of each. Raises BadValue where the body was cut off."""
+        if not self._ended:  # a part that was cut off would be left out without a word
+            raise _not_well_made("no boundary at the end")
+        found = []
+        while self._parts:  # emptied, so that the bytes are there but once
+            part = self._parts.pop(0)
+            name = _parameter(part.disposition, "name")
+            if name is None:
+                raise _not_well_made("a part without a name")
+            found.append((name, _parameter(part.disposition, "filename"), bytes(part.data)))
+        return found
+
+    def _begin(self) -> None:
+        if len(self._parts) == self._most:
+            raise _not_well_made(f"more than {self._most} parts")
+        self._parts.append(_Part())
+
+    def _end_header(self) -> None:
+        part = self._parts[-1]
+        if part.header.lower() == b"content-disposition":
+            part.disposition = part.value.decode("latin-1")
+        part.header.clear()
+        part.value.clear()
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+def _parameter(disposition: str, name: str) -> str | None:
+    """A parameter, also in the extended notation that RFC 7578 forbids, where it stands alone."""
+    plain = parse_options_header(disposition)[1].get(name.encode())
+    if plain is not None:
+        return _decoded(plain)
+    start = re.search(rf"(?i);\s*{name}(?=\*)", disposition)
+    extended = start and _EXTENDED.match(disposition, start.end())
+    return _decoded(unquote_to_bytes(extended[2]), extended[1]) if extended else None
+
+
+def _decoded(data: bytes, encoding: str = "utf-8") -> str:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _not_well_made(what: str) -> BadValue:
+    return BadValue("body", what, "a well-made form")
