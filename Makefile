@@ -8,7 +8,7 @@
 # make bench-search                                      searches beside FAISS's; for a quiet machine
 # make bench-service                                     the service under load; for a quiet machine
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
-# make fuzz-files                                        damaged image files for the decoder
+# make fuzz-files                                        an hour of damaged image files for the decoder
 # make fuzz-service                                      thousands of hostile requests to a running service
 PYTHON ?= python3
 BIN := .venv/bin
