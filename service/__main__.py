@@ -2,8 +2,11 @@
 
 import asyncio
 import gc
+import logging
+import resource
 import socket
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Final
 
@@ -11,12 +14,17 @@ import uvicorn
 
 from service import logs
 from service.app import create_app
+from service.connections import Connection, Connections
 from service.middleware.admission import Gate
 from service.settings import ServiceSettings
 from training.errors import BadValue, FC7Error
 from training.program import keep_freed_memory, run_program
 
 KEEP_ALIVE_S: Final = 75  # longer than proxies keep idle connections, so that none sends into one that is being closed
+
+SEND_BUFFER: Final = 2**18  # bytes of an answer that the kernel takes of each connection; it would take megabytes
+FILES_KEPT: Final = 256  # descriptors for all but connections, and the photographs that are sent over them
+_log: Final = logging.getLogger("fc7.service")
 
 
 class _Server(uvicorn.Server):
@@ -63,6 +71,7 @@ def main(settings: ServiceSettings) -> None:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         try:
             listener.bind((settings.host, settings.port))
             listener.listen()
@@ -73,8 +82,10 @@ def main(settings: ServiceSettings) -> None:
         port = listener.getsockname()[1]
         host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
         app = create_app(settings)
+        connections = Connections(settings, _most_connections(settings.max_connections), app.state.metrics)
         config = uvicorn.Config(
             app,
+            http=partial(Connection, connections),  # type: ignore[arg-type]
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -86,6 +97,20 @@ def main(settings: ServiceSettings) -> None:
             server.run(sockets=[listener])
             if not server.started:
                 raise FC7Error("the service did not start; its log says why")
+
+
+def _most_connections(wanted: int) -> int:
+    """As many as wanted, or as the files that this process may open are enough for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * wanted + FILES_KEPT
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < needed:
+            most = max(1, (soft - FILES_KEPT) // 2)
+            _log.warning("max_connections=%d needs %d open files, and %d are allowed: it is %d", wanted, needed, soft, most)
+            return most
+    return wanted
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     # the last is the outermost
     app.add_middleware(AnswerHead)
     app.add_middleware(Admission, settings=settings, metrics=metrics, gate=gate)
-    app.add_middleware(LimitBody, max_bytes=settings.max_request_bytes, metrics=metrics)
+    app.add_middleware(LimitBody, settings=settings, metrics=metrics)
     app.add_middleware(KeyHolders, settings=settings, metrics=metrics)
     if settings.cors_origins:
         app.add_middleware(

@@ -53,6 +53,7 @@ ROOMS = {
         "batching": "",
         "stages": "metrics",
         "errors": "metrics schemas",
+        "connections": "metrics schemas settings errors",
         "middleware": "metrics logs schemas settings errors",
         "pair": "errors",
         "engine": "metrics settings batching pair stages cursor errors",
