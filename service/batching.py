@@ -142,10 +142,10 @@ class Batcher(Generic[K, I, R]):
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def check(self) -> None:
-        """Raises TryAgain where the queue is full."""
+    def check(self, more: int = 0) -> None:
+        """Raises TryAgain where the queue is full, or would be with as many more."""
         with self._guard:
-            waiting = len(self._waiting)
+            waiting = len(self._waiting) + more
         if waiting >= self._max_queue:
             raise TryAgain("queue_full", f"{waiting} are waiting already, and max_queue={self._max_queue}")
 

@@ -5,11 +5,9 @@ No HTTP here. Legend: B batch, C channels, H height, W width, Q queries, V views
 
 import asyncio
 import hashlib
-import os
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, TypeVar
@@ -26,6 +24,7 @@ from indexer.storage import artifact
 from indexer.store import Item, Mode, Query, Store, without_codes
 from service.batching import Batcher, Result, Worker
 from service.cursor import Cursor
+from service.decoding import Decoders
 from service.metrics import Metrics
 from service.pair import CurrentPair, Pair
 from service.settings import ServiceSettings
@@ -99,8 +98,8 @@ class Engine:
     def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
         """Loads what is there. What is missing or does not fit is kept as the reason that requests for it are told."""
         self._settings, self._metrics = settings, metrics
-        self._decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
-        self._decoding = 0
+        self._decoders = Decoders(settings.limits())
+        self._decoding = 0  # photographs that are being decoded or wait for it
         self._worker = Worker("compute")
         self.current = CurrentPair(
             settings.model,
@@ -130,8 +129,12 @@ class Engine:
         return self.current.pair
 
     def check_room(self) -> None:
-        """Raises TryAgain where as many photographs wait for the network as may."""
-        self._network.check()
+        """Raises TryAgain where as many photographs wait for a decoder or for the network as may."""
+        self._network.check(self._decoding)
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """Awaits the result of work that is too slow for the event loop, though it needs neither the model nor the index."""
+        return await self._decoders.read(work)
 
     async def decode(self, data: bytes, stages: Stages) -> Upload:
         """Decodes one image. Raises BadImage or ImageTooLarge, and TryAgain like check_room."""
@@ -145,7 +148,7 @@ class Engine:
 
         self._decoding += 1
         try:
-            upload, seconds = await asyncio.get_running_loop().run_in_executor(self._decoders, decoded)
+            upload, seconds = await self._decoders.decode(data, decoded)
         finally:
             self._decoding -= 1
             # whoever waits for this one's company, which comes after the next await or never
@@ -217,7 +220,7 @@ class Engine:
 
     def close(self) -> None:
         """Waits for running work and lets go of threads and files."""
-        self._decoders.shutdown()
+        self._decoders.close()
         self.current.close()
         self._worker.close()
 

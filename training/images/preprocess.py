@@ -5,6 +5,7 @@ Legend: B batch, C channels (RGB), H height, W width. Pixels are on the 0..255 s
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, get_args
 
@@ -19,6 +20,7 @@ from training.errors import BadImage, ImageTooLarge, NotAnImage
 # The limits below are ours and are checked from the header; Pillow's own would cut them short.
 Image.MAX_IMAGE_PIXELS = None
 SIZE: Final = 256
+PIXEL_BYTES: Final = 20  # of memory that decoding takes a pixel at most, which a WebP does
 # Pillow's name of each format that is read -> the endings of its files' names
 FORMATS: Final = {
     "JPEG": ("jpg", "jpeg", "jpe"),
@@ -100,22 +102,63 @@ def decode(data: bytes, limits: ImageLimits) -> Photograph:
     Raises ImageTooLarge by bytes or by the header's pixels, BadImage for everything that does not decode, and MemoryError, which
     is no fault of the file's.
     """
+    with _opened(data, limits) as image:
+        width, height = image.size
+        return Photograph(_planes(_central_square(image)), str(image.format), width, height)
+
+
+def cost(data: bytes, limits: ImageLimits) -> int:
+    """The pixels that decoding takes up, PIXEL_BYTES of memory each at most, and time. Raises like decode, by the header alone.
+
+    Of a JPEG the pixels that are left once it is scaled down in decoding; but an eighth of all for the time that it takes.
+    """
+    if size := _webp_size(data):
+        limits.check_bytes(len(data))
+        limits.check_pixels(*size)
+        return size[0] * size[1]
+    with _opened(data, limits) as image:
+        pixels = image.width * image.height
+        if image.format in ("JPEG", "MPO") and "progressive" not in image.info:
+            image.draft(None, (SIZE, SIZE))
+            return max(pixels // 8, image.width * image.height)
+        return pixels
+
+
+@contextmanager
+def _opened(data: bytes, limits: ImageLimits) -> Iterator[Image.Image]:
+    """The image before its pixels are decoded; what fails in the meantime is an error of ours."""
     limits.check_bytes(len(data))
     if not data:
         raise NotAnImage("image is empty (0 bytes)")
     _check_parts(data)
+    if size := _webp_size(data):  # which takes up memory for its pixels when it is opened
+        limits.check_pixels(*size)
     try:
         with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
-            width, height = image.size
-            limits.check_pixels(width, height)
+            limits.check_pixels(*image.size)
             _check_cost(image, data, limits)
-            return Photograph(_planes(_central_square(image)), str(image.format), width, height)
+            yield image
     except (BadImage, ImageTooLarge, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise NotAnImage(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # damaged files make Pillow raise almost anything
         raise BadImage(f"damaged or truncated image: {error}") from error
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that a WebP's first chunk states; None for what is no WebP, or has no such chunk."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 25:
+        return None
+    match data[12:16]:
+        case b"VP8X":  # the canvas of what follows
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+        case b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        case b"VP8 ":
+            return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
 
 
 def _check_parts(data: bytes) -> None:
