@@ -76,7 +76,7 @@ async def neighbors(request: Request) -> Response:
     Pages that follow `next` go through the whole collection; an answer without one is the last.
     """
     params, engine, stages = inputs.query_string(request, Search), engine_of(request), Stages(metrics_of(request))
-    pair = engine.pair
+    pair = await engine.current.followed()
     _check_k(request, params.k)
     parsed = await inputs.read(request)
     if bool(parsed) == (params.id is not None):
@@ -124,7 +124,7 @@ async def neighbors(request: Request) -> Response:
 async def duplicates(request: Request, item_id: ItemId, params: Annotated[Duplicates, Query()]) -> schemas.DuplicatesAnswer:
     """Finds near-duplicates: the items within a Euclidean distance of an indexed one, which is itself left out."""
     engine, stages = engine_of(request), Stages(metrics_of(request))
-    pair = engine.pair
+    pair = await engine.current.followed()
     _check_k(request, params.k)
     if params.max_distance is None:
         length = float(np.linalg.norm(await engine.vector(pair.store, item_id)))

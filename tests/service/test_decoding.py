@@ -1,6 +1,7 @@
 """Decoding: so many pixels at a time, the small before the large, and whoever leaves gives up what was not begun."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -8,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from service import decoding
 from service.decoding import AT_ONCE, WAITING, Decoders
 from training.errors import TryAgain
 from training.images import preprocess
@@ -46,7 +46,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Work], Coro
 
     def runs(threads: int, test: Callable[[Work], Coroutine[Any, Any, None]]) -> None:
         async def main() -> None:
-            monkeypatch.setattr(decoding.os, "cpu_count", lambda: threads)
+            monkeypatch.setattr(os, "cpu_count", lambda: threads)
             decoders = Decoders(ImageLimits(max_image_pixels=MOST))
             work = Work(decoders)
             try:
