@@ -7,6 +7,7 @@
 # make bench-search                                      searches beside FAISS's; for a quiet machine
 # make bench-service                                     the service under load; for a quiet machine
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
+# make attack                                            attacks on a running service; for a quiet machine
 # make fuzz-service                                      thousands of hostile requests to a running service
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,7 +15,7 @@ LOWEST := .venv-lowest/bin
 NATIVE := training/network/native.c indexer/scans/native.c
 export DATA ?= groceries
 
-.PHONY: demo test check lowest pages requirements bench-search bench-service bench-train fuzz-service
+.PHONY: demo test check lowest pages requirements attack bench-search bench-service bench-train fuzz-service
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -36,6 +37,9 @@ requirements: .venv/dev
 
 pages: .venv/dev
 	$(BIN)/python -m tests.pages
+
+attack: .venv/dev
+	$(BIN)/python tests/benchmarks/attack_service.py
 
 bench-search: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_search.py

@@ -5,6 +5,7 @@ import gc
 import logging
 import resource
 import socket
+import sys
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -22,6 +23,7 @@ from training.program import keep_freed_memory, run_program
 
 KEEP_ALIVE_S: Final = 75  # longer than proxies keep idle connections, so that none sends into one that is being closed
 
+SWITCH_S: Final = 1e-3  # for which the event loop may wait for a thread that computes, each time that it turns
 SEND_BUFFER: Final = 2**18  # bytes of an answer that the kernel takes of each connection; it would take megabytes
 FILES_KEPT: Final = 256  # descriptors for all but connections, and the photographs that are sent over them
 _log: Final = logging.getLogger("fc7.service")
@@ -67,6 +69,7 @@ class _Server(uvicorn.Server):
 def main(settings: ServiceSettings) -> None:
     """Serves until told to stop; running requests are finished first. Raises BadValue for an address it cannot listen on."""
     keep_freed_memory()
+    sys.setswitchinterval(SWITCH_S)
     logs.configure()
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:

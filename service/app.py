@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
@@ -25,6 +26,7 @@ from service.routes.inputs import Inputs
 from service.settings import ServiceSettings
 
 WEB = Path(__file__).parent / "web"
+THREADS = 8  # that answer what waits for the disk; forty would keep the event loop waiting for its turn
 DESCRIPTION = """Classifies photographs with the two-GPU AlexNet of 2012, finds their nearest neighbours among an indexed
 collection by Euclidean distance of 4096-d FC7 features or by Hamming distance of short codes, lets the collection grow and
 shrink, and shows what the first layer has learned.
@@ -38,6 +40,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        current_default_thread_limiter().total_tokens = THREADS
         engine = app.state.engine = await run_in_threadpool(Engine, settings, metrics)
         metrics.observe_model(lambda: (engine.model.fingerprint, engine.model.net.config.profile))
         metrics.observe_index(lambda: (engine.pair.store.version_number, len(engine.pair.store)))

@@ -9,12 +9,13 @@ import fcntl
 import sys
 import termios
 import time
+from collections import deque
 from collections.abc import Collection
 from http import HTTPStatus
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service import errors
 from service.metrics import Metrics, Reason
@@ -26,7 +27,7 @@ HEAD_BYTES: Final = 2**16  # of a head, or of a body's chunk sizes and trailers 
 HEADERS: Final = 100  # of a request, with its trailers
 PIPELINED: Final = 16  # requests of one connection that wait for the answer to the one before
 LINGER_S: Final = 30.0  # for which the rest of a body is let in, and dropped, that was answered before it was all here
-PATIENCE_S: Final = 1.0  # for which a client may do nothing though others find no room
+PATIENCE_S: Final = 0.25  # for which a client may do nothing though others find no room
 _AS_IT_IS: Final = (
     "abort",
     "close",
@@ -144,6 +145,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = self._headers = 0
         self._undigested = 0  # bytes that came since a head or a body ended, or there was anything of a body
         self._digested = False
+        self._cycles: deque[RequestResponseCycle] = deque()  # of requests that are not answered
         self._wrong: HTTPStatus = HTTPStatus.BAD_REQUEST  # what the parser's error means
         self._read, self._read_since = 0, 0.0  # bytes of answers, as they were last counted, and since when
         self._window: tuple[float, int] | None = None  # while something is unread: when it began, and what was read by then
@@ -204,6 +206,9 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, or was sent away."""
         self._connections.leave(self)
+        for cycle in self._cycles:  # uvicorn tells the last of several alone
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -254,7 +259,10 @@ class Connection(HttpToolsProtocol):
             self._wrong = HTTPStatus.TOO_MANY_REQUESTS
             raise ValueError
         self._head_since, self._in_message, self._digested = None, True, True
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before:  # which another protocol would take over
+            self._cycles.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
@@ -269,6 +277,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer was handed on to be sent."""
         self.active_s = time.monotonic()
+        self._cycles.popleft()
         super().on_response_complete()
 
     def pause_writing(self) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, TypeVar
@@ -100,6 +101,7 @@ class Engine:
         self._settings, self._metrics = settings, metrics
         self._decoders = Decoders(settings.limits())
         self._decoding = 0  # photographs that are being decoded or wait for it
+        self._answers = ThreadPoolExecutor(1, "answer")
         self._worker = Worker("compute")
         self.current = CurrentPair(
             settings.model,
@@ -128,9 +130,12 @@ class Engine:
         """The model and the index that answer. Raises NotReady with the reason where there are none."""
         return self.current.pair
 
-    def check_room(self) -> None:
-        """Raises TryAgain where as many photographs wait for a decoder or for the network as may."""
-        self._network.check(self._decoding)
+    def check_room(self, photographs: int = 1, searches: int = 0) -> None:
+        """Raises TryAgain where no room is left for so many photographs, which wait for decoders too, or queries."""
+        if photographs:
+            self._network.check(self._decoding + photographs)
+        if searches:
+            self._searches.check(searches)
 
     async def read(self, work: Callable[[], T]) -> T:
         """Awaits the result of work that is too slow for the event loop, though it needs neither the model nor the index."""
@@ -155,6 +160,10 @@ class Engine:
             asyncio.get_running_loop().call_soon(self._network.consider)
         stages.record("decode", seconds)
         return upload
+
+    async def form(self, work: Callable[[], T]) -> T:
+        """Awaits the result of work on an answer that is too long for the event loop. One is done at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._answers, work)
 
     async def classify(self, model: Model, photograph: Photograph, views: int, top: int, stages: Stages) -> list[Best]:
         """The `top` most probable classes by the mean over 1 or 10 views; then by each view, in preprocess.ten_views' order."""
@@ -221,6 +230,7 @@ class Engine:
     def close(self) -> None:
         """Waits for running work and lets go of threads and files."""
         self._decoders.close()
+        self._answers.shutdown()
         self.current.close()
         self._worker.close()
 

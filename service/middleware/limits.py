@@ -15,7 +15,7 @@ from service.metrics import Metrics
 from service.settings import ServiceSettings
 from training.errors import ImageTooLarge, TryAgain
 
-_BODIES_HELD: Final = 4
+BODIES: Final = 4  # times the longest: what the bodies of all requests may hold
 _CLOSE: Final = {"Connection": "close"}
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -94,7 +94,7 @@ class LimitBody:
         self._held += size
         if body.received > self._max_bytes:
             raise self._too_large(body.received)
-        while self._held > _BODIES_HELD * self._max_bytes:
+        while self._held > BODIES * self._max_bytes:
             stalled = max(self._coming, key=lambda one: one.held * (now - one.latest_s))
             if stalled is body or not stalled.held:
                 raise TryAgain("queue_full", f"bodies of {self._held} bytes are being read already")

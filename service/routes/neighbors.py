@@ -19,9 +19,10 @@ from service.routes import inputs
 from service.routes.common import LARGEST_ID, ItemId, as_json, engine_of, links, metrics_of, problems, settings_of
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
-from training.errors import BadValue
+from training.errors import BadValue, FC7Error
 
 _LARGEST: Final = 1e6  # of a vector's components: beyond it squared distances overflow float32
+_MANY: Final = 1000  # neighbours that take a few milliseconds to be put into words
 router = APIRouter()
 
 
@@ -87,10 +88,12 @@ async def neighbors(request: Request) -> Response:
         parsed = [ParsedInput(str(params.id), item=params.id)]
     if params.cursor and len(parsed) > 1:
         raise BadValue("cursor", params.cursor, f"given with one photograph, not with {len(parsed)}")
+    photographs = sum(input.data is not None for input in parsed)
+    engine.check_room(photographs, len(parsed) - photographs)  # before there is a task for each
     default = engine.mode(pair.store, params.mode)[0]
     mode = _query(params, default, None).mode
 
-    async def of_one(input: ParsedInput) -> schemas.NeighborsOfOne:
+    async def of_one(input: ParsedInput) -> tuple[str, Page, Question]:
         nonlocal mode
         name, subject = await _subject(engine, pair, input, stages, paged=params.cursor is not None)
         question = _question(params, pair.store, name)
@@ -100,22 +103,27 @@ async def neighbors(request: Request) -> Response:
         page = await engine.search(pair.store, subject, query, stages)
         if page.next and subject.inexact and subject.vector_D is not None:
             engine.keep_feature(pair.model, name, subject.vector_D)
-        return schemas.NeighborsOfOne(
-            name=input.name, neighbors=_neighbors(page), buckets=page.buckets, next=_next(page, question)
-        )
+        return input.name, page, question
 
     answers = await inputs.each(request, parsed, of_one)
+
+    def response_of_all() -> Response:
+        results = inputs.results(
+            schemas.NeighborsOfOne, parsed, [answer if isinstance(answer, FC7Error) else _of_one(*answer) for answer in answers]
+        )
+        answer = schemas.NeighborsAnswer(
+            model=pair.model.fingerprint,
+            index_version=pair.store.version_number,
+            mode=mode,
+            metric=_metric(mode),
+            results=results,
+            timings_ms=schemas.Timings.model_validate(stages.ms()) if params.timings else None,
+        )
+        return as_json(answer)
+
     began = time.perf_counter()
-    results = inputs.results(schemas.NeighborsOfOne, parsed, answers)
-    answer = schemas.NeighborsAnswer(
-        model=pair.model.fingerprint,
-        index_version=pair.store.version_number,
-        mode=mode,
-        metric=_metric(mode),
-        results=results,
-        timings_ms=schemas.Timings.model_validate(stages.ms()) if params.timings else None,
-    )
-    response = as_json(answer)
+    large = sum(0 if isinstance(answer, FC7Error) else len(answer[1].neighbors) for answer in answers) > _MANY
+    response = await engine.form(response_of_all) if large else response_of_all()
     stages.record("answer", time.perf_counter() - began)
     return response
 
@@ -182,6 +190,10 @@ def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> 
 
 def _radius(params: Search | Duplicates) -> int | None:
     return params.radius if isinstance(params, Search) else None
+
+
+def _of_one(name: str, page: Page, question: Question) -> schemas.NeighborsOfOne:
+    return schemas.NeighborsOfOne(name=name, neighbors=_neighbors(page), buckets=page.buckets, next=_next(page, question))
 
 
 def _neighbors(page: Page) -> list[schemas.Neighbor]:
