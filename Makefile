@@ -9,6 +9,7 @@
 # make bench-service                                     the service under load; for a quiet machine
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
 # make fuzz-files                                        an hour of damaged image files for the decoder
+# make attack                                            attacks on a running service; for a quiet machine
 # make fuzz-service                                      thousands of hostile requests to a running service
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,7 +18,7 @@ NATIVE := training/network/native.c indexer/scans/native.c
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 15 --durations-min 5
 export DATA ?= groceries
 
-.PHONY: demo test check sanitize lowest pages requirements bench-search bench-service bench-train fuzz-files fuzz-service
+.PHONY: demo test check sanitize lowest pages requirements attack bench-search bench-service bench-train fuzz-files fuzz-service
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -47,6 +48,9 @@ requirements: .venv/dev
 
 pages: .venv/dev
 	$(BIN)/python -m tests.pages
+
+attack: .venv/dev
+	$(BIN)/python tests/benchmarks/attack_service.py
 
 bench-search: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_search.py

@@ -2,8 +2,12 @@
 
 import asyncio
 import gc
+import logging
+import resource
 import socket
+import sys
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Final
 
@@ -11,13 +15,18 @@ import uvicorn
 
 from service import logs
 from service.app import create_app
-from service.http11 import Http11
+from service.connections import Connection, Connections
 from service.middleware.admission import Gate
 from service.settings import ServiceSettings
 from training.errors import BadValue, FC7Error
 from training.program import keep_freed_memory, run_program
 
 KEEP_ALIVE_S: Final = 75  # longer than proxies keep idle connections, so that none sends into one that is being closed
+
+SWITCH_S: Final = 1e-3  # for which the event loop may wait for a thread that computes, each time that it turns
+SEND_BUFFER: Final = 2**18  # bytes of an answer that the kernel takes of each connection; it would take megabytes
+FILES_KEPT: Final = 256  # descriptors for all but connections, and the photographs that are sent over them
+_log: Final = logging.getLogger("fc7.service")
 
 
 class _Server(uvicorn.Server):
@@ -60,10 +69,12 @@ class _Server(uvicorn.Server):
 def main(settings: ServiceSettings) -> None:
     """Serves until told to stop; running requests are finished first. Raises BadValue for an address it cannot listen on."""
     keep_freed_memory()
+    sys.setswitchinterval(SWITCH_S)
     logs.configure()
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         try:
             listener.bind((settings.host, settings.port))
             listener.listen()
@@ -74,9 +85,10 @@ def main(settings: ServiceSettings) -> None:
         port = listener.getsockname()[1]
         host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
         app = create_app(settings)
+        connections = Connections(settings, _most_connections(settings.max_connections), app.state.metrics)
         config = uvicorn.Config(
             app,
-            http=Http11,
+            http=partial(Connection, connections),  # type: ignore[arg-type]
             ws="none",
             log_config=None,
             log_level="warning",
@@ -89,6 +101,20 @@ def main(settings: ServiceSettings) -> None:
             server.run(sockets=[listener])
             if not server.started:
                 raise FC7Error("the service did not start; its log says why")
+
+
+def _most_connections(wanted: int) -> int:
+    """As many as wanted, or as the files that this process may open are enough for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * wanted + FILES_KEPT
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < needed:
+            most = max(1, (soft - FILES_KEPT) // 2)
+            _log.warning("max_connections=%d needs %d open files, and %d are allowed: it is %d", wanted, needed, soft, most)
+            return most
+    return wanted
 
 
 if __name__ == "__main__":

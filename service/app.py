@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
@@ -25,6 +26,7 @@ from service.settings import ServiceSettings, is_loopback
 from training.errors import BadValue
 
 _log = logging.getLogger("fc7.service")
+THREADS = 8  # that answer what waits for the disk; forty would keep the event loop waiting for its turn
 DESCRIPTION = """Classifies photographs with the two-GPU AlexNet of 2012, finds their nearest neighbours among an indexed
 collection by Euclidean distance of 4096-d FC7 features or by Hamming distance of short codes, lets the collection grow and
 shrink, and shows what the first layer has learned.
@@ -40,6 +42,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if not settings.allowed_hosts and not is_loopback(settings.host):
             _log.info("requests for any host are answered: allowed_hosts is not set")
+        current_default_thread_limiter().total_tokens = THREADS
         engine = app.state.engine = await run_in_threadpool(Engine, settings, metrics)
         metrics.observe_model(lambda: (engine.model.fingerprint, engine.model.net.config.profile))
         metrics.observe_index(lambda: (engine.pair.store.version_number, len(engine.pair.store)))
@@ -68,7 +71,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     # the last is the outermost
     app.add_middleware(AnswerHead)
     app.add_middleware(Admission, settings=settings, metrics=metrics, gate=gate)
-    app.add_middleware(LimitBody, max_bytes=settings.max_request_bytes, metrics=metrics)
+    app.add_middleware(LimitBody, settings=settings, metrics=metrics)
     app.add_middleware(KeyHolders, settings=settings, metrics=metrics)
     if settings.cors_origins:
         app.add_middleware(

@@ -142,11 +142,11 @@ class Batcher(Generic[K, I, R]):
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def check(self) -> None:
-        """Raises TryAgain where the queue is full."""
+    def check(self, more: int = 1) -> None:
+        """Raises TryAgain where the queue has no room for as many more."""
         with self._guard:
             waiting = len(self._waiting)
-        if waiting >= self._max_queue:
+        if waiting + more > self._max_queue:
             raise TryAgain("queue_full", f"{waiting} are waiting already, and max_queue={self._max_queue}")
 
     async def __call__(self, key: K, item: I, size: int = 1) -> Result[R]:

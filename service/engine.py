@@ -5,10 +5,9 @@ No HTTP here. Legend: B batch, C channels, H height, W width, Q queries, V views
 
 import asyncio
 import hashlib
-import os
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from indexer.storage import artifact
 from indexer.store import Item, Mode, Query, Store, without_codes
 from service.batching import Batcher, Result, Worker
 from service.cursor import Cursor
+from service.decoding import Decoders
 from service.metrics import Metrics
 from service.pair import CurrentPair, Pair
 from service.settings import ServiceSettings
@@ -100,8 +100,9 @@ class Engine:
     def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
         """Loads what is there. What is missing or does not fit is kept as the reason that requests for it are told."""
         self._settings, self._metrics = settings, metrics
-        self._decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
-        self._decoding = 0
+        self._decoders = Decoders(settings.limits())
+        self._decoding = 0  # photographs that are being decoded or wait for it
+        self._answers = ThreadPoolExecutor(1, "answer")
         self._worker = Worker("compute")
         self.current = CurrentPair(
             settings.model,
@@ -130,9 +131,16 @@ class Engine:
         """The model and the index that answer. Raises NotReady with the reason where there are none."""
         return self.current.pair
 
-    def check_room(self) -> None:
-        """Raises TryAgain where as many photographs wait for the network as may."""
-        self._network.check()
+    def check_room(self, photographs: int = 1, searches: int = 0) -> None:
+        """Raises TryAgain where no room is left for so many photographs, which wait for decoders too, or queries."""
+        if photographs:
+            self._network.check(self._decoding + photographs)
+        if searches:
+            self._searches.check(searches)
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """Awaits the result of work that is too slow for the event loop, though it needs neither the model nor the index."""
+        return await self._decoders.read(work)
 
     async def decode(self, data: bytes, stages: Stages) -> Upload:
         """Decodes one image. Raises BadImage or ImageTooLarge, and TryAgain like check_room."""
@@ -146,13 +154,17 @@ class Engine:
 
         self._decoding += 1
         try:
-            upload, seconds = await asyncio.get_running_loop().run_in_executor(self._decoders, decoded)
+            upload, seconds = await self._decoders.decode(data, decoded)
         finally:
             self._decoding -= 1
             # whoever waits for this one's company, which comes after the next await or never
             asyncio.get_running_loop().call_soon(self._network.consider)
         stages.record("decode", seconds)
         return upload
+
+    async def form(self, work: Callable[[], T]) -> T:
+        """Awaits the result of work on an answer that is too long for the event loop. One is done at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._answers, work)
 
     async def classify(self, model: Model, photograph: Photograph, views: int, top: int, stages: Stages) -> list[Best]:
         """The `top` most probable classes by the mean over 1 or 10 views; then by each view, in preprocess.ten_views' order."""
@@ -218,7 +230,8 @@ class Engine:
 
     def close(self) -> None:
         """Waits for running work and lets go of threads and files."""
-        self._decoders.shutdown()
+        self._decoders.close()
+        self._answers.shutdown()
         self.current.close()
         self._worker.close()
 

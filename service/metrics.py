@@ -26,6 +26,7 @@ Batched = Literal["forward", "search"]
 Reason = Literal[
     "queue_full",
     "deadline",
+    "slow",
     "stopping",
     "busy",
     "swapping",

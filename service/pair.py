@@ -93,6 +93,26 @@ class CurrentPair:
         state = self._state
         return Pair(present(state.model), present(state.store))
 
+    def newest(self) -> Pair:
+        """The pair that answers once it has followed what is published now, but for a model, which takes long to load.
+
+        Raises like `pair`, and TryAgain where following takes too long. Not for the event loop's thread.
+        """
+        if following := self._see():
+            try:
+                following.exception(self._patience_s)  # which _follow has logged
+            except TimeoutError:
+                raise TryAgain("swapping", "the index is being taken up that was published; try again when it is") from None
+        return self.pair
+
+    async def followed(self) -> Pair:
+        """The same where nobody has looked for a while; else like `pair`. For the event loop's thread."""
+        if time.monotonic() >= self._last_look_s + LOOK_S:
+            self._last_look_s = time.monotonic()
+            if following := self._see():
+                await asyncio.wait([asyncio.wrap_future(following)], timeout=self._patience_s)
+        return self.pair
+
     async def reload(self) -> tuple[Pair, bool]:
         """Goes over to the pair on disk once it is verified; whether it is another.
 
@@ -132,6 +152,15 @@ class CurrentPair:
                 self._last_look_s = time.monotonic()
                 if self._look() != self._disk:
                     self._following = self._thread.submit(self._follow)
+
+    def _see(self) -> "Future[bool] | None":
+        """The going over to what is published now, where it is not done, and is to no other model."""
+        with self._guard:
+            disk = self._look()
+            if disk != self._disk:
+                self._following = self._thread.submit(self._follow)
+            following = self._following
+        return None if following is None or following.done() or disk.model != self._state.disk.model else following
 
     def _change(self, work: Callable[[Pair], tuple[OpenStore, T]]) -> T:
         present(self._state.store)

@@ -46,6 +46,23 @@ class ServiceSettings(Settings):
     max_wait_ms: float = Field(50, ge=0, le=1000, description="longest wait of a photograph for others to share its batch, ms")
     max_queue: int = Field(256, ge=1, description="photographs, and queries, that may wait; to others the answer is 503 at once")
     max_concurrent_requests: int = Field(128, ge=1, description="requests being answered; beyond that the answer is 503 at once")
+    max_connections: int = Field(
+        512, ge=1, description="connections; the longest idle makes room for a new one, else that is answered 503"
+    )
+    max_connections_per_client: int = Field(
+        256, ge=1, description="connections from one address; behind a proxy as many as max_connections"
+    )
+    max_unread_bytes: int = Field(
+        64 * 2**20,
+        ge=1,
+        description="answers that clients have not read yet, bytes in all; then the slowest reader is cut off",
+    )
+    stall_s: float = Field(
+        10, gt=0, description="longest time of a request's head, and for which bodies and answers may stall, s"
+    )
+    min_bytes_per_s: int = Field(
+        1024, ge=0, description="least rate at which a body comes and an answer is read, over stall_s, bytes a second"
+    )
     deadline_ms: float = Field(10_000, gt=0, description="what is not answered in this time is answered 503, ms; not changes")
     stop_s: float = Field(30, ge=0, description="on SIGTERM, how long requests that have begun may take to finish, s")
     max_neighbors: int = Field(1000, ge=1, description="largest k of one request; pages by cursor go on from there")

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -105,7 +105,9 @@ class Admission:
         try:
             async with asyncio.timeout(deadline_s) as request.deadline:
                 await request.read()
-                with self._gate.inside():
+                with ExitStack() as place:
+                    place.enter_context(self._gate.inside())
+                    request.leave = place.close
                     await self._app(scope, request.receive, request.send)
         except TimeoutError:
             if not request.deadline.expired() or request.started:
@@ -128,6 +130,7 @@ class _Request:
     """Both ends of a request, watched: once its body is here, its task is cancelled when the client goes."""
 
     deadline: asyncio.Timeout
+    leave: Callable[[], None]  # the place inside
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -160,9 +163,10 @@ class _Request:
         return await self._receive()
 
     async def send(self, message: Message) -> None:
-        """A part of the answer. Once there is one, the client's own pace counts no more."""
+        """A part of the answer. Once there is one, the client's own pace counts no more, and keeps no place from the others."""
         if not self.started:
             self.started = True
+            self.leave()
             self.deadline.reschedule(None)
             self.stop_watching()
         await self._send(message)

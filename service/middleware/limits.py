@@ -1,13 +1,22 @@
 """Middleware: a body is no longer than allowed, whatever its headers say; and what browsers are told about our answers."""
 
+import asyncio
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from typing import Final
+
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
 from service.metrics import Metrics
+from service.settings import ServiceSettings
 from training.errors import ImageTooLarge, TryAgain
 
-_BODIES_HELD = 4
+BODIES: Final = 4  # times the longest: what the bodies of all requests may hold
+_CLOSE: Final = {"Connection": "close"}
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -20,44 +29,98 @@ _HEADERS = {
 class LimitBody:
     """Answers 413 at once for a body declared too long, and as soon as one that declared nothing becomes too long.
 
-    The bodies of all requests together may be a few times as long as one; 503 beyond that.
+    One that comes too slowly is answered 408. The bodies of all requests together may be a few times as long as one. Beyond that
+    the one that has held most for longest, with nothing coming of it, is answered 503; where all are here, the one that comes.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: Metrics) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._max_bytes = settings.max_request_bytes
+        self._stall_s, self._least = settings.stall_s, settings.min_bytes_per_s * settings.stall_s
         self._metrics = metrics
         self._held = 0
+        self._coming: set[_Body] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on with its body counted."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        declared = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > self._max_bytes:
-            detail = self._detail(int(declared))
-            return await errors.answer_error(ImageTooLarge(detail), self._metrics)(scope, receive, send)
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            size = len(message.get("body", b""))
-            received += size
-            self._held += size
-            if received > self._max_bytes:
-                raise ImageTooLarge(self._detail(received))
-            if self._held > _BODIES_HELD * self._max_bytes:
-                raise TryAgain("queue_full", f"bodies of {self._held} bytes are being read already")
-            return message
-
+            return await errors.answer_error(self._too_large(int(declared)), self._metrics)(scope, receive, send)
+        if declared == "0" and "transfer-encoding" not in headers:
+            return await self._app(scope, receive, send)
+        body = _Body(receive)
+        self._coming.add(body)
         try:
-            return await self._app(scope, counted, send)
+            return await self._app(scope, partial(self._next, body), send)
+        except _TooSlow:
+            self._metrics.rejected("slow")
+            detail = f"less than {self._least:g} bytes of the request came in stall_s={self._stall_s:g}"
+            await errors.answer_http(HTTPException(HTTPStatus.REQUEST_TIMEOUT, detail, _CLOSE))(scope, receive, send)
         finally:
-            self._held -= received
+            self._coming.discard(body)
+            self._held -= body.held
 
-    def _detail(self, size: int) -> str:
-        return f"the request has at least {size} bytes, more than max_request_bytes={self._max_bytes}"
+    async def _next(self, body: "_Body") -> Message:
+        """The next part. Raises ImageTooLarge, _TooSlow, and TryAgain where there is no room for it any more."""
+        if body not in self._coming:
+            return await body.receive()
+        while True:
+            try:
+                async with asyncio.timeout_at(body.window_s + self._stall_s) as body.timer:
+                    message = await body.receive()
+                    break
+            except TimeoutError:
+                if body not in self._coming:
+                    break
+                if body.received - body.in_window < self._least:
+                    raise _TooSlow from None
+                body.window_s, body.in_window = asyncio.get_running_loop().time(), body.received
+        if body not in self._coming:
+            raise TryAgain("queue_full", "others are sending too, and nothing came of this for longest")
+        self._charge(body, len(message.get("body", b"")))
+        if not message.get("more_body", False):
+            self._coming.discard(body)
+        return message
+
+    def _charge(self, body: "_Body", size: int) -> None:
+        now = asyncio.get_running_loop().time()
+        body.latest_s = now
+        body.received += size
+        body.held += size
+        self._held += size
+        if body.received > self._max_bytes:
+            raise self._too_large(body.received)
+        while self._held > BODIES * self._max_bytes:
+            stalled = max(self._coming, key=lambda one: one.held * (now - one.latest_s))
+            if stalled is body or not stalled.held:
+                raise TryAgain("queue_full", f"bodies of {self._held} bytes are being read already")
+            self._coming.remove(stalled)
+            self._held -= stalled.held
+            stalled.held = 0
+            with suppress(RuntimeError):  # its time is up just now
+                stalled.timer.reschedule(now)
+
+    def _too_large(self, size: int) -> ImageTooLarge:
+        return ImageTooLarge(f"the request has at least {size} bytes, more than max_request_bytes={self._max_bytes}")
+
+
+class _TooSlow(Exception):
+    """Less of a body has come than must."""
+
+
+class _Body:
+    """What has come of a request's body."""
+
+    timer: asyncio.Timeout
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+        self.received = self.held = 0  # bytes that came; and that count, which those of a body that is given up do not
+        self.window_s = self.latest_s = asyncio.get_running_loop().time()  # since when its rate is taken; when bytes came last
+        self.in_window = 0  # what had come by then
 
 
 class AnswerHead:

@@ -52,6 +52,7 @@ async def classify(
     parsed = await inputs.read(request)
     if not parsed:
         raise inputs.no_image()
+    engine.check_room(len(parsed))  # before there is a task for each
     answers = await inputs.each(request, parsed, of_one)
     began = time.perf_counter()
     results = inputs.results(request, schemas.ClassifiedImage, parsed, answers)

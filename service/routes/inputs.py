@@ -4,17 +4,21 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from reprlib import Repr
 from typing import Any, Final, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.concurrency import run_in_threadpool
+from pydantic_core import from_json, to_json
 
 from service.errors import problem, reason
 from service.routes import forms
-from service.routes.common import LARGEST_ID, MOST_ERRORS, metrics_of, settings_of
+from service.routes.common import LARGEST_ID, MOST_ERRORS, engine_of, metrics_of, settings_of
 from service.routes.forms import Form
 from training.errors import BadValue, FC7Error, NotAnImage, NotReady, TryAgain
 
@@ -23,8 +27,13 @@ M = TypeVar("M", bound=BaseModel)
 _JSON: Final = "application/json"
 _LONGEST_KIND: Final = 100  # characters of a media type
 _MOST_VALUES: Final = 5000  # of an input: a vector's, and its fields
-_LARGE_BYTES: Final = 2**18  # of JSON that the event loop does not read itself
+_LARGE_BYTES: Final = 2**16  # of JSON that the event loop does not read itself
+_PIECE: Final = 2**20  # characters of base64, a multiple of 4
 _LONGEST_VALUE: Final = 20  # characters of what should be a photograph
+_LONGEST_SHOWN: Final = 200  # characters of any other wrong value
+_short: Final = Repr()
+_short.maxstring = _short.maxother = _short.maxlong = _LONGEST_SHOWN
+_short.maxlist = _short.maxdict = 20
 
 
 class Input(BaseModel):
@@ -35,7 +44,9 @@ class Input(BaseModel):
     name: str | None = Field(None, max_length=1000, description="what the answer calls it; left out, its id or its position")
     image: str | None = Field(None, description="the file's bytes, in base64")
     id: int | None = Field(None, ge=0, le=LARGEST_ID, description="an indexed photograph")
-    vector: list[float] | None = Field(None, description="an FC7 feature, as many numbers as the index has components")
+    vector: list[float] | None = Field(
+        None, fail_fast=True, description="an FC7 feature, as many numbers as the index has components"
+    )
 
 
 class Inputs(BaseModel):
@@ -108,9 +119,8 @@ async def read(request: Request) -> list[ParsedInput]:
         parsed = [ParsedInput(name, data) for name, data in form.images]
     elif kind == _JSON:
         body, most = await request.body(), settings_of(request).max_images
-        large = len(body) > _LARGE_BYTES
-        parsed = await run_in_threadpool(_from_json, body, most) if large else _from_json(body, most)
-        _check_number(request, len(parsed))
+        work = partial(_from_json, body, most)
+        parsed = await engine_of(request).read(work) if len(body) > _LARGE_BYTES else work()
     else:
         raise NotAnImage(f"the body is {kind}; send {forms.MEDIA_TYPE} with fields named image, or {_JSON}")
     return parsed
@@ -178,15 +188,50 @@ def _kind(request: Request) -> str | None:
 
 
 def _from_json(body: bytes, most: int) -> list[ParsedInput]:
+    """The inputs, checked one by one once it is known that they are not too many, until ten errors are found."""
     values = sum(body.count(mark) for mark in (b",", b"[", b"{"))
     if values > most * _MOST_VALUES:  # a parser would take a hundred times the body's size
         raise BadValue("body", f"{values} values", f"JSON of at most {most * _MOST_VALUES}")
     try:
-        inputs = Inputs.model_validate_json(body).inputs
+        content = from_json(body)
+    except ValueError as error:
+        wrong = {"type": "json_invalid", "loc": ("body",), "input": body, "ctx": {"error": str(error)}}
+        raise RequestValidationError([wrong]) from error
+    values_of = content.get("inputs") if isinstance(content, dict) else None
+    if not isinstance(values_of, list):
+        values_of = []
+    elif values_of:
+        _check_number(most, len(values_of))
+        content["inputs"] = [Input.model_construct()]  # what is around them is checked first
+    errors: list[dict[str, Any]] = []
+    _checked(Inputs, content, (), errors)
+    inputs = []
+    for position, value in enumerate(values_of):
+        if len(errors) < MOST_ERRORS:
+            inputs.append(_checked(Input, value, ("inputs", position), errors))
+    if errors:
+        raise RequestValidationError(errors[:MOST_ERRORS])
+    return [_parse(input, position) for position, input in enumerate(inputs) if input]
+
+
+def _checked(model: type[M], value: object, where: tuple[str | int, ...], errors: list[dict[str, Any]]) -> M | None:
+    """The value as the model has it; or None, and what is wrong with it is added to `errors`."""
+    if isinstance(value, dict) and len(value) > 2 * MOST_ERRORS:  # each field too many is an error
+        known = {name: value[name] for name in model.model_fields if name in value}
+        value = dict(islice(value.items(), 2 * MOST_ERRORS)) | known
+    with suppress(ValidationError):
+        return model.model_validate(value)
+    try:  # as JSON, whose numbers may be too large for Python's, and whose errors have their own words
+        return model.model_validate_json(to_json(value))
     except ValidationError as error:
-        errors = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)[:MOST_ERRORS]]
-        raise RequestValidationError(errors) from error
-    return [_parse(input, position) for position, input in enumerate(inputs)]
+        for item in error.errors(include_url=False):
+            errors.append({**item, "loc": ("body", *where, *item["loc"]), "input": _shown(item["input"])})
+        return None
+
+
+def _shown(value: object) -> object:
+    """What an error shows of a wrong value, which may be long."""
+    return value[: _LONGEST_SHOWN + 1] if isinstance(value, str) else _short.repr(value)
 
 
 def _parse(input: Input, position: int) -> ParsedInput:
@@ -198,7 +243,7 @@ def _parse(input: Input, position: int) -> ParsedInput:
     if input.image is None:
         return ParsedInput(name, item=input.id, vector=input.vector)
     try:
-        return ParsedInput(name, base64.b64decode(input.image, validate=True))
+        return ParsedInput(name, _decoded(input.image))
     except (binascii.Error, ValueError):
         return ParsedInput(name, error=BadValue(f"inputs.{position}.image", _beginning(input.image), "base64"))
 
@@ -207,7 +252,12 @@ def _beginning(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
-def _check_number(request: Request, number: int) -> None:
-    most = settings_of(request).max_images
+def _decoded(image: str) -> bytes:
+    """Base64's bytes, piece by piece, as the whole would keep other threads waiting. Raises ValueError and binascii.Error."""
+    pieces = (image[start : start + _PIECE] for start in range(0, len(image), _PIECE))
+    return b"".join(base64.b64decode(piece, validate=True) for piece in pieces)
+
+
+def _check_number(most: int, number: int) -> None:
     if number > most:
         raise BadValue("image", f"{number} files", f"at most {most} files a request")

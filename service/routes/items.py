@@ -30,7 +30,7 @@ router = APIRouter(route_class=DescribedRoute)
 @router.get("/items/{id}", responses=problems(404, 422, 503), tags=["items"])
 def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
     """One indexed photograph: what the catalogue knows of it."""
-    [entry] = engine_of(request).pair.store.items([item_id])
+    [entry] = engine_of(request).current.newest().store.items([item_id])
     return schemas.ItemAnswer(
         id=entry.id,
         path=entry.path,
@@ -52,7 +52,7 @@ def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
 )
 def item_image(request: Request, item_id: ItemId) -> Response:
     """The photograph's own file."""
-    store = engine_of(request).pair.store
+    store = engine_of(request).current.newest().store
     [entry] = store.items([item_id])
     original = store.original(entry)
     with suppress(OSError):
@@ -69,7 +69,7 @@ def item_image(request: Request, item_id: ItemId) -> Response:
 )
 def item_thumbnail(request: Request, item_id: ItemId) -> Response:
     """The square of the photograph that the network sees, as a JPEG of 160 x 160 pixels."""
-    store = engine_of(request).pair.store
+    store = engine_of(request).current.newest().store
     [entry] = store.items([item_id])
     return files.answer(request, store.thumbnail(entry), "image/jpeg")
 

@@ -30,9 +30,10 @@ from service.routes.common import (
 )
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
-from training.errors import BadValue
+from training.errors import BadValue, FC7Error
 
 _LARGEST: Final = 1e6  # of a vector's components: beyond it squared distances overflow float32
+_MANY: Final = 1000  # neighbours that take a few milliseconds to be put into words
 router = APIRouter(route_class=DescribedRoute)
 
 
@@ -91,7 +92,7 @@ async def neighbors(request: Request) -> Response:
     Pages that follow `next` go through the whole collection; an answer without one is the last.
     """
     params, engine, stages = inputs.query_string(request, Search), engine_of(request), Stages(metrics_of(request))
-    pair = engine.pair
+    pair = await engine.current.followed()
     _check_k(request, params.k)
     parsed = await inputs.read(request)
     if bool(parsed) == (params.id is not None):
@@ -102,10 +103,12 @@ async def neighbors(request: Request) -> Response:
         parsed = [ParsedInput(str(params.id), item=params.id)]
     if params.cursor and len(parsed) > 1:
         raise BadValue("cursor", params.cursor, f"given with one photograph, not with {len(parsed)}")
+    photographs = sum(input.data is not None for input in parsed)
+    engine.check_room(photographs, len(parsed) - photographs)  # before there is a task for each
     default = engine.mode(pair.store, params.mode)[0]
     mode = _query(params, default, None).mode
 
-    async def of_one(input: ParsedInput) -> schemas.NeighborsOfOne:
+    async def of_one(input: ParsedInput) -> tuple[str, Page, Question]:
         nonlocal mode
         name, subject = await _subject(engine, pair, input, stages, paged=params.cursor is not None)
         question = _question(params, pair.store, name)
@@ -115,26 +118,30 @@ async def neighbors(request: Request) -> Response:
         page = await engine.search(pair.store, subject, query, stages)
         if page.next and subject.inexact and subject.vector_D is not None:
             engine.keep_feature(pair.model, name, subject.vector_D)
-        return schemas.NeighborsOfOne(
-            name=input.name,
-            neighbors=_neighbors(request, page),
-            buckets=page.buckets,
-            next=_next(page, question),
-            note=_note(params, page),
-        )
+        return input.name, page, question
 
     answers = await inputs.each(request, parsed, of_one)
+
+    def response_of_all() -> Response:
+        results = inputs.results(
+            request,
+            schemas.NeighborsOfOne,
+            parsed,
+            [answer if isinstance(answer, FC7Error) else _of_one(request, params, *answer) for answer in answers],
+        )
+        answer = schemas.NeighborsAnswer(
+            model=pair.model.fingerprint,
+            index_version=pair.store.version_number,
+            mode=mode,
+            metric=_metric(mode),
+            results=results,
+            timings_ms=schemas.Timings.model_validate(stages.ms()) if params.timings else None,
+        )
+        return as_json(answer)
+
     began = time.perf_counter()
-    results = inputs.results(request, schemas.NeighborsOfOne, parsed, answers)
-    answer = schemas.NeighborsAnswer(
-        model=pair.model.fingerprint,
-        index_version=pair.store.version_number,
-        mode=mode,
-        metric=_metric(mode),
-        results=results,
-        timings_ms=schemas.Timings.model_validate(stages.ms()) if params.timings else None,
-    )
-    response = as_json(answer)
+    large = sum(0 if isinstance(answer, FC7Error) else len(answer[1].neighbors) for answer in answers) > _MANY
+    response = await engine.form(response_of_all) if large else response_of_all()
     stages.record("answer", time.perf_counter() - began)
     return response
 
@@ -149,7 +156,7 @@ async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAns
     """Finds near-duplicates: the items within a Euclidean distance of an indexed one, which is itself left out."""
     params = inputs.query_string(request, Duplicates)
     engine, stages = engine_of(request), Stages(metrics_of(request))
-    pair = engine.pair
+    pair = await engine.current.followed()
     _check_k(request, params.k)
     if params.max_distance is None:
         length = float(np.linalg.norm(await engine.vector(pair.store, item_id)))
@@ -208,6 +215,16 @@ def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> 
 
 def _radius(params: Search | Duplicates) -> int | None:
     return params.radius if isinstance(params, Search) else None
+
+
+def _of_one(request: Request, params: Search, name: str, page: Page, question: Question) -> schemas.NeighborsOfOne:
+    return schemas.NeighborsOfOne(
+        name=name,
+        neighbors=_neighbors(request, page),
+        buckets=page.buckets,
+        next=_next(page, question),
+        note=_note(params, page),
+    )
 
 
 def _neighbors(request: Request, page: Page) -> list[schemas.Neighbor]:

@@ -72,8 +72,8 @@ def quantile(sorted_values: Sequence[float], share: float) -> float:
 class Connection:
     """One connection that is opened when it is needed, and again after it broke."""
 
-    def __init__(self, host: str, port: int, timeout_s: float = TIMEOUT_S) -> None:
-        self._where, self._timeout_s = (host, port), timeout_s
+    def __init__(self, host: str, port: int, timeout_s: float = TIMEOUT_S, local: tuple[str, int] | None = None) -> None:
+        self._where, self._timeout_s, self._local = (host, port), timeout_s, local
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
@@ -83,7 +83,7 @@ class Connection:
                 if self._streams and self._streams[0].at_eof():  # closed while it was idle
                     self.close()
                 if self._streams is None:
-                    self._streams = await asyncio.open_connection(*self._where, limit=LIMIT)
+                    self._streams = await asyncio.open_connection(*self._where, limit=LIMIT, local_addr=self._local)
                 reader, writer = self._streams
                 writer.write(request)
                 return await self._answer(reader, request.startswith(b"HEAD "))

@@ -17,7 +17,7 @@ from tests.service.calls import PHOTO, assert_problem, send
 # a form that ends early: Starlette leaves its files to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed file <tempfile.SpooledTemporaryFile:ResourceWarning")
 REQUESTS = 50  # a test
-ALLOWED = {200, 400, 401, 403, 404, 405, 406, 408, 411, 413, 415, 422, 503}
+ALLOWED = {200, 400, 401, 403, 404, 405, 406, 408, 411, 413, 415, 422, 429, 431, 503}
 
 
 @pytest.fixture(scope="module")

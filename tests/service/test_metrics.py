@@ -31,7 +31,7 @@ def test_everything_that_may_happen_is_there_at_zero_before_it_does() -> None:
     assert labels_of(samples, "fc7_batch_size_count", "stage") == {"forward", "search"}
     assert labels_of(samples, "fc7_swaps_total", "outcome") == {"swapped", "refused"}
     refusals = {"too_large", "not_an_image", "bad_image", "bad_value", "key"}
-    pressure = {"queue_full", "deadline", "stopping", "busy", "swapping", "closed", "batch_failed"}
+    pressure = {"queue_full", "deadline", "slow", "stopping", "busy", "swapping", "closed", "batch_failed"}
     assert labels_of(samples, "fc7_rejects_total", "reason") == refusals | pressure
     assert of(samples, "fc7_requests_in_flight") == 0
     assert {value for (name, _), value in samples.items() if name.startswith("fc7_") and not name.endswith("_created")} == {0}

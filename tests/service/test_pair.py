@@ -62,6 +62,46 @@ def test_searches_pick_up_what_another_process_published(client: TestClient, gro
     assert_problem(client.get("/items/7/thumbnail"), 404, "7")
 
 
+@pytest.mark.parametrize("look_s", [0.0, 3600.0], ids=["idle", "busy"])
+def test_an_item_that_another_process_removed_is_gone_at_once(
+    client: TestClient, growing: Path, monkeypatch: pytest.MonkeyPatch, look_s: float
+) -> None:
+    monkeypatch.setattr(pair, "LOOK_S", look_s)
+    for item, path in enumerate(("", "/image", "/thumbnail")):
+        assert client.get(f"/items/{item}{path}").status_code == 200
+        remove(growing, item)
+        assert_problem(client.get(f"/items/{item}{path}"), 404, str(item))
+
+
+def test_a_search_at_a_service_that_was_idle_finds_nothing_that_another_process_removed(
+    client: TestClient, growing: Path
+) -> None:
+    for item in (3, 4):
+        version = remove(growing, item)
+        body = client.post("/neighbors?id=0&k=100").json()
+        assert body["index_version"] == version
+        assert item not in [neighbor["id"] for neighbor in body["results"][0]["neighbors"]]
+    remove(growing, 5)
+    assert_problem(client.get("/items/5/duplicates"), 404, "5")
+
+
+def test_where_following_takes_too_long_an_item_is_not_answered_for(
+    client: TestClient, growing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, release = engine_of(client).current, threading.Event()
+    held = current._thread.submit(release.wait, 60)
+    try:
+        assert client.get("/items/7").status_code == 200  # nothing is to be followed
+        remove(growing, 7)
+        monkeypatch.setattr(current, "_patience_s", 0.0)
+        assert_problem(client.get("/items/7"), 503, "taken up")
+    finally:
+        release.set()
+    assert held.result(60)
+    monkeypatch.setattr(current, "_patience_s", 60.0)
+    assert_problem(client.get("/items/7"), 404, "7")
+
+
 def test_a_change_begins_with_what_another_process_published(client: TestClient, growing: Path) -> None:
     remove(growing, 7)
     assert_problem(client.delete("/items/7", headers=KEY), 404, "7")

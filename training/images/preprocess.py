@@ -5,6 +5,7 @@ Legend: B batch, C channels (RGB), H height, W width. Pixels are on the 0..255 s
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, get_args
 
@@ -28,6 +29,7 @@ else:
 # The limits below are ours and are checked from the header; Pillow's own would cut them short.
 Image.MAX_IMAGE_PIXELS = None
 SIZE: Final = 256
+PIXEL_BYTES: Final = 15  # of memory that decoding takes for each pixel that is counted; but 20 of a WebP, as measured
 # Pillow's name of each format that is read -> the endings of its files' names
 FORMATS: Final = {
     "JPEG": ("jpg", "jpeg", "jpe"),
@@ -48,7 +50,6 @@ MaxImageBytes = Annotated[int, Field(ge=1, description="largest image, bytes")]
 MaxImagePixels = Annotated[int, Field(ge=1, description="largest image, pixels as decoded")]
 _MOST_SCANS: Final = 100  # of a progressive JPEG, with about ten as a rule; each goes over all pixels and takes a few bytes
 _SCANS_OF_LARGEST: Final = 20  # of a JPEG of max_image_pixels; more of a smaller one
-MEMORY_A_PIXEL: Final = 20  # bytes that decoding takes at most for each pixel that is counted; measured, WebP takes most
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -86,7 +87,7 @@ class ImageLimits(BaseModel):
 
     def memory(self, size: int) -> int:
         """Bytes that decoding a file of `size` bytes takes at most, beside those of the file itself."""
-        return MEMORY_A_PIXEL * self.max_image_pixels + 2 * size
+        return PIXEL_BYTES * 4 // 3 * self.max_image_pixels + 2 * size
 
 
 @dataclass(frozen=True)
@@ -123,17 +124,49 @@ def decode(data: bytes, limits: ImageLimits) -> Photograph:
     Raises ImageTooLarge by bytes or by the header's pixels, BadImage for everything that does not decode, and MemoryError, which
     is no fault of the file's.
     """
+    with _open(data, limits) as header:
+        square = _central_square(header.image, header.container)
+        return Photograph(_planes(square), header.container.kind, header.width, header.height)
+
+
+def cost(data: bytes, limits: ImageLimits) -> int:
+    """The pixels that decoding counts for, PIXEL_BYTES of memory each at most. Raises like decode, by the header alone."""
+    if size := _webp_size(data):
+        limits.check_bytes(len(data))
+        limits.check_pixels(*size, size[0] * size[1])
+        return size[0] * size[1] * 4 // 3
+    with _open(data, limits) as header:
+        return header.counted
+
+
+@dataclass(frozen=True)
+class _Header:
+    """An image before its pixels are decoded."""
+
+    image: Image.Image
+    container: Container
+    width: int
+    height: int
+    counted: int  # pixels, by what they cost
+
+
+@contextmanager
+def _open(data: bytes, limits: ImageLimits) -> Iterator[_Header]:
+    """The image before its pixels are decoded; what fails in the meantime is an error of ours."""
     limits.check_bytes(len(data))
+    if size := _webp_size(data):  # which takes up memory for its pixels when it is opened
+        limits.check_pixels(*size, size[0] * size[1])
     container = open_container(data)
     if container.kind == "HEIF" and not READS_HEIC:
         raise NotAnImage("is a HEIC image, which is read with the extra heic: pip install 'fc7[heic]'")
     try:
         with Image.open(io.BytesIO(container.data), formats=(container.picture or container.kind,)) as image:
             width, height = image.size
-            limits.check_pixels(width, height, _reduce(image, container))
+            counted = _reduce(image, container)
+            limits.check_pixels(width, height, counted)
             _check_cost(width * height, container, limits)
             _check_range(image, container)
-            return Photograph(_planes(_central_square(image, container)), container.kind, width, height)
+            yield _Header(image, container, width, height, counted)
     except (BadImage, ImageTooLarge, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -153,6 +186,21 @@ def _reduce(image: Image.Image, container: Container) -> int:
         image.reduce = halvings
         return max(8 * (width * height >> 2 * halvings), width * height // 8)
     return max(width * height, container.tile_pixels)  # whole tiles are decoded, however little of them is shown
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that a WebP's first chunk states; None for what is no WebP, or has no such chunk."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 25:
+        return None
+    match data[12:16]:
+        case b"VP8X":  # the canvas of what follows
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+        case b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        case b"VP8 ":
+            return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
 
 
 def _check_cost(pixels: int, container: Container, limits: ImageLimits) -> None:

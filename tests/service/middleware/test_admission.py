@@ -5,14 +5,16 @@ import base64
 import json
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Message
 
 from service import engine
 from service.app import create_app
@@ -67,10 +69,7 @@ class Clock:
 
     async def strike(self) -> None:
         """All deadlines that there are pass."""
-        for delay, deadline in self.deadlines:
-            if delay is not None:
-                with suppress(RuntimeError):  # of one that is over
-                    deadline.reschedule(asyncio.get_running_loop().time())
+        await strike([deadline for delay, deadline in self.deadlines if delay is not None])
 
 
 @pytest.fixture
@@ -192,6 +191,26 @@ def test_who_sends_slowly_takes_no_place_and_finds_none_where_all_are_taken(serv
     assert rejects(client) == {"closed": 5}
 
 
+def test_who_reads_slowly_takes_no_place(serve: Serve) -> None:
+    client = serve(max_concurrent_requests=1)
+    reading, read = threading.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def slowly(message: Message) -> None:
+            reading.set()
+            await read.wait()
+            await send(message)
+
+        await client.app(scope, receive, slowly)
+
+    assert client.portal
+    slow = client.portal.start_task_soon(exchange, app, "GET", "/items/0/image", (), Sending())
+    assert reading.wait(60)
+    assert client.get("/items/1").status_code == 200
+    call(client, read.set)
+    assert slow.result(60).status == 200
+
+
 def test_a_full_queue_says_so_at_once(serve: Serve, network: Network) -> None:
     client = serve(max_queue=2)
     first = classify(client, PHOTOS[0])
@@ -292,22 +311,76 @@ def test_of_a_batch_that_one_photograph_makes_fail_the_others_are_answered(serve
     assert [c["probability"] for c in found] == pytest.approx([c["probability"] for c in expected], rel=1e-5)
 
 
-def test_bodies_of_all_requests_together_are_bounded(serve: Serve, network: Network) -> None:
+def test_bodies_of_all_requests_together_are_bounded_and_the_one_that_stalls_with_most_makes_room(
+    serve: Serve, network: Network
+) -> None:
     network.release.set()
     client = serve(max_request_bytes=10_000)
-    slow = [Sending(b"x" * 9_000, whole=False) for _ in range(4)]
+    slow = [Sending(b"x" * size, whole=False) for size in (9_000, 9_900, 9_000, 9_000)]
     waiting = [begin(client, sending) for sending in slow]
     assert all(sending.waits.wait(60) for sending in slow)
-    turned_away(begin(client, Sending(b"x" * 9_000)).result(60), "bodies of 45000 bytes")
-    assert client.get("/healthz").status_code == 200
     small = encoded(photograph(1, size=(16, 16)))
-    assert status(classify(client, small)) == 200
+    assert status(classify(client, small)) == 200  # there is room for it
+    assert not any(future.done() for future in waiting)
+    assert begin(client, Sending(b"x" * 9_000)).result(60).status == 422
+    [dropped] = wait(waiting, 60, FIRST_COMPLETED).done
+    turned_away(dropped.result(), "nothing came of this for longest")
     for sending in slow:
         call(client, sending.leave)
-    assert [status(future) for future in waiting] == [0] * 4
-    again = begin(client, Sending(b"x" * 9_000)).result(60)
-    assert again.status == 422
-    assert rejects(client) == {"queue_full": 1, "closed": 4, "bad_value": 1}
+    assert sorted(status(future) for future in waiting) == [0, 0, 0, 503]
+    assert begin(client, Sending(b"x" * 9_000)).result(60).status == 422
+    assert rejects(client) == {"queue_full": 1, "closed": 3, "bad_value": 2}
+
+
+def test_where_all_bodies_are_here_the_one_that_comes_is_turned_away(serve: Serve, network: Network) -> None:
+    client = serve(max_request_bytes=200_000, max_concurrent_requests=9)
+    photo = encoded(photograph(1, size=(16, 16)))
+    large = body_of(photo) + b" " * 190_000
+    inside = [begin(client, Sending(large)) for _ in range(4)]
+    network.await_arrivals(4)
+    turned_away(begin(client, Sending(large)).result(60), "bodies of")
+    network.release.set()
+    assert [status(future) for future in inside] == [200] * 4
+    assert status(begin(client, Sending(large))) == 200
+
+
+def test_a_body_that_stalls_is_ended_and_one_that_comes_fast_enough_is_not(
+    serve: Serve, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network.release.set()
+    windows: list[asyncio.Timeout] = []
+    real = asyncio.timeout_at
+
+    def noted(when: float) -> asyncio.Timeout:
+        windows.append(real(when))
+        return windows[-1]
+
+    client = serve(stall_s=1000, min_bytes_per_s=1)
+    monkeypatch.setattr(asyncio, "timeout_at", noted)
+    body = body_of(PHOTO)
+    stalling, fast = Sending(body[:999], whole=False), Sending(body[:1000], whole=False)
+    futures = [begin(client, sending) for sending in (stalling, fast)]
+    assert stalling.waits.wait(60)
+    assert fast.waits.wait(60)
+    for _ in range(2):
+        ends = list(windows)
+        call(client, partial(strike, ends))
+        if not futures[0].done():
+            answer = futures[0].result(60)
+            assert answer.status == 408
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["connection"] == "close"
+            assert "stall_s=1000" in json.loads(answer.body)["detail"]
+            assert not futures[1].done()
+    assert futures[1].result(60).status == 408  # nothing has come since
+    assert rejects(client) == {"slow": 2}
+
+
+async def strike(timeouts: list[asyncio.Timeout]) -> None:
+    """Those that are running pass."""
+    for timeout in timeouts:
+        with suppress(RuntimeError):  # of one that is over
+            timeout.reschedule(asyncio.get_running_loop().time())
 
 
 def test_a_body_that_is_too_long_is_refused_when_it_says_so_or_becomes_so(serve: Serve) -> None:

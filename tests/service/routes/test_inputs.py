@@ -285,6 +285,28 @@ def test_what_was_wrong_is_not_sent_back_at_length(client: TestClient, body: byt
     assert len(response.content) < 10_000
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"0",
+        b'{"id": "x"}',
+        b'{"vector": [%s]}' % b",".join([b'"x"'] * 3000),
+        b'{"id": 1, %s}' % b",".join(b'"%d": 0' % i for i in range(3000)),
+        b'{"id": {%s}}' % b",".join(b'"%d": 0' % i for i in range(3000)),
+    ],
+    ids=["numbers", "ids", "vectors", "fields", "objects"],
+)
+def test_wrong_inputs_are_counted_before_they_are_checked_and_ten_errors_are_enough(client: TestClient, wrong: bytes) -> None:
+    number = 15_000 if len(wrong) < 20 else 9
+    response = raw(client, b'{"inputs": [%s]}' % b",".join([wrong] * number))
+    assert_problem(response, 422, f"at most {MAX_IMAGES}", str(number))
+    assert fields(response) == ["image"]
+    response = raw(client, b'{"inputs": [%s]}' % b",".join([wrong] * MAX_IMAGES))
+    assert response.status_code == 422
+    assert len(fields(response)) == (10 if b'"id": 1' in wrong else MAX_IMAGES)
+    assert len(response.content) < 10_000
+
+
 def test_the_number_of_inputs_is_limited_in_forms_and_in_json(client: TestClient) -> None:
     assert len(ask(client, "/neighbors?k=1", *[{"id": 1}] * MAX_IMAGES).json()["results"]) == MAX_IMAGES
     assert_problem(ask(client, "/classify", *[{"image": text(PHOTO)}] * (MAX_IMAGES + 1)), 422, f"at most {MAX_IMAGES}", "9")
