@@ -44,7 +44,7 @@ def main(settings: RemoveSettings) -> None:
 
 def _of_folder(data: Path | None, store: Store) -> list[int]:
     assert data is not None  # noqa: S101  settings have one where they have no ids
-    hashes = [sha256_of(data / example.path) for example in list_examples(data, "all")]
+    hashes = [sha256_of(data / example.path) for example in list_examples(data, "all") if not example.reason]
     ids = sorted(set(store.holding(hashes).values()))
     if not ids:
         raise NotFound(f"none of the {len(hashes)} files below {data} is an item of the index")

@@ -277,9 +277,9 @@ def jpeg_of_many_scans() -> bytes:
 
 SCANS = jpeg_of_many_scans()
 BOMBS = {
-    name: mutations.with_dimensions(name, data, 16_000, 15_000)
+    name: mutations.with_dimensions(name, data, 64_000, 60_000)  # a JPEG is decoded at an eighth of its size, and counts so
     for name, data in mutations.photographs().items()
-    if name not in ("webp", "webp lossless")
+    if name not in ("webp", "webp lossless", "tiff float")
 }
 
 
@@ -288,7 +288,7 @@ BOMBS = {
 def test_a_picture_of_too_many_pixels_is_refused_by_its_header(
     client: TestClient, no_decoding: None, name: str, path: str
 ) -> None:
-    assert_problem(send(client, path, BOMBS[name]), 413, "16000", "15000", "max_image_pixels=50000000")
+    assert_problem(send(client, path, BOMBS[name]), 413, "64000", "60000", "max_image_pixels=50000000")
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(
         (webp_of_another_size(lossless=True), "16384 x 16384"),
         (png(2**31 - 1, 2**31 - 1, 8, 2, b""), "2147483647 x 2147483647"),
         (png(1, 50_000_001, 8, 0, b""), "1 x 50000001"),
-        (tiff_of_tiles(8000), "tiles of 8000 x 8000"),
+        (tiff_of_tiles(8000), "1 x 1 pixels, which count as 64000000"),
     ],
 )
 def test_what_would_take_much_memory_is_refused_by_its_header(
@@ -318,7 +318,7 @@ def test_a_file_of_too_many_bytes_is_refused_before_it_is_looked_at(client: Test
 
 
 def test_a_jpeg_that_goes_over_its_pixels_again_and_again_is_refused(client: TestClient, no_decoding: None) -> None:
-    assert_problem(send(client, "/classify", SCANS), 422, "scans")
+    assert_problem(send(client, "/classify", SCANS), 422, "more than 10000 parts")
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
@@ -359,6 +359,9 @@ def test_the_first_of_several_pictures_is_seen_where_the_others_were_cut_off(cli
     np.testing.assert_allclose(distances(client, data[: len(data) * 7 // 10]), distances(client, data), rtol=1e-4)
 
 
+SIGNATURES = (b"GIF8", b"\x89PNG", b"RIFF", b"BM", b"II*", b"\xff\xd8", b"\0\0\1\0", b"\0\0\0\x18ftyp")
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -387,10 +390,10 @@ def test_the_first_of_several_pictures_is_seen_where_the_others_were_cut_off(cli
 def test_what_is_no_picture_is_told_which_are(client: TestClient, data: bytes) -> None:
     for path in ("/classify", "/neighbors"):
         response = send(client, path, data)
-        assert response.status_code in (415, 422)
-        assert_problem(response, response.status_code)
-    if data[:2] not in (b"BM", b"RI") and data:
-        assert_problem(response, 415, "JPEG, PNG, WEBP, GIF, BMP, TIFF")
+        if data.startswith(SIGNATURES):
+            assert_problem(response, 422, "damaged or truncated image")
+        else:
+            assert_problem(response, 415, "JPEG, PNG, WebP, GIF, BMP, TIFF" if data else "empty")
 
 
 @cache
