@@ -14,7 +14,7 @@ from indexer.opening import open_store
 from indexer.storage import artifact
 from training import checkpoint
 from training.files import exclusively
-from training.images.folders import Part, Reject, list_examples, read_photographs
+from training.images.folders import Part, Reject, check_outside, list_examples, read_photographs
 from training.program import Settings, keep_freed_memory, progress, run_program
 
 
@@ -36,6 +36,7 @@ def main(settings: AddSettings) -> None:
     """Adds, publishes and reports."""
     keep_freed_memory()
     started = time.monotonic()
+    check_outside("index", settings.index, settings.data)
     examples = list_examples(settings.data, settings.part)
     with exclusively(settings.index):
         store = open_store(settings.index, contents=False)

@@ -24,7 +24,7 @@ from training import checkpoint
 from training.checkpoint import Model
 from training.errors import BadSettings, BadValue, FC7Error, NotReady
 from training.files import exclusively
-from training.images.folders import Example, Part, list_examples
+from training.images.folders import Example, Part, check_outside, list_examples
 from training.images.preprocess import ImageLimits, MaxImageBytes, MaxImagePixels
 from training.program import Settings, keep_freed_memory, run_program
 
@@ -75,6 +75,7 @@ def main(settings: BuildSettings) -> None:
     keep_freed_memory()
     started = time.monotonic()
     checkpoint.read_description(settings.model)
+    check_outside("index", settings.index, settings.data)
     examples = list_examples(settings.data, settings.part)
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     with nullcontext() if rank else exclusively(settings.index), _together(ranks):

@@ -8,8 +8,8 @@ from pydantic_settings import SettingsConfigDict
 from indexer.opening import open_store
 from indexer.store import Store
 from training.errors import NotFound
-from training.files import exclusively, sha256_of
-from training.images.folders import list_examples
+from training.files import exclusively
+from training.images.folders import hash_example, list_examples
 from training.program import Settings, run_program
 
 
@@ -44,7 +44,7 @@ def main(settings: RemoveSettings) -> None:
 
 def _of_folder(data: Path | None, store: Store) -> list[int]:
     assert data is not None  # noqa: S101  settings have one where they have no ids
-    hashes = [sha256_of(data / example.path) for example in list_examples(data, "all") if not example.reason]
+    hashes = [hash_example(data, example.path) for example in list_examples(data, "all") if not example.reason]
     ids = sorted(set(store.holding(hashes).values()))
     if not ids:
         raise NotFound(f"none of the {len(hashes)} files below {data} is an item of the index")

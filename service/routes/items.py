@@ -17,7 +17,11 @@ from service.stages import Stages
 from training.errors import BadValue, FC7Error, NotFound
 from training.images.preprocess import FORMATS
 
-MEDIA_TYPES = {name: f"image/{name.lower()}" for name in FORMATS} | {"MPO": "image/jpeg"}
+MEDIA_TYPES = {name: f"image/{name.lower()}" for name in FORMATS} | {
+    "MPO": "image/jpeg",
+    "JPEG2000": "image/jp2",
+    "ICO": "image/x-icon",
+}
 LONGEST_LABEL = 200
 _LABEL = {
     "type": "string",

@@ -1,6 +1,7 @@
 """`indexer.add`, `indexer.remove` and `indexer.compact` on photographs."""
 
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 from indexer.add import AddSettings
 from indexer.add import main as add
+from indexer.build import BuildSettings
+from indexer.build import main as build
 from indexer.compact import CompactSettings
 from indexer.compact import main as compact
 from indexer.index import open_index
@@ -118,3 +121,24 @@ def test_an_index_without_items_cannot_be_compacted(copied: Path) -> None:
     remove(RemoveSettings(index=copied, ids=list(range(24))))
     with pytest.raises(FC7Error, match=r"every item of .* has been removed"):
         compact(CompactSettings(index=copied))
+
+
+def test_what_lies_in_a_tar_is_removed_by_its_bytes_too(copied: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "red.tar", "w") as tar:
+        tar.add(images / "train" / "red", "red")
+    remove(RemoveSettings(index=copied, data=tmp_path / "shards"))
+    left = open_index(copied)
+    assert {item.label for item in left.items(left.ids().tolist())} == {"blue", "green"}
+
+
+def test_an_index_below_the_photographs_is_refused_before_it_would_index_its_own_files(
+    copied: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(images / "test", tmp_path / "data"))
+    with pytest.raises(BadValue, match="index must be a folder outside data="):
+        build(BuildSettings(model=model, data=data, index=data / "index"))
+    assert not (data / "index").exists()
+    inside = Path(shutil.copytree(copied, data / "index", symlinks=True))
+    with pytest.raises(BadValue, match="index must be a folder outside data="):
+        add(AddSettings(model=model, data=data, index=inside))

@@ -160,6 +160,12 @@ def stamp(root: Path, examples: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
+def hash_example(root: Path, path: str) -> str:
+    """SHA-256 of one example's bytes, a file's or a tar member's; hexadecimal. Raises OSError, NotFound and BadImage."""
+    within = shards.split(root, path)
+    return sha256_of(within[0], *shards.locate(*within)) if within else sha256_of(root / path)
+
+
 def read_bytes(root: Path, path: str, limits: ImageLimits) -> bytes:
     """The bytes of one example, a file's or a tar member's.
 
@@ -212,9 +218,7 @@ def _are_tests(root: Path, paths: Sequence[str]) -> NDArray[np.bool_]:
 
     def is_test(path: str) -> bool:
         try:
-            within = shards.split(root, path)
-            sha256 = sha256_of(within[0], *shards.locate(*within)) if within else sha256_of(root / path)
-            return int(sha256, 16) % TEST_SHARE == 0
+            return int(hash_example(root, path), 16) % TEST_SHARE == 0
         except (OSError, FC7Error):
             return False
 
