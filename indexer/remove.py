@@ -1,5 +1,6 @@
 """Removes items from an index: `python -m indexer.remove --ids 17 --ids 23`."""
 
+import hashlib
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -7,10 +8,11 @@ from pydantic_settings import SettingsConfigDict
 
 from indexer.opening import open_store
 from indexer.store import Store
-from training.errors import NotFound
-from training.files import exclusively, sha256_of
-from training.images.folders import list_examples
-from training.program import Settings, run_program
+from training.errors import FC7Error, NotFound
+from training.files import patiently
+from training.images.folders import list_examples, read_bytes
+from training.images.preprocess import ImageLimits
+from training.program import Settings, progress, run_program
 
 
 class RemoveSettings(Settings):
@@ -35,19 +37,27 @@ class RemoveSettings(Settings):
 
 def main(settings: RemoveSettings) -> None:
     """Removes, publishes and reports. Raises NotFound, and then removes nothing, where an item is not there."""
-    with exclusively(settings.index):
+    with patiently(settings.index):
         store = open_store(settings.index, contents=False)
-        ids = sorted(set(settings.ids)) or _of_folder(settings.data, store)
+        ids = sorted(set(settings.ids)) or _of_folder(settings.data, store, store.manifest.limits)
         after = store.remove(ids)
     print(f"{len(ids)} items removed: version {after.version_number} holds {len(after)}")
 
 
-def _of_folder(data: Path | None, store: Store) -> list[int]:
+def _of_folder(data: Path | None, store: Store, limits: ImageLimits) -> list[int]:
     assert data is not None  # noqa: S101  settings have one where they have no ids
-    hashes = [sha256_of(data / example.path) for example in list_examples(data, "all")]
+    examples = list_examples(data, "all")
+    hashes, unread = set(), []
+    for example in progress(examples, len(examples), "reading"):
+        try:
+            hashes.add(hashlib.sha256(read_bytes(data, example.path, limits)).hexdigest())
+        except (OSError, FC7Error) as error:
+            unread.append(f"{example.shown}: {error}")
+    if unread:
+        print(f"{len(unread)} of {len(examples)} files cannot be read, and none of them can be an item; the first is {unread[0]}")
     ids = sorted(set(store.holding(hashes).values()))
     if not ids:
-        raise NotFound(f"none of the {len(hashes)} files below {data} is an item of the index")
+        raise NotFound(f"none of the {len(examples)} files below {data} is an item of the index")
     return ids
 
 
