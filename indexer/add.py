@@ -13,7 +13,7 @@ from indexer.features import BLOCK_ROWS, FeatureBlock, feature_block
 from indexer.opening import open_store
 from indexer.storage import artifact
 from training import checkpoint
-from training.files import exclusively
+from training.files import patiently
 from training.images.folders import Part, Reject, check_outside, list_examples, read_photographs
 from training.program import Settings, keep_freed_memory, progress, run_program
 
@@ -38,11 +38,11 @@ def main(settings: AddSettings) -> None:
     started = time.monotonic()
     check_outside("index", settings.index, settings.data)
     examples = list_examples(settings.data, settings.part)
-    with exclusively(settings.index):
+    with patiently(settings.index):
         store = open_store(settings.index, contents=False)
         before = len(store)
         model = checkpoint.load(settings.model)
-        artifact.check_pair(store, model.fingerprint)
+        artifact.check_pair(store, model.fingerprint, model.net.config.fc7_width)
         limits, with_pixels = store.manifest.limits, store.manifest.pixel_bits > 0
         rejects: list[Reject] = []
 

@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from indexer.arrays import Rows, Vectors, sample
-from indexer.changes import write_rows
+from indexer.changes import reject_records, write_rows
 from indexer.codes import autoencoder
 from indexer.features import FeatureBlock
 from indexer.milvus.index import collections, drop_unused, new_collection
 from indexer.search import shortlists
 from indexer.search.shortlist import ByCodes
 from indexer.search.shortlists import CODES, PRINCIPAL, LeaveOneOut, Measurement
-from indexer.storage.artifact import BuildConfiguration, Manifest, MilvusRecord
+from indexer.storage import artifact
+from indexer.storage.artifact import BuildConfiguration, Manifest, MilvusRecord, RejectRecord
 from indexer.storage.draft import Draft
+from indexer.storage.originals import recorded_root
 from training.images.folders import Reject
 from training.images.preprocess import ImageLimits
 from training.program import progress
@@ -51,7 +53,24 @@ class BuildResult:
 
     version_number: int  # 0: there was no item, and nothing is published
     kept: int
-    rejects: list[Reject]
+    rejects: list[RejectRecord]
+
+
+class _WithoutCopies:
+    """Blocks in which every photograph is there once, by its bytes; its copies are rejects. Can be gone through again."""
+
+    def __init__(self, feature_blocks: Iterable[FeatureBlock]) -> None:
+        self._feature_blocks = feature_blocks
+
+    def __iter__(self) -> Iterator[FeatureBlock]:
+        paths: dict[bytes, str] = {}
+        for block in self._feature_blocks:
+            copies: dict[int, Reject] = {}
+            for row, file in enumerate(block.files):
+                first = paths.setdefault(bytes.fromhex(file.sha256), file.path)
+                if first is not file.path:
+                    copies[row] = Reject(file.path, f"is a copy of {first}, which is indexed")
+            yield block.without(copies.keys(), copies.values())
 
 
 @dataclass
@@ -59,7 +78,7 @@ class _Contents:
     """What a draft has been given."""
 
     rows: int = 0
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: list[RejectRecord] = field(default_factory=list)
     measurement: Measurement | None = None
     milvus: MilvusRecord | None = None
 
@@ -70,7 +89,8 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     The blocks are gone through once for an index on disk, and three times for one in Milvus.
     """
     draft = Draft(index)
-    contents = (_in_milvus if plan.store else _on_disk)(draft, feature_blocks, source, plan)
+    feature_blocks = _WithoutCopies(feature_blocks)
+    contents = (_in_milvus if plan.store else _on_disk)(index, draft, feature_blocks, source, plan)
     if contents.measurement is None:
         draft.discard()
         return BuildResult(0, 0, contents.rejects)
@@ -86,6 +106,7 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
         rejected=len(contents.rejects),
         next_id=contents.rows,
         limits=source.limits,
+        sources=[root for root in [recorded_root(index, source.folder)] if root != artifact.UPLOADS],
         segments=[] if contents.milvus else [contents.rows],
         shortlist=contents.measurement.shortlist,
         recall=contents.measurement.recall,
@@ -97,12 +118,12 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     return BuildResult(number, contents.rows, contents.rejects)
 
 
-def _on_disk(draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> _Contents:
+def _on_disk(index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> _Contents:
     contents, segment, seed = _Contents(), draft.segment(0), plan.configuration.seed
     writer = segment.writer(source.width, plan.pixel_codes)
     for block in feature_blocks:
-        write_rows(writer, block, source.folder, range(len(block.files)), writer.rows)
-        contents.rejects += block.rejects
+        write_rows(writer, block, index, source.folder, range(len(block.files)), writer.rows)
+        contents.rejects += reject_records(index, source.folder, block)
     contents.rows = writer.finish()
     if not contents.rows:
         return contents
@@ -118,12 +139,12 @@ def _on_disk(draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Sourc
     return contents
 
 
-def _in_milvus(draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> _Contents:
+def _in_milvus(index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> _Contents:
     """Counts the rows, trains on a sample of them, and measures while they go to Milvus; on disk there is only what encodes."""
     contents, blocks, seed = _Contents(), 0, plan.configuration.seed
     for block in feature_blocks:
         contents.rows += len(block.files)
-        contents.rejects += block.rejects
+        contents.rejects += reject_records(index, source.folder, block)
         blocks += 1
     if not contents.rows:
         return contents
@@ -146,7 +167,7 @@ def _in_milvus(draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Sou
             yield block
 
     with new_collection(plan.store, encoder, source.fingerprint, source.limits) as (store, contents.milvus):
-        store.fill(compared(), source.folder)
+        store.fill(compared(), source.folder, index)
         codes_NW = np.concatenate(codes)
         contents.measurement = shortlists.measure(ByCodes(codes_NW), CODES, queries, queries_QD, codes_NW)
     return contents

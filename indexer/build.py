@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,16 +15,18 @@ from pydantic_settings import SettingsConfigDict
 
 from indexer.assembly import BuildResult, Plan, Source, assemble
 from indexer.codes.autoencoder import BITS
-from indexer.features import Extraction
+from indexer.features import Extraction, FeatureBlock
 from indexer.milvus import connection
+from indexer.opening import open_store
 from indexer.search import shortlists
 from indexer.search.shortlists import CODES
 from indexer.storage import artifact
 from indexer.storage.artifact import BuildConfiguration
+from indexer.storage.originals import count_uploads, uploads_of
 from training import checkpoint
 from training.checkpoint import Model
 from training.errors import BadSettings, BadValue, FC7Error, NotReady
-from training.files import exclusively
+from training.files import patiently
 from training.images.folders import Example, Part, check_outside, list_examples
 from training.images.preprocess import ImageLimits, MaxImageBytes, MaxImagePixels
 from training.program import Settings, keep_freed_memory, run_program
@@ -34,8 +37,10 @@ _PATIENCE = timedelta(days=7)  # of ranks that are done, for those that are not
 class BuildSettings(Settings):
     """Index every photograph of a folder by its FC7 feature, and train an autoencoder that makes short binary codes of them.
 
-    The new version is written beside the one in use and takes its place in one step when it is complete. Interrupted, the same
-    command goes on where it was. `torchrun --nproc-per-node N -m indexer.build` computes the features in N processes.
+    The new version is written beside the one in use and takes its place in one step when it is complete. Items are numbered from
+    0 on; photographs that came over HTTP follow those of the folder, with their labels. Of equal files the first is indexed, and
+    the others are named as rejects. Interrupted, the same command goes on where it was. `torchrun --nproc-per-node N -m
+    indexer.build` computes the features in N processes.
     """
 
     model_config = SettingsConfigDict(cli_prog_name="python -m indexer.build")
@@ -78,27 +83,57 @@ def main(settings: BuildSettings) -> None:
     check_outside("index", settings.index, settings.data)
     examples = list_examples(settings.data, settings.part)
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    with nullcontext() if rank else exclusively(settings.index), _together(ranks):
+    with nullcontext() if rank else patiently(settings.index), _together(ranks):
         model = _preflight(settings, examples)
-        extraction = Extraction(
-            model,
-            settings.data,
-            examples,
-            settings.limits(),
-            settings.raw_pixel_codes,
-            settings.index / artifact.WORK,
-            settings.max_bad_fraction,
-        )
+        limits, work = settings.limits(), settings.index / artifact.WORK
+        uploads = _uploads(settings.index)
+        extraction = Extraction(model, settings.data, examples, limits, settings.raw_pixel_codes, work, settings.max_bad_fraction)
+        of_uploads = Extraction(model, settings.index / artifact.UPLOADS, uploads, limits, settings.raw_pixel_codes, work)
         extraction.run(rank, ranks)
+        of_uploads.run(rank, ranks)
         if ranks > 1:
             dist.barrier()
         if rank:
             return
         source = Source(settings.data, model.fingerprint, model.net.config.fc7_width, settings.limits())
-        result = assemble(settings.index, extraction, source, settings.plan())
+        result = assemble(settings.index, _Both(extraction, of_uploads), source, settings.plan())
         if result.kept:
-            shutil.rmtree(extraction.work)
+            shutil.rmtree(work)
     _report(settings, result, time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class _Both:
+    """The blocks of the photographs, then those of the uploads."""
+
+    photographs: Extraction
+    uploads: Extraction
+
+    def __iter__(self) -> Iterator[FeatureBlock]:
+        yield from self.photographs
+        for block in self.uploads:
+            yield replace(block, folder=self.uploads.root)
+
+
+def _uploads(index: Path) -> list[Example]:
+    """What came over HTTP into the version that is replaced, which the new one keeps: it is indexed again, with its labels.
+
+    Raises NotReady where there are uploads, and the version that says what they are cannot be read.
+    """
+    count = count_uploads(index)
+    if not count:
+        return []
+    try:
+        store = open_store(index, contents=False)
+    except FC7Error as error:
+        raise NotReady(
+            f"{index / artifact.UPLOADS} holds {count} uploaded photographs, and the version that says what they are cannot be "
+            f"read ({error}); move them out of the index, and give them back with `python -m indexer.add --data`"
+        ) from error
+    try:
+        return [Example(item.path, item.label) for item in uploads_of(index, store)]
+    finally:
+        store.close()
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from indexer.features import FeatureBlock
 from indexer.search import shortlists
 from indexer.search.shortlists import CODES
 from indexer.storage import artifact
+from indexer.storage.artifact import RejectRecord
 from indexer.storage.draft import Draft
-from indexer.storage.originals import forget_uploads
+from indexer.storage.originals import forget_uploads, recorded_root
 from indexer.storage.segment import SegmentDraft, SegmentWriter
 from indexer.storage.version import Version
 from indexer.store import Item
 from training.errors import NotReady
-from training.images.folders import Reject
 
 
 def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[list[int], bool]:
@@ -34,7 +34,8 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
     segment = draft.segment(len(version.segments))
     writer = segment.writer(manifest.width, manifest.pixel_bits > 0)
     ids: list[int] = []
-    rejects: list[Reject] = []
+    rejects = {(record.folder, record.path): record for record in artifact.reject_records(version.folder)}
+    folder = recorded_root(version.index, root)
     known: dict[str, int] = {}
     for block in feature_blocks:
         known |= holding(version, [file.sha256 for file in block.files])
@@ -46,8 +47,9 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
                 manifest.next_id += 1
                 new.append(row)
             ids.append(known[file.sha256])
-        write_rows(writer, block, root, new, first)
-        rejects += block.rejects
+            rejects.pop((folder, file.path), None)
+        write_rows(writer, block, version.index, root, new, first)
+        rejects |= {(record.folder, record.path): record for record in reject_records(version.index, root, block)}
     added = writer.finish()
     if not added:
         draft.discard()
@@ -60,9 +62,11 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
     merged = np.concatenate([np.empty(0, np.int64), *(s.ids_N for s in version.segments[kept_segments:])])
     deleted = np.setdiff1d(version.deleted, merged)
     draft.write_deleted(deleted)
-    draft.write_rejects([*artifact.rejects(version), *rejects])
+    draft.write_rejects(rejects.values())
     manifest.kept += added
-    manifest.rejected += len(rejects)
+    manifest.rejected = len(rejects)
+    if folder != artifact.UPLOADS and folder not in manifest.sources:
+        manifest.sources = [*manifest.sources, folder]
     manifest.deleted = len(deleted)
     manifest.segments = [*manifest.segments[:kept_segments], rows]
     draft.publish(manifest)
@@ -88,6 +92,7 @@ def compact(version: Version) -> None:
     manifest = version.manifest.model_copy()
     if not manifest.kept:
         raise NotReady(f"every item of {version.index} has been removed; `python -m indexer.build` makes an index anew")
+    artifact.verify_segments(version.folder, manifest, 0)
     draft = Draft(version.index)
     segment = draft.segment(0)
     writer = segment.writer(manifest.width, manifest.pixel_bits > 0)
@@ -110,9 +115,15 @@ def holding(version: Version, sha256s: Sequence[str]) -> dict[str, int]:
     return {sha256: item for (sha256, item), here in reversed(list(zip(rows, live, strict=True))) if here}
 
 
-def write_rows(writer: SegmentWriter, block: FeatureBlock, root: Path, rows: Sequence[int], first_id: int) -> None:
-    """Appends rows of a block, as items numbered from `first_id` on."""
-    folder, jpegs = str(root.resolve()), block.jpegs()
+def reject_records(index: Path, root: Path, block: FeatureBlock) -> list[RejectRecord]:
+    """The rejects of a block whose paths are below `root`, or below its own folder."""
+    folder = recorded_root(index, block.folder or root)
+    return [RejectRecord(folder, reject.path, reject.reason) for reject in block.rejects]
+
+
+def write_rows(writer: SegmentWriter, block: FeatureBlock, index: Path, root: Path, rows: Sequence[int], first_id: int) -> None:
+    """Appends rows of a block, as items numbered from `first_id` on; their paths are below `root`, or the block's folder."""
+    folder, jpegs = recorded_root(index, block.folder or root), block.jpegs()
     items = [Item.of(block.files[row], first_id + i, folder) for i, row in enumerate(rows)]
     pixels = None if block.pixels_NP is None else block.pixels_NP[list(rows)]
     writer.add(items, block.features_ND[list(rows)], pixels, [jpegs[row] for row in rows])
@@ -126,6 +137,7 @@ def _merge_tail(version: Version, draft: Draft, added: SegmentDraft, rows: int) 
         size += len(version.segments[number])
     if number == len(version.segments):
         return number, added, rows
+    artifact.verify_segments(version.folder, version.manifest, number)  # what is copied is signed anew
     merged = draft.segment(number)
     writer = merged.writer(version.manifest.width, version.manifest.pixel_bits > 0)
     for segment in version.segments[number:]:

@@ -7,8 +7,11 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from indexer import changes
+from indexer.index import open_index
+from indexer.storage import artifact
+from indexer.storage.originals import sweep_uploads
 from indexer.storage.version import open_version
-from training.files import exclusively
+from training.files import patiently
 from training.program import Settings, keep_freed_memory, run_program
 
 
@@ -27,11 +30,13 @@ def main(settings: CompactSettings) -> None:
     """Compacts, publishes and reports."""
     keep_freed_memory()
     started = time.monotonic()
-    with exclusively(settings.index):
-        version = open_version(settings.index)
+    with patiently(settings.index):
+        version = open_version(settings.index, contents=False)
         before = version.manifest
         changes.compact(version)
-        after = open_version(settings.index, contents=False)
+        index = open_index(settings.index, contents=False)
+        after = index.version
+        sweep_uploads(settings.index, index, artifact.reject_records(after.folder))
     seconds = time.monotonic() - started
     print(
         f"{before.deleted} removed items taken out and {len(before.segments)} segments made one, in {seconds:.1f} s: "

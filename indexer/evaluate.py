@@ -57,7 +57,7 @@ def main(settings: EvaluateSettings) -> None:
     keep_freed_memory()
     model = checkpoint.load(settings.model)
     store = open_store(settings.index)
-    artifact.check_pair(store, model.fingerprint)
+    artifact.check_pair(store, model.fingerprint, model.net.config.fc7_width)
     report = evaluate(model, store, settings)
     print(f"{report.table()}\n\n{report.summary()}\nall figures: {settings.out or settings.index}/evaluation.md")
 

@@ -6,10 +6,11 @@ Legend: B batch, C channels, H height, W width, N examples, D feature width, P r
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -56,6 +57,21 @@ class FeatureBlock:
     files: list[FileFacts]  # one for each row
     thumbnails: bytes  # JPEG files, one after the other
     rejects: list[Reject]
+    folder: Path | None = None  # that the paths are below, where it is another than that of the blocks beside it
+
+    def without(self, rows: Collection[int], rejects: Iterable[Reject]) -> Self:
+        """The block without some rows, and with more rejects."""
+        if not rows:
+            return replace(self, rejects=[*self.rejects, *rejects])
+        kept = [row for row in range(len(self.files)) if row not in rows]
+        return replace(
+            self,
+            features_ND=self.features_ND[kept],
+            pixels_NP=None if self.pixels_NP is None else self.pixels_NP[kept],
+            files=[self.files[row] for row in kept],
+            thumbnails=b"".join(jpeg for row, jpeg in enumerate(self.jpegs()) if row not in rows),
+            rejects=[*self.rejects, *rejects],
+        )
 
     def jpegs(self) -> list[bytes]:
         """The thumbnail of each row."""
@@ -137,6 +153,8 @@ def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool) 
         if pixels:
             pixels_BCHW = torch.stack(pixels)
             features.append(model.fc7(pixels_BCHW).numpy())
+            if not np.isfinite(features[-1]).all():
+                raise FC7Error("the model gives features that are not finite: its weights are damaged, or too large")
             raw.append(raw_pixels(pixels_BCHW))
     return FeatureBlock(
         np.concatenate(features), np.concatenate(raw) if with_pixels else None, files, b"".join(thumbnails), rejects

@@ -16,11 +16,13 @@ from indexer.features import FeatureBlock
 from indexer.search.ranking import key_of
 from indexer.search.searcher import Searcher
 from indexer.search.shortlists import open_shortlists
+from indexer.storage import artifact
 from indexer.storage.artifact import Manifest
-from indexer.storage.originals import read_original
+from indexer.storage.originals import read_original, sweep_uploads
+from indexer.storage.segment import code_bytes
 from indexer.storage.version import Version, open_version
 from indexer.store import Hits, Item, Mode, Query, check_mode, without_codes
-from training.errors import NotFound
+from training.errors import BadValue, NotFound
 
 
 class Index:
@@ -28,6 +30,7 @@ class Index:
 
     def __init__(self, version: Version) -> None:
         self._version = version
+        self._is_swept = False
         self._segments, self._deleted = version.segments, version.deleted
         shortlists = open_shortlists(version)
         length = version.manifest.shortlist.length if version.manifest.shortlist else 0
@@ -74,6 +77,8 @@ class Index:
     def search(self, queries_QD: Vectors, query: Query) -> Hits:
         """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this index has not."""
         check_mode(query.mode, self.bits)
+        if queries_QD.ndim != 2 or queries_QD.shape[1] != self.width:
+            raise BadValue("queries", queries_QD.shape, f"a table of {self.width} columns")
         autoencoder = self._version.autoencoder if self._searcher.needs_codes(query.mode) else None
         codes_QW = autoencoder.encode(queries_QD) if autoencoder else None
         return self._searcher.search(queries_QD, codes_QW, query)
@@ -89,10 +94,16 @@ class Index:
 
     def vectors(self, ids: Sequence[int]) -> Vectors:
         """The stored vectors, float32 (n, D). Raises NotFound for the first id that is not there."""
+        if not len(ids):
+            return np.empty((0, self.width), np.float32)
         return self._gather(ids, [segment.vectors_ND for segment in self._segments])
 
     def codes(self, ids: Sequence[int]) -> Codes:
         """The stored codes, uint8 (n, W). Raises NotFound like `vectors`."""
+        if not self.bits:
+            raise NotFound(without_codes(f"the index {self.folder}"))
+        if not len(ids):
+            return np.empty((0, code_bytes(self.bits)), np.uint8)
         return self._gather(ids, [segment.codes_NW for segment in self._segments])
 
     def items(self, ids: Sequence[int]) -> list[Item]:
@@ -112,7 +123,7 @@ class Index:
 
     def original(self, item: Item) -> Path | bytes | None:
         """The item's own file, or its bytes where it lies in a tar file; None where it is gone or leads out of its folder."""
-        return read_original(item, self.manifest.limits)
+        return read_original(self._version.index, self.manifest.sources, item, self.manifest.limits)
 
     def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Which of these files are among the items: SHA-256 -> the item's id."""
@@ -121,30 +132,38 @@ class Index:
     def add(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
         """The index with these items too, published, and the ids they got."""
         ids, changed = changes.add(self._version, feature_blocks, root)
-        return (self.renewed() if changed else self), ids
+        return (self._after_change() if changed else self), ids
 
     def remove(self, ids: Sequence[int]) -> Self:
         """The index without these items, published. Raises NotFound, and then removes none."""
         for item in ids:
             self._find(item)
         changes.remove(self._version, ids)
-        return self.renewed()
+        return self._after_change()
 
     def renewed(self) -> Self:
         """The current version; what this one has of it is not read again. Raises Mismatch where the rest does not verify."""
-        return type(self)(open_version(self._version.index, self._version))
+        index = type(self)(open_version(self._version.index, self._version))
+        index._is_swept = self._is_swept
+        return index
 
     def close(self) -> None:
         """Closes the catalogues; the arrays go with the last reference to them."""
         self._version.close()
+
+    def _after_change(self) -> Self:
+        index = self.renewed()
+        if not self._is_swept:  # once in a process: what was left was left by processes before it
+            sweep_uploads(self._version.index, index, artifact.reject_records(index.folder))
+            index._is_swept = True
+        return index
 
     def _gather(self, ids: Sequence[int], arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any]:
         rows = []
         for item in ids:
             segment, row = self._find(item)
             array = arrays[segment]
-            if array is None:
-                raise NotFound(without_codes(f"the index {self.folder}"))
+            assert array is not None  # noqa: S101  every segment has what the manifest says
             rows.append(array[row])
         return np.stack(rows)
 

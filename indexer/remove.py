@@ -7,10 +7,10 @@ from pydantic_settings import SettingsConfigDict
 
 from indexer.opening import open_store
 from indexer.store import Store
-from training.errors import NotFound
-from training.files import exclusively
+from training.errors import FC7Error, NotFound
+from training.files import patiently
 from training.images.folders import hash_example, list_examples
-from training.program import Settings, run_program
+from training.program import Settings, progress, run_program
 
 
 class RemoveSettings(Settings):
@@ -35,7 +35,7 @@ class RemoveSettings(Settings):
 
 def main(settings: RemoveSettings) -> None:
     """Removes, publishes and reports. Raises NotFound, and then removes nothing, where an item is not there."""
-    with exclusively(settings.index):
+    with patiently(settings.index):
         store = open_store(settings.index, contents=False)
         ids = sorted(set(settings.ids)) or _of_folder(settings.data, store)
         after = store.remove(ids)
@@ -44,10 +44,18 @@ def main(settings: RemoveSettings) -> None:
 
 def _of_folder(data: Path | None, store: Store) -> list[int]:
     assert data is not None  # noqa: S101  settings have one where they have no ids
-    hashes = [hash_example(data, example.path) for example in list_examples(data, "all") if not example.reason]
+    examples = [example for example in list_examples(data, "all") if not example.reason]
+    hashes, unread = set(), []
+    for example in progress(examples, len(examples), "reading"):
+        try:
+            hashes.add(hash_example(data, example.path))
+        except (OSError, FC7Error) as error:
+            unread.append(f"{example.shown}: {error}")
+    if unread:
+        print(f"{len(unread)} of {len(examples)} files cannot be read, and none of them can be an item; the first is {unread[0]}")
     ids = sorted(set(store.holding(hashes).values()))
     if not ids:
-        raise NotFound(f"none of the {len(hashes)} files below {data} is an item of the index")
+        raise NotFound(f"none of the {len(examples)} files below {data} is an item of the index")
     return ids
 
 

@@ -5,10 +5,11 @@ They lie on disk (indexer/index.py) or in Milvus (indexer/milvus/store.py).
 Legend: N items, Q queries, D feature width (4096), K neighbours, W bytes of a code.
 """
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol, Self, get_args
+from typing import Final, Literal, NamedTuple, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ class Item:
     """One indexed photograph."""
 
     id: int  # never given to another, even after the item was removed
-    root: str  # the folder that its path is below
+    root: str  # the folder that its path is below, absolute; or "uploads", in the index's own
     path: str  # with forward slashes
     label: str  # the folder it lay in; "" for none
     size: int  # bytes
@@ -44,7 +45,7 @@ class Item:
             id=id,
             root=root,
             path=file.path,
-            label=file.label,
+            label=unicodedata.normalize("NFC", file.label),
             size=file.size,
             width=file.width,
             height=file.height,
@@ -55,26 +56,43 @@ class Item:
         )
 
 
+class FirstPage(NamedTuple):
+    """The first page of a search in two stages: the k that was asked for, and the key and id of the hit that it ended with."""
+
+    k: int
+    key: float
+    id: int
+
+
 @dataclass(frozen=True)
 class Query:
     """What to look for, beside the vectors themselves. Raises BadValue for what cannot be answered.
 
     exact: every vector is compared, by Euclidean distance. code: every code, by Hamming distance. two-stage: a short-list, then
     the exact Euclidean distances of what is on it. ball: every item whose code is within `radius` bits of the query's.
+
+    Pages give every item once. In two stages the first page is of the short-list, nearest first; those after it are of all other
+    items, by exact search, nearest first. What the short-list missed thus comes at the beginning of the second page, if `first`
+    says what the first one gave; without it, only what is farther than `after` comes.
     """
 
     k: int  # neighbours to return at most
     mode: Mode = "exact"
-    label: str | None = None  # only items of this label
+    label: str | None = None  # only items of this label, in whichever of Unicode's forms it is spelt
     max_distance: float | None = None  # in the mode's own distance; hits farther away are left out
     radius: int | None = None  # bits; of the mode "ball" alone
     after: tuple[float, int] | None = None  # a hit's `key` and id: only what comes after it in the order, for the next page
+    first: "FirstPage | None" = None  # beside `after`, of the mode "two-stage": how the pages began
 
     def __post_init__(self) -> None:
+        if self.label is not None:
+            object.__setattr__(self, "label", unicodedata.normalize("NFC", self.label))
         if self.mode not in MODES:
             raise BadValue("mode", self.mode, f"one of {', '.join(MODES)}")
         if self.k < 1:
             raise BadValue("k", self.k, "at least 1")
+        if self.first is not None and (self.mode != "two-stage" or self.after is None or self.first.k < 1):
+            raise BadValue("first", self.first, "given with mode=two-stage and after")
         if self.max_distance is not None and not self.max_distance >= 0:
             raise BadValue("max_distance", self.max_distance, "at least 0")
         if (self.mode == "ball") != (self.radius is not None):

@@ -222,7 +222,7 @@ class CurrentPair:
         store: OpenStore = previous.renewed() if previous is not None and same_folder else open_store(index)
         if isinstance(model, FC7Error):
             raise NotReady(str(model)) from model
-        artifact.check_pair(store, model.fingerprint)
+        artifact.check_pair(store, model.fingerprint, model.net.config.fc7_width)
         return store
 
     def _retire(self, state: _State) -> None:

@@ -4,13 +4,17 @@ And what a name may be, a file's, a folder's or a class's: text without control 
 somebody's spelling; what would change how a line is shown is written as an escape where it is printed, and nowhere else.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
 import re
+import stat
+import sys
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +24,8 @@ from torch import Tensor
 
 from training.errors import Busy, FC7Error, Mismatch
 
+PATIENCE_S: Final = 60.0  # of a command, for the folder that it writes to
+_LOOK_S: Final = 0.02  # between two looks at a lock that is held
 _NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # category Cc, and bytes that are not UTF-8
 _ESCAPED: Final = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))  # controls, format and direction marks, surrogates, ends of lines
 
@@ -65,15 +71,59 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 @contextmanager
-def exclusively(folder: Path) -> Iterator[None]:
-    """Makes `folder` and holds it for writing. Raises Busy at once where another process does."""
+def exclusively(folder: Path, patience_s: float = 0.0) -> Iterator[None]:
+    """Makes `folder` and holds it for writing. Raises Busy where another process does, at once or when patience is at an end.
+
+    Whoever waits takes `.turn` first and keeps it until `.lock` is free: nobody who comes later, and would take `.lock` in the
+    moment between two writers, gets before them. Raises Mismatch where one of the two is not a file but a link, say.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Busy(f"another process is writing to {folder}; wait until it is done") from error
+    with _opened_lock(folder / ".lock") as lock:
+        with _opened_lock(folder / ".turn") as turn:
+            if not _taken((turn, lock), folder, patience_s):
+                waited = f" after {patience_s:.0f} s" if patience_s else ""
+                raise Busy(f"another process is writing to {folder}{waited}; wait until it is done")
         yield
+
+
+def patiently(folder: Path) -> AbstractContextManager[None]:
+    """`exclusively` for a command: waits PATIENCE_S for its turn."""
+    return exclusively(folder, PATIENCE_S)
+
+
+@contextmanager
+def _opened_lock(path: Path) -> Iterator[int]:
+    """A file to lock, made where there is none, its contents left alone; the lock goes when it is closed."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise Mismatch(f"{path} is not a file of ours, which locks its folder; remove it") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Mismatch(f"{path} is not a file of ours, which locks its folder; remove it")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _taken(locks: tuple[int, ...], folder: Path, patience_s: float) -> bool:
+    """Takes one lock after the other; whether all were free in time."""
+    end, told = time.monotonic() + patience_s, not patience_s
+    for descriptor in locks:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    return False
+            if not told:
+                print(f"another process is writing to {folder}; waiting up to {patience_s:.0f} s", file=sys.stderr, flush=True)
+                told = True
+            time.sleep(_LOOK_S)
+    return True
 
 
 def sync(path: Path) -> None:

@@ -164,6 +164,11 @@ def load(path: Path) -> Autoencoder:
     shapes = {name: array.shape for name, array in arrays.items()}
     if shapes != _shapes(report):
         raise Mismatch(f"{path} holds {shapes}, its description says {_shapes(report)}")
+    kinds = {name: np.dtype(np.float32 if name == "basis_DP" else np.float64) for name in shapes}
+    if {name: array.dtype for name, array in arrays.items()} != kinds:
+        raise Mismatch(f"{path} holds numbers of other types than an autoencoder's")
+    if report.bits not in BITS or not all(np.isfinite(array).all() for array in arrays.values()):
+        raise Mismatch(f"{path} has {report.bits} bits, or numbers that are not finite")
     return Autoencoder(**arrays, report=report)
 
 

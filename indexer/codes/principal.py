@@ -123,6 +123,8 @@ def load(path: Path, width: int) -> Principal:
         raise Mismatch(f"{path} has a basis of {basis_DP.shape} {basis_DP.dtype}, not of float32 in multiples of 64")
     if mean_D.shape != (width,) or basis_DP.shape[:1] != (width,) or numbers.shape != (2,):
         raise Mismatch(f"{path} is for vectors of {mean_D.shape[0]} components, the index has {width}")
+    if not (all(np.isfinite(array).all() for array in (mean_D, basis_DP, numbers)) and numbers[0] > 0):
+        raise Mismatch(f"{path} has principal components that are not finite, or no step above 0")
     return Principal(mean_D, basis_DP, float(numbers[0]), float(numbers[1]))
 
 

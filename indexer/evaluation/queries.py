@@ -16,6 +16,7 @@ from indexer.arrays import Ids, Labels, Rows, Vectors
 from indexer.features import raw_pixels
 from indexer.index import Index
 from indexer.opening import OpenStore
+from indexer.storage.originals import folder_of
 from indexer.store import Hits, Item
 from training.checkpoint import Model
 from training.errors import FC7Error, NotReady
@@ -55,6 +56,8 @@ class Queries:
 def read_database(store: OpenStore) -> Database:
     """Everything that a store holds; photographs are read again where it keeps no raw pixels. Raises FC7Error for one gone."""
     ids_N = store.ids()
+    if not len(ids_N):
+        raise NotReady(f"the index {store.folder} holds no items; there is nothing to compare queries with")
     items = store.items(ids_N.tolist())
     labels_N = np.array([item.label for item in items])
     return Database(ids_N, items, labels_N, _vectors(store, ids_N), _pixels(store, items))
@@ -107,15 +110,16 @@ def _pixels(store: OpenStore, items: Sequence[Item]) -> Vectors:
         return np.concatenate(parts).astype(np.float32)
     limits = store.manifest.limits
     batches = []
-    for root, group in groupby(items, lambda item: item.root):
+    for recorded, group in groupby(items, lambda item: item.root):
+        root = folder_of(store.folder.parents[1], recorded)
         examples = [Example(item.path, "") for item in group]
-        reads = progress(read_photographs(Path(root), examples, limits), len(examples), "raw pixels")
+        reads = progress(read_photographs(root, examples, limits), len(examples), "raw pixels")
         while batch := list(islice(reads, _BATCH)):
             batches.append(raw_pixels(torch.stack([_photograph(root, read).pixels_CHW for read in batch])))
     return np.concatenate(batches).astype(np.float32)
 
 
-def _photograph(root: str, read: ReadResult) -> Photograph:
+def _photograph(root: Path, read: ReadResult) -> Photograph:
     if not isinstance(read.outcome, Photograph):
         raise FC7Error(f"{root}/{read.example.path} was indexed and does not decode any more: {read.outcome}")
     return read.outcome

@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from training.errors import BadValue, Busy, FC7Error, NotReady
 
 TOKEN_VARIABLE: Final = "FC7_MILVUS_TOKEN"  # noqa: S105  its name
+STORE_VARIABLE: Final = "FC7_STORE"  # the setting `store` of a build
 PATIENCE_S: Final = 60.0  # for an answer
 _CONNECT_S: Final = 10.0
 _SCHEMES: Final = {"milvus": "http", "milvus+tls": "https"}
@@ -59,6 +60,24 @@ def parse(text: str) -> Address:
     address = f"{host}:{port}" + (f"/{database}" if database else "")
     token = unquote(parts.netloc.rpartition("@")[0]) or os.environ.get(TOKEN_VARIABLE, "")
     return Address(f"{parts.scheme}://{address}", f"{_SCHEMES[parts.scheme]}://{host}:{port}", token, database)
+
+
+def parse_recorded(text: str) -> Address:
+    """The address in a manifest, which whoever made the index chose: no token goes there by itself.
+
+    It goes where the operator's own FC7_STORE names the same address, with what that says or FC7_MILVUS_TOKEN. Raises BadValue,
+    and NotReady for a file that is not there.
+    """
+    recorded = parse(text)
+    if recorded.is_file:
+        if not Path(recorded.uri).is_file():
+            raise NotReady(f"the store {recorded.shown} of the index is not there")
+        return recorded
+    own = os.environ.get(STORE_VARIABLE, "")
+    operator = parse(own) if own else None
+    if operator is not None and (operator.uri, operator.database) == (recorded.uri, recorded.database):
+        return operator
+    return replace(recorded, token="")
 
 
 def _file(text: str) -> Address:
@@ -123,7 +142,7 @@ class Connection:
         reason = str(error).splitlines()[0]
         return NotReady(
             f"Milvus at {self.address.shown} does not answer ({reason}); start it, correct --store, or set {TOKEN_VARIABLE} "
-            "where it asks for a token"
+            f"where it asks for a token, which goes to the address in {STORE_VARIABLE} or --store alone"
         )
 
 

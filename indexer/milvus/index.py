@@ -1,18 +1,19 @@
 """An index whose items lie in Milvus: the index folder keeps what describes them, the collection everything else."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
 from indexer.codes.autoencoder import Autoencoder
+from indexer.features import FeatureBlock
 from indexer.milvus import connection
 from indexer.milvus.collection import Collection, State
 from indexer.milvus.store import MilvusStore
 from indexer.storage import artifact
 from indexer.storage.artifact import Manifest, MilvusRecord
-from indexer.storage.originals import forget_uploads
+from indexer.storage.originals import forget_uploads, sweep_uploads
 from indexer.storage.version import load_autoencoder
 from training.errors import Mismatch
 from training.images.preprocess import ImageLimits
@@ -23,17 +24,29 @@ class MilvusIndex(MilvusStore):
 
     folder: Path
     manifest: Manifest
+    _is_swept = False  # whether a process before this one may have left uploads that no item names
 
     def remove(self, ids: Sequence[int]) -> Self:
         """See Store.remove; files of theirs that came over HTTP are deleted."""
         items = self.items(ids)
         store = super().remove(ids)
-        forget_uploads(self.folder.parents[1], items)
-        return store
+        forget_uploads(self._index_folder, items)
+        return store._swept()
+
+    def add(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
+        """See Store.add."""
+        store, ids = super().add(feature_blocks, root)
+        return store._swept(), ids
+
+    def _swept(self) -> Self:
+        if not self._is_swept:
+            sweep_uploads(self._index_folder, self, artifact.reject_records(self.folder))
+            self._is_swept = True
+        return self
 
     def _with(self, state: State) -> Self:
         store = super()._with(state)
-        store.folder, store.manifest = self.folder, self.manifest
+        store.folder, store.manifest, store._is_swept = self.folder, self.manifest, self._is_swept
         return store
 
 
@@ -41,8 +54,10 @@ def open_milvus_index(folder: Path, manifest: Manifest, record: MilvusRecord) ->
     """Opens the collection that a version's manifest names. Raises NotReady, Busy or Mismatch; see MilvusStore.open."""
     encoder = load_autoencoder(folder, manifest)
     length = manifest.shortlist.length if manifest.shortlist else 0
-    store = MilvusIndex.open(record.uri, record.collection, encoder, manifest.fingerprint, manifest.limits, length)
-    store.folder, store.manifest = folder, manifest
+    store = MilvusIndex.open(
+        connection.parse_recorded(record.uri), record.collection, encoder, manifest.fingerprint, manifest.limits, length
+    )
+    store.folder, store.manifest, store._index_folder = folder, manifest, folder.parents[1]
     return store
 
 
@@ -76,5 +91,5 @@ def drop_unused(before: dict[Path, MilvusRecord]) -> None:
     """Drops those of `collections` whose versions are there no more."""
     for folder, record in before.items():
         if not folder.exists():
-            with connection.connected(connection.parse(record.uri)) as milvus:
+            with connection.connected(connection.parse_recorded(record.uri)) as milvus:
                 Collection(milvus, record.collection).drop()

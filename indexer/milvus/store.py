@@ -24,9 +24,9 @@ from indexer.milvus import collection, connection
 from indexer.milvus.collection import ITEM, Collection, State
 from indexer.milvus.connection import Address
 from indexer.scans import scan
-from indexer.search.ranking import cut, euclidean, hamming, key_of, most_squared, stack
+from indexer.search.ranking import cut, euclidean, hamming, key_of, later_page, most_squared, stack
 from indexer.search.shortlist import length_for
-from indexer.storage.originals import read_original
+from indexer.storage.originals import read_original, recorded_root
 from indexer.storage.segment import code_bytes
 from indexer.store import Hits, Item, Mode, Query, check_mode, without_codes
 from training.errors import BadValue, Mismatch, NotFound
@@ -56,11 +56,12 @@ class MilvusStore:
         self._connection = connection.connect(address, self)
         self._collection = Collection(self._connection, name)
         self._state: State
+        self._index_folder = Path()  # where uploads are below
 
     @classmethod
     def open(
         cls,
-        uri: str,
+        uri: str | Address,
         name: str,
         autoencoder: Autoencoder | None,
         fingerprint: str,
@@ -71,7 +72,8 @@ class MilvusStore:
 
         Raises Mismatch where another model or autoencoder made it, and NotReady or Busy like __init__.
         """
-        return cls(connection.parse(uri), name, autoencoder, limits, shortlist)._connected(fingerprint)
+        address = connection.parse(uri) if isinstance(uri, str) else uri
+        return cls(address, name, autoencoder, limits, shortlist)._connected(fingerprint)
 
     @classmethod
     def create(
@@ -133,7 +135,7 @@ class MilvusStore:
             return euclidean(stack([self._exact(query_D, query, expression) for query_D in queries_QD]))
         codes_QW = self._autoencoder.encode(queries_QD)
         if query.mode == "two-stage":
-            hits_Q = [self._two_stage(*both, query, expression) for both in zip(queries_QD, codes_QW, strict=True)]
+            hits_Q = [self._page(*both, query, expression) for both in zip(queries_QD, codes_QW, strict=True)]
             return euclidean(stack(hits_Q))
         hits = stack([first_of(self._by_code(code_W, query, expression), query) for code_W in codes_QW])
         # Milvus compares every code: there are no buckets to look up
@@ -167,16 +169,16 @@ class MilvusStore:
         """The item's thumbnail, a JPEG file's bytes. Raises NotFound."""
         return base64.b64decode(self._rows([item.id], ["thumbnail"])[0]["thumbnail"])
 
-    def original(self, item: Item) -> Path | bytes | None:
-        """The item's own file, or its bytes where it lies in a tar file; None where it is gone or leads out of its folder."""
-        return read_original(item, self._limits)
-
     def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Which of these files are among the items: SHA-256 -> the item's id, the smallest where several are."""
         known: dict[str, int] = {}
         for sha256, item in self._collection.having([sha256 for sha256 in sha256s if _SHA256.fullmatch(sha256)]):
             known[sha256] = min(item, known.get(sha256, item))
         return known
+
+    def original(self, item: Item) -> Path | bytes | None:
+        """The item's own file, or its bytes where it lies in a tar file; None where it is gone or another now."""
+        return read_original(self._index_folder, None, item, self._limits)
 
     def add(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
         """The store with these items too, and the ids they got, row for row; files that it holds already keep their id.
@@ -195,8 +197,12 @@ class MilvusStore:
             ids += [known[sha256] for sha256 in hashes]
         return store, ids
 
-    def fill(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> Self:
-        """The store with an item for every row, in order, also for equal files. Raises Mismatch where it is not empty."""
+    def fill(self, feature_blocks: Iterable[FeatureBlock], root: Path, index: Path | None = None) -> Self:
+        """The store with an item for every row, in order, also for equal files. Raises Mismatch where it is not empty.
+
+        `index` is the folder whose uploads some of them may be.
+        """
+        self._index_folder = index or self._index_folder
         if len(self):
             raise Mismatch(f"{self._collection} holds {len(self)} items already; drop it, or name another")
         store = self
@@ -259,6 +265,15 @@ class MilvusStore:
             for keys, ids, _ in self._collection.ascending("code", code_W, 2 * query.k + _SPARE, within, expression, first_id):
                 yield keys, ids
 
+    def _page(self, query_D: Vectors, code_W: Codes, query: Query, expression: str) -> tuple[Keys, Ids]:
+        if query.after is None:
+            return self._two_stage(query_D, code_W, query, expression)
+        return later_page(
+            query,
+            lambda first: self._two_stage(query_D, code_W, first, expression),
+            lambda rest: self._exact(query_D, rest, expression),
+        )
+
     def _two_stage(self, query_D: Vectors, code_W: Codes, query: Query, expression: str) -> tuple[Keys, Ids]:
         """The hits of one query among those with the nearest codes, more and more until they give what was asked for."""
         length, before = length_for(self._shortlist, query.k), -1
@@ -291,7 +306,7 @@ class MilvusStore:
         state = self._collection.state()
         ids = list(range(state.next_id, state.next_id + len(rows)))
         self._collection.write_state(replace(state, version=state.version + 1, next_id=state.next_id + len(rows)))
-        folder, jpegs = str(root.resolve()), block.jpegs()
+        folder, jpegs = recorded_root(self._index_folder, block.folder or root), block.jpegs()
         items = [Item.of(block.files[row], item, folder) for item, row in zip(ids, rows, strict=True)]
         features_ND = block.features_ND[list(rows)]
         codes_NW = self._autoencoder.encode(features_ND) if self._autoencoder else None
@@ -306,7 +321,7 @@ class MilvusStore:
 
     def _with(self, state: State) -> Self:
         store = type(self)(self._address, self._name, self._autoencoder, self._limits, self._shortlist)
-        store._state = state
+        store._state, store._index_folder = state, self._index_folder
         store._check(self.fingerprint, self.width)
         return store
 

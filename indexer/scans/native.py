@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from indexer.arrays import Codes, Components, Floats, Keys, Mask, Rows, Vectors
 from training.compiled import compiled_beside
@@ -38,6 +38,13 @@ class Wanted:
     after: tuple[float, int] | None  # only what comes after this (distance, row) in the order
     most: float | None  # only distances up to this
 
+    def check(self, rows: int) -> None:
+        """Raises ValueError where it is not about so many rows: C believes what it is given."""
+        if not 0 <= self.k <= rows:
+            raise ValueError(f"{self.k} wanted of {rows} rows")
+        if self.allowed_N is not None:
+            _check(self.allowed_N, np.uint8, (rows,))
+
     def struct(self) -> Any:
         """For C; holds on to nothing."""
         mask = None if self.allowed_N is None else self.allowed_N.ctypes.data
@@ -64,6 +71,11 @@ def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
 
 def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows) -> Keys:
     """Squared Euclidean distances of some rows, float64 (R,)."""
+    _check(vectors_ND, np.float32, (None, len(query_D)))
+    _check(query_D, np.float32, (None,))
+    _check(rows_R, np.int64, (None,))
+    if len(rows_R) and not (rows_R.min() >= 0 and rows_R.max() < len(vectors_ND)):
+        raise IndexError(f"rows from {rows_R.min()} to {rows_R.max()} of {len(vectors_ND)}")
     squared_R = np.empty(len(rows_R), np.float64)
     _call("fc7_distances", vectors_ND, vectors_ND.shape[1], query_D, rows_R, len(rows_R), torch.get_num_threads(), squared_R)
     return squared_R
@@ -71,6 +83,9 @@ def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows) -> Keys:
 
 def exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted) -> NDArray[Any]:
     """The first rows for one query, at most k: HIT records with squared distances."""
+    _check(query_D, np.float32, (None,))
+    _check(vectors_ND, np.float32, (None, len(query_D)))
+    wanted.check(len(vectors_ND))
     threads = torch.get_num_threads()
     hits = np.empty(max(1, threads * wanted.k), HIT)
     found = _call("fc7_exact", vectors_ND, *vectors_ND.shape, query_D, wanted, threads, hits)
@@ -79,6 +94,9 @@ def exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted) -> NDArray[Any]
 
 def hamming(codes_NW: Codes, queries_QW: Codes, wanted: Wanted) -> NDArray[Any]:
     """The first rows for each query, HIT records (Q, K), filled up with (-1, -1)."""
+    _check(queries_QW, np.uint8, (None, None))
+    _check(codes_NW, np.uint8, (None, queries_QW.shape[1]))
+    wanted.check(len(codes_NW))
     hits = np.empty((len(queries_QW), wanted.k), HIT)
     _call("fc7_hamming", codes_NW, *codes_NW.shape, queries_QW, len(queries_QW), wanted, torch.get_num_threads(), hits)
     return hits
@@ -86,6 +104,10 @@ def hamming(codes_NW: Codes, queries_QW: Codes, wanted: Wanted) -> NDArray[Any]:
 
 def products(rows_ND: Vectors, matrix_DP: Vectors) -> Vectors:
     """What `product` gives, for few rows, without waking other threads than the scans': float32 (N, P), P a multiple of 64."""
+    _check(rows_ND, np.float32, (None, None))
+    _check(matrix_DP, np.float32, (rows_ND.shape[1], None))
+    if matrix_DP.shape[1] % 64:
+        raise ValueError(f"the scan takes 64 columns at a time, not {matrix_DP.shape[1]}")
     out_NP = np.empty((len(rows_ND), matrix_DP.shape[1]), np.float32)
     _call("fc7_products", rows_ND, *rows_ND.shape, matrix_DP, matrix_DP.shape[1], torch.get_num_threads(), out_NP)
     return out_NP
@@ -103,12 +125,25 @@ def principal(
 
     int64 (Q, K), in no order, filled up with -1.
     """
+    _check(queries_QP, np.int8, (len(weights_Q), None))
+    _check(rows_NP, np.uint8, (None, queries_QP.shape[1]))
+    _check(lengths_N2, np.float32, (len(rows_NP), 2))
+    if rows_NP.shape[1] % 64:
+        raise ValueError(f"the scan takes 64 components at a time, not {rows_NP.shape[1]}")
+    wanted.check(len(rows_NP))
     shifts_Q = 128.0 * queries_QP.sum(1, dtype=np.int64)
     estimates_Q3 = np.stack([np.full(len(queries_QP), scale), shifts_Q, weights_Q], 1)
     rows_QK = np.empty((len(queries_QP), wanted.k), np.int64)
     sizes = (len(queries_QP), wanted, torch.get_num_threads())
     _call("fc7_principal", rows_NP, *rows_NP.shape, lengths_N2, queries_QP, estimates_Q3, *sizes, rows_QK)
     return rows_QK
+
+
+def _check(array: NDArray[Any], dtype: DTypeLike, shape: tuple[int | None, ...]) -> None:
+    """Raises ValueError for an array that is not what C takes it for; None: any length."""
+    fits = array.ndim == len(shape) and all(size in (None, own) for own, size in zip(array.shape, shape, strict=True))
+    if not fits or array.dtype != np.dtype(dtype) or not array.flags.c_contiguous:
+        raise ValueError(f"expected {np.dtype(dtype)} {shape}, row by row, got {array.dtype} {array.shape} {array.strides}")
 
 
 def _call(name: str, *arguments: NDArray[Any] | Wanted | float) -> int:
@@ -121,7 +156,6 @@ def _call(name: str, *arguments: NDArray[Any] | Wanted | float) -> int:
         elif isinstance(argument, float):
             passed.append(ctypes.c_double(argument))
         else:
-            assert argument.flags.c_contiguous  # noqa: S101
             passed.append(ctypes.c_void_p(argument.ctypes.data))
     result = int(getattr(library(), name)(*passed))
     if result < 0:

@@ -55,6 +55,8 @@ def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows) -> Keys:
     query_D, rows_R = np.ascontiguousarray(query_D, np.float32), np.ascontiguousarray(rows_R, np.int64)
     if native.library():
         return native.distances(vectors_ND, query_D, rows_R)
+    if len(rows_R) and rows_R.min() < 0:
+        raise IndexError(f"row {rows_R.min()}")
     query = query_D.astype(np.float64)
     parts = (np.square(vectors_ND[rows_R[block]] - query).sum(1) for block in blocks(len(rows_R)))
     return np.concatenate([np.empty(0), *parts])

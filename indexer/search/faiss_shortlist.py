@@ -50,15 +50,20 @@ def build(factory: str, rows: Vectors | Codes, path: Path, bits: int, seed: int)
 class ByFaiss:
     """Proposes what a FAISS index finds."""
 
-    def __init__(self, path: Path, factory: str, rows: int) -> None:
-        """Opens it memory-mapped where its type can be, on a GPU where there is one. Raises Mismatch."""
-        self.by_code = is_binary(factory)
+    def __init__(self, path: Path, factory: str, rows: int, width: int) -> None:
+        """`width` is that of a vector in numbers, or of a stored code in bits.
+
+        Opens it memory-mapped where its type can be, on a GPU where there is one. Raises Mismatch.
+        """
+        self._path, self.by_code = path, is_binary(factory)
         try:
             self._index = _read_binary(path) if self.by_code else _on_gpu(_read(path))
         except RuntimeError as error:
             raise Mismatch(f"{path} is not a FAISS index: {_reason(error)}") from error
         if self._index.ntotal != rows:
             raise Mismatch(f"{path} holds {self._index.ntotal} rows, the segment {rows}")
+        if self._index.d != width or not self._index.is_trained:
+            raise Mismatch(f"{path} is for rows of {self._index.d} numbers or bits, the index has {width}")
         self._tune()
 
     def candidates(self, queries_QD: Vectors, codes_QW: Codes | None, r: int, allowed_N: Mask | None) -> Rows:
@@ -77,6 +82,8 @@ class ByFaiss:
 
     def _search(self, queries: Vectors | Codes | None, r: int) -> Rows:
         rows: Rows = self._index.search(np.ascontiguousarray(queries), r)[1]
+        if rows.size and not (rows.min() >= -1 and rows.max() < self._index.ntotal):
+            raise Mismatch(f"{self._path} proposes rows that are not among its {self._index.ntotal}; build the index again")
         return rows
 
     def _tune(self) -> None:

@@ -4,6 +4,7 @@ Legend: N rows, Q queries, D feature width, K neighbours, W bytes of a code, R r
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from indexer.arrays import Codes, Ids, Keys, Mask, Vectors
 from indexer.scans import scan
 from indexer.scans.scan import Buckets
-from indexer.search.ranking import cut, euclidean, hamming, most_squared, stack
+from indexer.search.ranking import cut, euclidean, hamming, later_page, most_squared, stack
 from indexer.search.shortlist import Shortlist, length_for
 from indexer.storage.segment import Segment
 from indexer.store import Hits, Mode, Query
@@ -97,13 +98,28 @@ class Searcher:
         return hamming(stack(rows_of_query), np.array(visited, np.int64))
 
     def _two_stage(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query, masks: list[Mask | None]) -> Hits:
-        proposed = self._proposed(queries_QD, codes_QW, length_for(self._length, query.k), masks)
         lists = []
+        if query.after is not None:
+            for i in range(len(queries_QD)):
+                one_1D, code = queries_QD[i : i + 1], None if codes_QW is None else codes_QW[i : i + 1]
+                first_page = partial(self._first_page, one_1D, code, masks)
+                lists.append(later_page(query, first_page, partial(self._every, one_1D, masks)))
+            return euclidean(stack(lists))
+        proposed = self._proposed(queries_QD, codes_QW, length_for(self._length, query.k), masks)
         for i in range(len(queries_QD)):
             code = None if codes_QW is None else codes_QW[i : i + 1]
             first = [None if rows_QR is None else rows_QR[i : i + 1] for rows_QR in proposed]
             lists.append(self._refined(queries_QD[i : i + 1], code, query, masks, first))
         return euclidean(stack(lists))
+
+    def _first_page(self, query_1D: Vectors, code_1W: Codes | None, masks: list[Mask | None], query: Query) -> tuple[Keys, Ids]:
+        hits = self._two_stage(query_1D, code_1W, query, masks)
+        return hits.keys_QK[0], hits.ids_QK[0]
+
+    def _every(self, query_1D: Vectors, masks: list[Mask | None], query: Query) -> tuple[Keys, Ids]:
+        hits = self._exact(query_1D, query, masks)
+        here = hits.ids_QK[0] >= 0
+        return hits.keys_QK[0][here], hits.ids_QK[0][here]
 
     def _proposed(self, queries_QD: Vectors, codes_QW: Codes | None, length: int, masks: list[Mask | None]) -> list[Ids | None]:
         """The rows (Q, R) on the short-list of each segment; None where all of its rows are compared."""
@@ -120,21 +136,19 @@ class Searcher:
         masks: list[Mask | None],
         proposed: list[Ids | None],
     ) -> tuple[Keys, Ids]:
-        """The hits of one query in two stages; `proposed` are the rows (1, R) of the first short-list of each segment.
+        """The first hits of one query in two stages; `proposed` are the rows (1, R) of the first short-list of each segment.
 
-        The short-list grows with the neighbours asked for, those of earlier pages counted in, until it gives as many or has all.
+        The short-list grows until it gives as many as were asked for or has all.
         """
         length, before = length_for(self._length, query.k), -1
         while True:
             stages = zip(self._segments, proposed, masks, strict=True)
             parts = [self._stage(segment, query_1D, query, rows_1R, mask) for segment, rows_1R, mask in stages]
-            earlier = 0 if query.after is None else sum(int((keys <= query.after[0]).sum()) for keys, _ in parts)
             keys, ids = cut(parts, query)
-            enough = len(ids) == query.k and length >= length_for(self._length, earlier + query.k)
-            stuck = query.max_distance is not None and earlier + len(ids) == before
-            if enough or stuck or length >= self._longest:
+            stuck = query.max_distance is not None and len(ids) == before
+            if len(ids) == query.k or stuck or length >= self._longest:
                 return keys, ids
-            length, before = max(length * _GROWTH, length_for(self._length, earlier + query.k)), earlier + len(ids)
+            length, before = length * _GROWTH, len(ids)
             proposed = self._proposed(query_1D, code_1W, length, masks)
 
     def _stage(
@@ -142,8 +156,7 @@ class Searcher:
     ) -> tuple[Keys, Ids]:
         most = most_squared(query)
         if rows_1R is None:
-            after = _row_after(segment, query)
-            squared, rows = scan.exact(segment.vectors_ND, query_1D, min(query.k, len(segment)), mask, after, most)
+            squared, rows = scan.exact(segment.vectors_ND, query_1D, min(query.k, len(segment)), mask, most=most)
             here = rows[0] >= 0
             return squared[0][here], segment.ids_N[rows[0][here]]
         rows = np.sort(rows_1R[rows_1R >= 0])

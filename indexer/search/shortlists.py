@@ -7,6 +7,7 @@ Legend: N rows, Q queries, D width of a vector, K neighbours, R rows of a short-
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from indexer.storage.artifact import ShortlistRecord
 from indexer.storage.draft import Draft
 from indexer.storage.segment import Segment, SegmentDraft
 from indexer.storage.version import Version
-from training.errors import BadSettings
+from training.errors import BadSettings, Mismatch
 
 CODES: Final = "codes"
 PRINCIPAL: Final = "principal"
@@ -111,7 +112,7 @@ def open_shortlists(version: Version) -> list[Shortlist | None]:
             assert segment.lengths_N2 is not None  # noqa: S101
             shortlists.append(ByPrincipal(version.principal, segment.components_NP, segment.lengths_N2))
         elif record.kind != CODES and number == 0:
-            shortlists.append(ByFaiss(version.faiss_file, record.kind, len(segment)))
+            shortlists.append(_by_faiss(version.faiss_file, record.kind, segment.vectors_ND, segment.codes_NW))
         else:
             shortlists.append(_by_codes(segment))
     return shortlists
@@ -134,4 +135,12 @@ def _make(
         return ByPrincipal(components, *segment.components())
     rows = codes_NW if faiss_shortlist.is_binary(kind) and codes_NW is not None else vectors_ND
     faiss_shortlist.build(kind, rows, draft.faiss_file, bits, seed)
-    return ByFaiss(draft.faiss_file, kind, len(vectors_ND))
+    return _by_faiss(draft.faiss_file, kind, vectors_ND, codes_NW)
+
+
+def _by_faiss(path: Path, kind: str, vectors_ND: Vectors, codes_NW: Codes | None) -> Shortlist:
+    if not faiss_shortlist.is_binary(kind):
+        return ByFaiss(path, kind, *vectors_ND.shape)
+    if codes_NW is None:
+        raise Mismatch(f"{path} is a short-list over codes, and the index has none")
+    return ByFaiss(path, kind, len(codes_NW), 8 * codes_NW.shape[1])

@@ -8,14 +8,27 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from indexer.arrays import Ids
+from indexer.storage import artifact
 from indexer.store import Item
-from training.errors import NotReady
+from training.errors import Mismatch, NotReady
+from training.images.preprocess import FORMATS
 
 _AMONG = "{} IN (SELECT value FROM json_each(?))"
 _NAMES = [field.name for field in fields(Item)]
 _COLUMNS = ", ".join(
     f"{field.name} {'INTEGER' if field.type in (int, 'int') else 'TEXT'} {'PRIMARY KEY' if field.name == 'id' else 'NOT NULL'}"
     for field in fields(Item)
+)
+
+
+_TABLE = f"CREATE TABLE items ({_COLUMNS}) STRICT"
+_WRONG = (
+    "SELECT id FROM items WHERE length(sha256) != 64 OR sha256 GLOB '*[^0-9a-f]*' OR size < 0 OR width < 1 OR height < 1 "
+    "OR thumbnail_start < 0 OR thumbnail_size < 0 OR thumbnail_start + thumbnail_size > ? "
+    "OR format NOT IN (SELECT value FROM json_each(?)) LIMIT 1"
 )
 
 
@@ -32,7 +45,7 @@ class CatalogWriter:
         for statement in (
             "PRAGMA journal_mode=OFF",
             "PRAGMA synchronous=OFF",
-            f"CREATE TABLE items ({_COLUMNS}) STRICT",
+            _TABLE,
             "BEGIN",
         ):
             self._execute(statement)
@@ -73,6 +86,24 @@ class Catalog:
 
     def __len__(self) -> int:
         return int(self._rows("SELECT count(*) FROM items", None)[0][0])
+
+    def check(self, path: Path, ids_N: Ids, thumbnail_bytes: int) -> None:
+        """Raises Mismatch unless it describes exactly the items with these ids, by what may be said of a photograph."""
+        tables = self._rows("SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' AND type != 'index'", None)
+        if tables != [(_TABLE,)]:
+            raise Mismatch(f"{path} is not a catalogue: it has other tables")
+        ids = np.fromiter((item for (item,) in self._rows("SELECT id FROM items ORDER BY id", None)), np.int64)
+        if not np.array_equal(ids, ids_N):
+            raise Mismatch(f"{path} describes other items than {artifact.IDS} beside it lists")
+        with self._lock:
+            wrong = self._connection.execute(_WRONG, (thumbnail_bytes, json.dumps(list(FORMATS)))).fetchone()
+        if wrong:
+            raise Mismatch(f"{path} describes the item {wrong[0]} as no photograph can be")
+
+    def paths_below(self, root: str) -> dict[int, str]:
+        """The paths of the items whose files lie below a folder, by id."""
+        with self._lock:
+            return dict(self._connection.execute("SELECT id, path FROM items WHERE root = ?", (root,)).fetchall())
 
     def items(self, ids: Sequence[int]) -> dict[int, Item]:
         """Those of `ids` that are here."""

@@ -12,12 +12,11 @@ from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
 from indexer.codes.principal import Principal
 from indexer.storage import artifact
-from indexer.storage.artifact import FileRecord, Manifest
+from indexer.storage.artifact import FileRecord, Manifest, RejectRecord
 from indexer.storage.rows import write_rows
 from indexer.storage.segment import SegmentDraft
 from indexer.storage.version import Version
-from training.files import replacing, sha256_of, sync
-from training.images.folders import Reject
+from training.files import sha256_of, sync, verify
 
 _KEPT_VERSIONS: Final = 2
 
@@ -30,7 +29,7 @@ class Draft:
         artifact.check_current(index)
         self._index = index
         self._folder = index / artifact.VERSIONS / ".partial"
-        self._linked: dict[str, FileRecord] = {}
+        self._records: dict[str, FileRecord] = {}
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
 
@@ -59,9 +58,11 @@ class Draft:
             (self._folder / name).parent.mkdir(exist_ok=True)
             try:
                 (self._folder / name).hardlink_to(version.folder / name)
-                self._linked[name] = record
             except OSError:
                 shutil.copyfile(version.folder / name, self._folder / name)
+                sync(self._folder / name)
+                verify(self._folder / name, record.bytes, record.sha256, artifact.MANIFEST)
+            self._records[name] = record
 
     def write_autoencoder(self, encoder: Autoencoder) -> None:
         """Writes what makes the codes."""
@@ -79,9 +80,9 @@ class Draft:
         """Writes the list of removed items, int64 (N,), ascending."""
         write_rows(self._folder / artifact.DELETED, ids_N)
 
-    def write_rejects(self, rejects: Iterable[Reject]) -> None:
+    def write_rejects(self, rejects: Iterable[RejectRecord]) -> None:
         """Writes the list of files left out."""
-        lines = (json.dumps({"path": reject.path, "reason": reject.reason}) + "\n" for reject in rejects)
+        lines = (json.dumps(reject._asdict()) + "\n" for reject in rejects)
         (self._folder / artifact.REJECTS).write_text("".join(lines))
 
     def publish(self, manifest: Manifest) -> int:
@@ -92,8 +93,7 @@ class Draft:
         manifest = manifest.model_copy()
         manifest.created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest.files = {name: self._record(name) for name in self._names()}
-        with replacing(self._folder / artifact.MANIFEST) as path:
-            path.write_text(manifest.model_dump_json(indent=2) + "\n")
+        artifact.write_manifest(self._folder, manifest.model_dump_json(indent=2) + "\n")
         for folder in self._folder.iterdir():
             if folder.is_dir():
                 sync(folder)
@@ -113,9 +113,9 @@ class Draft:
         return sorted(path.relative_to(self._folder).as_posix() for path in self._folder.rglob("*") if path.is_file())
 
     def _record(self, name: str) -> FileRecord:
-        """What a file is, flushed to the disk; those that are links to verified files are not read again."""
-        if name in self._linked:
-            return self._linked[name]
+        """What a file is, flushed to the disk; those of another version keep theirs."""
+        if name in self._records:
+            return self._records[name]
         path = self._folder / name
         sync(path)
         return FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))

@@ -1,5 +1,6 @@
 """Arrays of rows on disk, as NumPy's own .npy files: written a block at a time, opened as memory maps."""
 
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
+from indexer.arrays import blocks
 from training.errors import Mismatch
 
 _HEADER: Final = 128  # bytes that NumPy's header of one or two axes takes: it leaves room for more rows, and fills up to 64
@@ -48,9 +50,27 @@ def write_rows(path: Path, rows: NDArray[Any]) -> None:
 def open_rows(path: Path, dtype: DTypeLike, width: int | None) -> NDArray[Any]:
     """A memory map of a file of rows; read-only. Raises Mismatch where it is not what was expected."""
     try:
-        rows: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        with path.open("rb") as file:
+            if npy.read_magic(file) != (1, 0):
+                raise ValueError("it is of another version of NumPy's format")
+            shape, in_columns, found = npy.read_array_header_1_0(file)
+            start, size = file.tell(), file.seek(0, 2)
     except (OSError, ValueError, EOFError) as error:
         raise Mismatch(f"{path} is not an array of rows: {error}") from error
-    if rows.dtype != np.dtype(dtype) or rows.shape[1:] != (() if width is None else (width,)):
-        raise Mismatch(f"{path} holds {rows.dtype} rows of shape {rows.shape[1:]}, expected {np.dtype(dtype)} of width {width}")
+    if found != np.dtype(dtype) or in_columns or shape[1:] != (() if width is None else (width,)):
+        order = ", column by column" if in_columns else ""
+        raise Mismatch(f"{path} holds {found} rows of shape {shape[1:]}{order}, expected {np.dtype(dtype)} of width {width}")
+    if not shape or shape[0] < 0 or start + math.prod(shape) * found.itemsize != size:
+        raise Mismatch(f"{path} has {size} bytes, which are not {shape} of {found}")
+    rows: NDArray[Any] = np.memmap(path, found, "r", start, shape)
     return rows
+
+
+def check_ascending(path: Path, ids_N: NDArray[np.int64], first: int, end: int) -> None:
+    """Raises Mismatch unless ids rise from one to the next, from `first` on and below `end`."""
+    before = first - 1
+    for block in blocks(len(ids_N)):
+        ids = ids_N[block]
+        if ids[0] <= before or (ids[1:] <= ids[:-1]).any() or ids[-1] >= end:
+            raise Mismatch(f"{path} holds ids that do not rise from {first} on and below {end}")
+        before = int(ids[-1])

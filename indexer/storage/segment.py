@@ -21,7 +21,7 @@ from indexer.storage import artifact
 from indexer.storage.catalog import Catalog, CatalogWriter
 from indexer.storage.rows import RowWriter, open_rows
 from indexer.store import Item
-from training.errors import Mismatch
+from training.errors import BadValue, Mismatch
 
 PIXELS: Final = 3 * RAW_SIZE**2
 
@@ -82,6 +82,8 @@ class SegmentWriter:
         self, items: Sequence[Item], vectors_ND: Vectors, pixels_NP: NDArray[np.uint8] | None, thumbnails: Sequence[bytes]
     ) -> None:
         """Appends items whose ids rise, with their thumbnails, wherever these lay before."""
+        if not np.isfinite(vectors_ND).all():
+            raise BadValue("features", "NaN or infinity", "finite; the model's weights are damaged, or too large")
         start, rows = self._thumbnails.tell(), []
         for item in items:
             rows.append(replace(item, thumbnail_start=start))
@@ -99,6 +101,8 @@ class SegmentWriter:
             rows = np.arange(block.start, block.stop)
             rows = rows[~np.isin(segment.ids_N[block], deleted)]
             entries = segment.catalog.items(segment.ids_N[rows].tolist())
+            if len(entries) != len(rows):
+                raise Mismatch(f"{artifact.CATALOG} describes {len(entries)} of {len(rows)} items; build the index again")
             items = [entries[item] for item in segment.ids_N[rows].tolist()]
             pixels = None if segment.pixels_NP is None else segment.pixels_NP[rows]
             self.add(items, segment.vectors_ND[rows], pixels, list(map(segment.thumbnail, items)))
@@ -180,8 +184,13 @@ def _encode(autoencoder: Autoencoder, rows_ND: NDArray[Any], path: Path) -> None
     writer.close()
 
 
-def open_segment(folder: Path, width: int, code_bytes: int, components: int, pixel_code_bytes: int) -> Segment:
-    """Opens a segment whose files have been verified; 0 bytes: there are none. Raises Mismatch where they disagree."""
+def open_segment(
+    folder: Path, width: int, code_bytes: int, components: int, pixel_code_bytes: int, contents: bool = False
+) -> Segment:
+    """Opens a segment whose files have been verified; 0 bytes: there are none. Raises Mismatch where they disagree.
+
+    With `contents` every item of the catalogue is looked at.
+    """
     try:
         catalog = Catalog(folder / artifact.CATALOG)
         items = len(catalog)
@@ -194,7 +203,7 @@ def open_segment(folder: Path, width: int, code_bytes: int, components: int, pix
         open_rows(folder / artifact.CODES, np.uint8, code_bytes) if code_bytes else None,
         open_rows(folder / artifact.COMPONENTS, np.uint8, components) if components else None,
         open_rows(folder / artifact.LENGTHS, np.float32, 2) if components else None,
-        open_rows(folder / artifact.PIXELS, np.uint8, PIXELS) if (folder / artifact.PIXELS).exists() else None,
+        open_rows(folder / artifact.PIXELS, np.uint8, PIXELS) if pixel_code_bytes else None,
         open_rows(folder / artifact.PIXEL_CODES, np.uint8, pixel_code_bytes) if pixel_code_bytes else None,
         catalog,
         np.memmap(thumbnails, np.uint8, "r") if thumbnails.stat().st_size else np.empty(0, np.uint8),
@@ -210,4 +219,9 @@ def open_segment(folder: Path, width: int, code_bytes: int, components: int, pix
     ):
         if rows is not None and len(rows) != items:
             raise Mismatch(f"{name} of {folder} has {len(rows)} rows, {artifact.CATALOG} holds {items} items")
+    if contents:
+        try:
+            catalog.check(folder / artifact.CATALOG, segment.ids_N, len(segment.thumbnails))
+        except sqlite3.Error as error:
+            raise Mismatch(f"{folder / artifact.CATALOG} is not a catalogue: {error}") from error
     return segment

@@ -15,8 +15,8 @@ from indexer.codes.principal import Principal
 from indexer.storage import artifact
 from indexer.storage.artifact import Manifest
 from indexer.storage.catalog import Catalog
-from indexer.storage.rows import open_rows
-from indexer.storage.segment import Segment, code_bytes, open_segment
+from indexer.storage.rows import check_ascending, open_rows
+from indexer.storage.segment import PIXELS, Segment, code_bytes, open_segment
 from training.errors import Mismatch
 
 
@@ -65,19 +65,22 @@ def open_version(index: Path, known: Version | None = None, contents: bool = Tru
     basis = principal.load(folder / artifact.PRINCIPAL, manifest.width) if artifact.PRINCIPAL in manifest.files else None
     components = basis.basis_DP.shape[1] if basis else 0
     widths = (manifest.width, code_bytes(manifest.bits), components, code_bytes(manifest.pixel_bits))
-    segments = []
+    segments, first = [], 0
     for number, rows in enumerate(manifest.segments):
         if known and number < len(known.segments) and not any(artifact.segment_of(name) == number for name in changed):
             catalog = Catalog(folder / artifact.segment(number) / artifact.CATALOG)
             segments.append(replace(known.segments[number], catalog=catalog))
         else:
-            segments.append(open_segment(folder / artifact.segment(number), *widths))
+            segments.append(open_segment(folder / artifact.segment(number), *widths, contents))
         if len(segments[-1]) != rows:
             raise Mismatch(f"segment {number} of {folder} holds {len(segments[-1])} items, {artifact.MANIFEST} says {rows}")
-        if rows and segments[-1].ids_N[-1] >= manifest.next_id:
-            beyond = f"the id {segments[-1].ids_N[-1]}, {artifact.MANIFEST} says that the next is {manifest.next_id}"
-            raise Mismatch(f"segment {number} of {folder} has {beyond}")
+        ids = folder / artifact.segment(number) / artifact.IDS
+        check_ascending(ids, segments[-1].ids_N, first, manifest.next_id)
+        first = int(segments[-1].ids_N[-1]) + 1
     deleted = np.array(open_rows(folder / artifact.DELETED, np.int64, None))
+    check_ascending(folder / artifact.DELETED, deleted, 0, manifest.next_id)
+    if len(deleted) != manifest.deleted or sum(len(segment.rows_of(deleted)) for segment in segments) != len(deleted):
+        raise Mismatch(f"{folder / artifact.DELETED} holds {len(deleted)} ids, not {manifest.deleted} that are items")
     if sum(manifest.segments) - len(deleted) != manifest.kept:
         raise Mismatch(
             f"{folder} holds {sum(manifest.segments)} items of which {len(deleted)} are removed, "
@@ -97,18 +100,20 @@ def open_version(index: Path, known: Version | None = None, contents: bool = Tru
 
 def load_autoencoder(folder: Path, manifest: Manifest) -> Autoencoder | None:
     """What makes the codes of a version; None where it has none. Raises Mismatch where it is not as the manifest says."""
-    return _autoencoder(folder / artifact.AUTOENCODER, manifest.bits)
+    return _autoencoder(folder / artifact.AUTOENCODER, manifest.bits, manifest.width)
 
 
 def load_pixel_autoencoder(folder: Path, manifest: Manifest) -> Autoencoder | None:
     """What makes the codes of raw pixels of a version; like `load_autoencoder`."""
-    return _autoencoder(folder / artifact.PIXEL_AUTOENCODER, manifest.pixel_bits)
+    return _autoencoder(folder / artifact.PIXEL_AUTOENCODER, manifest.pixel_bits, PIXELS)
 
 
-def _autoencoder(path: Path, bits: int) -> Autoencoder | None:
+def _autoencoder(path: Path, bits: int, width: int) -> Autoencoder | None:
     if not bits:
         return None
     loaded = autoencoder.load(path)
+    if loaded.width != width:
+        raise Mismatch(f"{path} is for vectors of {loaded.width} components, not {width}")
     if loaded.bits != bits:
         raise Mismatch(f"{path} makes codes of {loaded.bits} bits, {artifact.MANIFEST} says {bits}")
     return loaded

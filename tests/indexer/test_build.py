@@ -25,7 +25,7 @@ from indexer.storage import artifact
 from indexer.storage.originals import read_original
 from tests.conftest import write_photographs
 from tests.indexer.synthetic import SEGMENT
-from training import checkpoint
+from training import checkpoint, files
 from training.errors import BadValue, Busy, FC7Error, Mismatch, NotFound, NotReady
 from training.files import exclusively
 from training.images.preprocess import ImageLimits, decode
@@ -188,7 +188,8 @@ def test_a_copy_that_followed_links_is_refused_before_anything_is_written(copied
     assert [path.name for path in (copied / "versions").iterdir()] == ["1"]
 
 
-def test_two_builds_of_one_index_do_not_mix(tmp_path: Path, model: Path, images: Path) -> None:
+def test_two_builds_of_one_index_do_not_mix(tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE_S", 0.0)
     with exclusively(tmp_path), pytest.raises(Busy, match="another process is writing"):
         build(model, images, tmp_path)
 
@@ -230,7 +231,7 @@ def test_one_flipped_byte_in_any_file_is_refused_by_name(copied: Path, name: str
 )
 def test_a_manifest_that_does_not_fit_is_refused(copied: Path, field: str, value: object, message: str) -> None:
     path = copied / "current" / artifact.MANIFEST
-    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    artifact.write_manifest(path.parent, json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(Mismatch, match=message):
         open_index(copied)
     path.unlink()
@@ -240,7 +241,7 @@ def test_a_manifest_that_does_not_fit_is_refused(copied: Path, field: str, value
 
 def test_an_index_of_another_model_is_refused(index: Path) -> None:
     with pytest.raises(Mismatch, match="the model at hand is 0123456789ab"):
-        artifact.check_pair(open_index(index), "0123456789abcdef")
+        artifact.check_pair(open_index(index), "0123456789abcdef", 32)
 
 
 @pytest.mark.parametrize("path", ["../outside.jpg", "/etc/passwd", "link.jpg", "../outside.tar/1.jpg", "link.tar/1.jpg"])
@@ -254,7 +255,7 @@ def test_a_path_that_leads_out_of_the_collection_is_not_served(tmp_path: Path, i
         tar.add(tmp_path / "outside.jpg", "1.jpg")
     (root / "link.tar").symlink_to(tmp_path / "outside.tar")
     item = replace(opened.items([0])[0], root=str(root), path=path)
-    assert read_original(item, ImageLimits()) is None
+    assert read_original(index, [str(root)], item, ImageLimits()) is None
 
 
 @pytest.mark.parametrize("item", [24, -1, 2**63 - 1])

@@ -20,7 +20,7 @@ from indexer.storage import artifact
 from indexer.storage.draft import Draft
 from indexer.store import Query
 from tests.conftest import SmallConfig
-from training import checkpoint
+from training import checkpoint, files
 from training.errors import BadSettings, BadValue, Busy, FC7Error, Mismatch, NotFound
 from training.files import exclusively
 from training.network.alexnet import AlexNet
@@ -80,7 +80,8 @@ def test_another_model_is_refused_and_nothing_is_added(copied: Path, images: Pat
     assert len(open_index(copied)) == 24
 
 
-def test_one_writer_at_a_time(copied: Path, model: Path, images: Path) -> None:
+def test_one_writer_at_a_time(copied: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE_S", 0.0)
     with exclusively(copied):
         with pytest.raises(Busy, match="another process is writing"):
             add(AddSettings(model=model, data=images, index=copied))

@@ -111,12 +111,13 @@ def test_any_factory_of_faiss_proposes_from_its_file(tmp_path: Path, factory: st
     vectors = clusters(2000)
     codes = np.packbits(vectors > vectors.mean(0), axis=1, bitorder="little")
     faiss_shortlist.build(factory, codes if factory[0] == "B" else vectors, tmp_path / "x", 96, seed=0)
-    made = ByFaiss(tmp_path / "x", factory, 2000)
+    width = 96 if factory[0] == "B" else vectors.shape[1]
+    made = ByFaiss(tmp_path / "x", factory, 2000, width)
     rows = made.candidates(vectors[:20], codes[:20], 200, mask)
     assert recall(rows, vectors, vectors[:20], mask) > 0.8
     assert mask is None or mask[rows[rows >= 0]].all()
     with pytest.raises(Mismatch, match="holds 2000 rows, the segment 1999"):
-        ByFaiss(tmp_path / "x", factory, 1999)
+        ByFaiss(tmp_path / "x", factory, 1999, width)
 
 
 def test_strings_that_make_no_index_are_refused_with_the_reason(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_strings_that_make_no_index_are_refused_with_the_reason(tmp_path: Path) 
         faiss_shortlist.build("IVF64,Flat", features(10), tmp_path / "x", 0, seed=0)
     (tmp_path / "junk").write_bytes(b"junk" * 100)
     with pytest.raises(Mismatch, match="is not a FAISS index"):
-        ByFaiss(tmp_path / "junk", "Flat", 10)
+        ByFaiss(tmp_path / "junk", "Flat", 10, 64)
 
 
 @pytest.mark.parametrize("kind", ["codes", "principal", "PCA16,HNSW16", "BIVF4"])
