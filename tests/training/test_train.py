@@ -68,6 +68,7 @@ def test_a_run_killed_in_its_third_epoch_ends_as_if_it_had_not_been(images: Path
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert sorted(p.name for p in killed.iterdir()) == [
         ".lock",
+        ".turn",
         "metrics.jsonl",
         "model.json",
         "model.safetensors",
