@@ -63,10 +63,16 @@ def read_original(index: Path, sources: Collection[str] | None, item: Item, limi
 
 
 def forget_uploads(index: Path, items: Iterable[Item]) -> None:
-    """Deletes the files of items that came over HTTP."""
+    """Deletes what came over HTTP of items: their files, and uploads of the same bytes that a build rejected as their copies."""
+    uploads = index / artifact.UPLOADS
+    is_shared = uploads.is_symlink()  # then a copy may be another index's
     for item in items:
-        if item.root == artifact.UPLOADS and _UPLOAD.fullmatch(item.path):
-            (index / artifact.UPLOADS / item.path).unlink(missing_ok=True)
+        names = set() if is_shared else {f"{item.sha256}.{item.format.lower()}"}
+        if item.root == artifact.UPLOADS:
+            names.add(item.path)
+        for name in names:
+            if _UPLOAD.fullmatch(name):
+                (uploads / name).unlink(missing_ok=True)
 
 
 def uploads_of(index: Path, store: Store) -> list[Item]:

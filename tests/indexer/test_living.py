@@ -112,6 +112,21 @@ def test_of_equal_files_one_is_an_item_and_removal_leaves_nothing_of_it(
     assert left.search(vector, Query(k=1)).of(0)[0][1] > 0
 
 
+def test_an_upload_that_a_build_found_to_be_a_copy_goes_with_its_item(
+    copied: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    data = encoded(photograph(75))
+    upload(copied, model, data)
+    folder = Path(shutil.copytree(images / "train", tmp_path / "data"))
+    (folder / "red" / "again.jpg").write_bytes(data)
+    build(BuildSettings(model=model, data=folder, index=copied))
+    store = open_index(copied)
+    assert (len(store), store.manifest.rejected) == (25, 1)
+    remove(RemoveSettings(index=copied, ids=list(store.holding([hashlib.sha256(data).hexdigest()]).values())))
+    assert files_of(copied / "uploads") == []
+    assert (folder / "red" / "again.jpg").read_bytes() == data
+
+
 def test_a_file_that_cannot_be_read_does_not_stop_a_removal(
     copied: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,9 +160,9 @@ def test_an_emptied_index_answers_with_nothing_and_takes_photographs_again(copie
         hits = empty.search(vector, Query(k=5, mode=mode, radius=2 if mode == "ball" else None))
         assert hits.of(0) == []
     assert empty.search(np.empty((0, empty.width), np.float32), Query(k=5)).ids_QK.shape[0] == 0
-    with pytest.raises(NotReady):
+    with pytest.raises(NotReady, match="holds no items; there is nothing to compare queries with"):
         evaluate(EvaluateSettings(model=model, data=images, index=copied))
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="none of the 33 files below"):
         remove(RemoveSettings(index=copied, data=images))
     add(AddSettings(model=model, data=images, index=copied, part="test"))
     grown = open_index(copied)
