@@ -138,7 +138,7 @@ def test_measuring_block_by_block_is_measuring_all_at_once(tmp_path: Path, monke
 def test_nothing_but_what_encodes_is_written_beside_milvus_and_a_failure_leaves_no_collection(
     in_milvus: Path, tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = {artifact.AUTOENCODER, artifact.DELETED, artifact.REJECTS, artifact.MANIFEST}
+    names = {artifact.AUTOENCODER, artifact.DELETED, artifact.REJECTS, artifact.MANIFEST, artifact.SIGNATURE}
     assert {path.name for path in artifact.current(in_milvus).rglob("*")} == names
     [record] = collections(in_milvus).values()
     dropped = []
