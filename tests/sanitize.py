@@ -23,11 +23,15 @@ TESTS = (
 )
 # Reads the first row behind a table of four: where nothing stops this, nothing is checked
 BEYOND = """
+import ctypes
 import numpy as np
 from indexer.scans import native
-table = np.zeros((4, 4096), np.float32)
+table, rows, squared = np.zeros((4, 4096), np.float32), np.array([4]), np.empty(1)
+query = table[0].copy()
+pointers = [ctypes.c_void_p(array.ctypes.data) for array in (table, query, rows, squared)]
+numbers = [ctypes.c_int64(number) for number in (4096, 1, 1)]
 print("loaded", native.library()._name, flush=True)
-native.distances(table, table[0].copy(), np.array([4]))
+native.library().fc7_distances(pointers[0], numbers[0], *pointers[1:3], *numbers[1:], pointers[3])
 """
 
 
