@@ -90,7 +90,8 @@ def main(settings: BuildSettings) -> None:
         extraction = Extraction(model, settings.data, examples, limits, settings.raw_pixel_codes, work, settings.max_bad_fraction)
         of_uploads = Extraction(model, settings.index / artifact.UPLOADS, uploads, limits, settings.raw_pixel_codes, work)
         extraction.run(rank, ranks)
-        of_uploads.run(rank, ranks)
+        if uploads:
+            of_uploads.run(rank, ranks)
         if ranks > 1:
             dist.barrier()
         if rank:
