@@ -1,12 +1,15 @@
-"""The two ways in which rows are scanned: by native.c, and by NumPy where it did not compile."""
+"""What tests of the index share: the two ways in which rows are scanned, native.c and NumPy; an index of two real stages."""
 
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
+from indexer.index import Index, open_index
 from indexer.scans import native
+from tests.indexer.synthetic import two_stage_index
 
 
 @pytest.fixture(params=["native", "numpy"])
@@ -31,3 +34,13 @@ def scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(native, "_call", recorded_call)
     yield request.param
     assert bool(calls) == (request.param == "native")
+
+
+@pytest.fixture(scope="session")
+def two_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Index, np.ndarray]]:
+    """An index of 3400 items with short-lists, which no test may change, and the vector of every id."""
+    folder = tmp_path_factory.mktemp("two-stage")
+    x_ND = two_stage_index(folder)
+    store = open_index(folder)
+    yield store, x_ND
+    store.close()

@@ -27,7 +27,7 @@ from indexer.search.shortlist import ByPrincipal
 from indexer.storage import artifact
 from indexer.storage.artifact import FileRecord
 from indexer.store import FirstPage, Query
-from tests.indexer.synthetic import LABELS, SOURCE, block, features, two_stage_index
+from tests.indexer.synthetic import LABELS, SOURCE, block, features
 from training import files
 from training.errors import BadValue, Busy, Mismatch
 from training.files import exclusively, patiently
@@ -377,16 +377,6 @@ def test_a_label_is_found_in_whichever_form_it_is_spelt(grown: tuple[Path, np.nd
     for label in (composed, apart):
         hits = store.search(x_ND[50:51], Query(k=10, label=label)).of(0)
         assert sorted(item for item, _, _ in hits) == ids
-    store.close()
-
-
-@pytest.fixture(scope="module")
-def two_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Index, np.ndarray]]:
-    """An index of 3400 items with short-lists, and the vector of every id."""
-    folder = tmp_path_factory.mktemp("two-stage")
-    x_ND = two_stage_index(folder)
-    store = open_index(folder)
-    yield store, x_ND
     store.close()
 
 

@@ -1,24 +1,12 @@
 """Two stages that are two stages: a short-list much shorter than its segments, answers and pages against brute force."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
-from indexer.index import Index, open_index
+from indexer.index import Index
 from indexer.search.shortlist import ByPrincipal
 from indexer.store import Query
-from tests.indexer.synthetic import LABELS, features, two_stage_index
-
-
-@pytest.fixture(scope="module")
-def two_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Index, np.ndarray]]:
-    """An index that no test may change, and the vector of every id."""
-    folder = tmp_path_factory.mktemp("two-stage")
-    x_ND = two_stage_index(folder)
-    store = open_index(folder)
-    yield store, x_ND
-    store.close()
+from tests.indexer.synthetic import LABELS, features
 
 
 @pytest.fixture
