@@ -2,8 +2,8 @@
 
 <index>/versions/<n>/       manifest.json  manifest.sha256  deleted.npy  rejects.jsonl  autoencoder.safetensors
                             principal.safetensors  shortlist.faiss  pixels.safetensors
-<index>/versions/<n>/<m>/   a segment: ids.npy  vectors.npy  codes.npy  components.npy  lengths.npy  catalog.sqlite
-                            thumbnails.bin  pixels.npy  pixel-codes.npy
+<index>/versions/<n>/<m>/   a segment: vectors.faiss  codes.faiss  components.npy  lengths.npy  catalog.sqlite  thumbnails.bin
+                            pixels.npy  pixel-codes.npy
 <index>/current             -> versions/<n>
 <index>/work                what a build that was interrupted has done
 <index>/uploads             files that came over HTTP
@@ -26,7 +26,7 @@ from training.files import replacing, verify
 from training.images.folders import Part, Reject
 from training.images.preprocess import ImageLimits
 
-FORMAT: Final[Literal[3]] = 3
+FORMAT: Final[Literal[4]] = 4
 CURRENT: Final = "current"
 VERSIONS: Final = "versions"
 MANIFEST: Final = "manifest.json"
@@ -37,9 +37,8 @@ AUTOENCODER: Final = "autoencoder.safetensors"
 PIXEL_AUTOENCODER: Final = "pixels.safetensors"
 PRINCIPAL: Final = "principal.safetensors"
 FAISS: Final = "shortlist.faiss"
-IDS: Final = "ids.npy"
-VECTORS: Final = "vectors.npy"
-CODES: Final = "codes.npy"
+VECTORS: Final = "vectors.faiss"
+CODES: Final = "codes.faiss"
 COMPONENTS: Final = "components.npy"
 LENGTHS: Final = "lengths.npy"
 PIXELS: Final = "pixels.npy"
@@ -48,7 +47,7 @@ CATALOG: Final = "catalog.sqlite"
 THUMBNAILS: Final = "thumbnails.bin"
 WORK: Final = "work"
 UPLOADS: Final = "uploads"
-_SEGMENT: Final = (IDS, VECTORS, CATALOG, THUMBNAILS)
+_SEGMENT: Final = (VECTORS, CATALOG, THUMBNAILS)
 _OF_VERSION: Final = (DELETED, REJECTS, AUTOENCODER, PIXEL_AUTOENCODER, PRINCIPAL, FAISS)
 _OF_SEGMENT: Final = (*_SEGMENT, CODES, COMPONENTS, LENGTHS, PIXELS, PIXEL_CODES)
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,5}")
@@ -121,7 +120,7 @@ class Manifest(BaseModel):
 
     model_config = _OURS
 
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
     created: str = Field("", max_length=40)  # ISO 8601, UTC; known from publishing on
     fingerprint: str = Field(min_length=1, max_length=128)  # of the model: weights, preprocessing, layer
     metric: Literal["euclidean"] = "euclidean"  # of the vectors
