@@ -71,7 +71,10 @@ class FC7:
         radius: int | None = None,
         cursor: str | None = None,
     ) -> list[Json]:
-        """For each query its `name`, the `k` `neighbors` nearest to it, and `next`, the `cursor` of those that follow."""
+        """For each query its `name`, the `k` `neighbors` nearest to it, and `next`, the `cursor` of those that follow.
+
+        Distances are by the index's metric, `info()["index"]["metric"]`, or in bits in the modes "code" and "ball".
+        """
         options = {"k": k, "mode": mode, "label": label, "max_distance": max_distance, "radius": radius, "cursor": cursor}
         params = {name: value for name, value in options.items() if value is not None}
         inputs = [_input(position, query) for position, query in enumerate(queries)]

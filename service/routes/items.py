@@ -104,8 +104,14 @@ async def add_items(request: Request) -> schemas.AddAnswer:
     for input, upload in zip(parsed, uploads, strict=True):
         if isinstance(upload, FC7Error):
             results.append(schemas.AddedImage(name=input.name, error=problem(upload, request.app.state.folders)))
+            continue
+        addition = next(ids)
+        if isinstance(addition, FC7Error):
+            if len(parsed) == 1:
+                raise addition
+            results.append(schemas.AddedImage(name=input.name, error=problem(addition, request.app.state.folders)))
         else:
-            item_id, known = next(ids)
+            item_id, known = addition
             results.append(schemas.AddedImage(name=input.name, id=item_id, known=known))
     return schemas.AddAnswer(index_version=version, results=results)
 

@@ -7,6 +7,7 @@ const at = (id) => document.getElementById(id);
 const options = () => ({ k: at("k").valueAsNumber || 12, label: at("label").value, mode: at("mode").value });
 const NEAREST = {
   euclidean: "Nearest first, by Euclidean distance between FC7 features.",
+  cosine: "Nearest first, by cosine distance: the angle between FC7 features, whatever their lengths.",
   hamming: "Nearest first, by how many bits of their short codes differ.",
 };
 const NOTHING = { neighbors: [], next: null };
