@@ -28,7 +28,7 @@ from indexer.search.ranking import cut, euclidean, hamming, key_of, later_page, 
 from indexer.search.shortlist import length_for
 from indexer.storage.originals import read_original, recorded_root
 from indexer.storage.segment import code_bytes
-from indexer.store import Hits, Item, Mode, Query, check_mode, without_codes
+from indexer.store import Filter, Hits, Item, Mode, Query, check_mode, without_codes
 from training.errors import BadValue, Mismatch, NotFound
 from training.images.preprocess import ImageLimits
 
@@ -130,7 +130,7 @@ class MilvusStore:
     def search(self, queries_QD: Vectors, query: Query) -> Hits:
         """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this store has not."""
         check_mode(query.mode, self.bits)
-        expression = "" if query.label is None else collection.of_label(query.label)
+        expression = collection.passing(query.filter)
         if query.mode == "exact" or self._autoencoder is None:
             return euclidean(stack([self._exact(query_D, query, expression) for query_D in queries_QD]))
         codes_QW = self._autoencoder.encode(queries_QD)
@@ -144,6 +144,10 @@ class MilvusStore:
     def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
         """What `search` orders this item by; see Hits. Raises NotFound."""
         return key_of(self, self._autoencoder, query_D, item, mode)
+
+    def count(self, filter: Filter) -> int:
+        """Items that pass a filter."""
+        return self._collection.count(collection.passing(filter))
 
     def ids(self) -> Ids:
         """The ids of all items, ascending."""

@@ -27,7 +27,7 @@ from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
 from indexer.storage import artifact
 from indexer.storage.artifact import RejectRecord
-from indexer.store import Query
+from indexer.store import Filter, Query
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.indexer.synthetic import SOURCE, WIDTH, block, features
@@ -54,7 +54,7 @@ def test_an_index_in_milvus_does_what_one_on_disk_does(
     assert isinstance(store, MilvusIndex)
     assert (store.manifest.kept, len(store), store.bits) == (24, 24, 128)
     queries = disk.vectors([0, 11])
-    for ask in (Query(k=9), Query(k=9, label="red"), Query(k=30, mode="two-stage")):
+    for ask in (Query(k=9), Query(k=9, filter=Filter(("red",))), Query(k=30, mode="two-stage")):
         for row in range(2):
             ours, theirs = store.search(queries, ask).of(row), disk.search(queries, ask).of(row)
             assert [item for item, _, _ in ours] == [item for item, _, _ in theirs]
