@@ -22,7 +22,7 @@ from indexer.storage.artifact import Manifest
 from indexer.storage.originals import read_original, sweep_uploads
 from indexer.storage.segment import code_bytes
 from indexer.storage.version import Version, open_version
-from indexer.store import Hits, Item, Mode, Query, check_mode, without_codes
+from indexer.store import Filter, Hits, Item, Mode, Query, check_mode, without_codes
 from training.errors import BadValue, NotFound
 
 
@@ -94,6 +94,10 @@ class Index:
     def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
         """What `search` orders this item by; see Hits. Raises NotFound."""
         return key_of(self, self._version.autoencoder, query_D, item, mode)
+
+    def count(self, filter: Filter) -> int:
+        """Items that pass a filter."""
+        return self._searcher.count(filter)
 
     def ids(self) -> Ids:
         """The ids of all items, ascending."""

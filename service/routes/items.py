@@ -5,12 +5,13 @@ from contextlib import suppress
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from indexer.store import normalised
 from service import schemas
 from service.engine import Upload
 from service.errors import problem
 from service.middleware.access import needs_key
 from service.routes import files, inputs
-from service.routes.common import DescribedRoute, ItemId, engine_of, links, metrics_of, normalised, pictures, problems
+from service.routes.common import DescribedRoute, ItemId, engine_of, links, metrics_of, pictures, problems
 from service.routes.forms import Form
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
