@@ -23,7 +23,7 @@ from indexer.build import BuildSettings, main
 from indexer.index import open_index
 from indexer.storage import artifact
 from indexer.storage.originals import read_original
-from tests.conftest import write_photographs
+from tests.conftest import damaged_fax, write_photographs
 from tests.indexer.synthetic import SEGMENT
 from training import checkpoint, files
 from training.errors import BadValue, Busy, FC7Error, Mismatch, NotFound, NotReady
@@ -90,6 +90,21 @@ def test_bad_files_are_reported_with_reasons_and_the_rest_is_indexed(
     assert reasons["huge.png"] == "image is 1000 x 600 pixels, more than max_image_pixels=500000"
     assert "truncated" in reasons["red/truncated.jpg"]
     assert "6 photographs indexed, 6 rejected" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_what_libtiff_says_of_a_damaged_file_is_the_reason_of_its_reject(
+    tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    write_photographs(data, 2)
+    (data / "red" / "fax.tif").write_bytes(damaged_fax())
+    build(model, data, tmp_path / "index")
+    [reject] = artifact.rejects(open_index(tmp_path / "index"))
+    assert reject.path == "red/fax.tif"
+    assert "Fax4Decode: " in reject.reason
+    out, err = capfd.readouterr()
+    assert f"rejected red/fax.tif: {reject.reason}" in out
+    assert "Fax" not in err
 
 
 def test_nothing_to_index_is_an_error_and_the_old_version_stays(tmp_path: Path, model: Path, images: Path) -> None:
