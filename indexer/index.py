@@ -133,9 +133,9 @@ class Index:
         """The item's thumbnail, a JPEG file's bytes. Raises NotFound."""
         return self._segments[self._find(item.id)[0]].thumbnail(item)
 
-    def original(self, item: Item) -> Path | bytes | None:
-        """The item's own file, or its bytes where it lies in a tar file; None where it is gone or leads out of its folder."""
-        return read_original(self._version.index, self.manifest.sources, item, self.manifest.limits)
+    def original(self, item: Item) -> Path | bytes:
+        """The item's own file, or its bytes where it lies in a tar file. Raises Gone and NotFound; see read_original."""
+        return read_original(self._version.index, self.manifest, item, self.manifest.limits)
 
     def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Which of these files are among the items: SHA-256 -> the item's id."""

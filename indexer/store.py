@@ -218,8 +218,11 @@ class Store(Protocol):
     def thumbnail(self, item: Item) -> bytes:
         """The item's thumbnail, a JPEG file's bytes."""
 
-    def original(self, item: Item) -> Path | bytes | None:
-        """The item's own file, or its bytes where it lies in a tar file; None where it is gone."""
+    def original(self, item: Item) -> Path | bytes:
+        """The item's own file, or its bytes where it lies in a tar file.
+
+        Raises Gone where the file has become another, NotFound where it is not there, or not where it may be.
+        """
 
     def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Which of these files are among the items: SHA-256 -> the item's id."""

@@ -185,8 +185,8 @@ class MilvusStore:
             known[sha256] = min(item, known.get(sha256, item))
         return known
 
-    def original(self, item: Item) -> Path | bytes | None:
-        """The item's own file, or its bytes where it lies in a tar file; None where it is gone or another now."""
+    def original(self, item: Item) -> Path | bytes:
+        """The item's own file, or its bytes where it lies in a tar file. Raises Gone and NotFound; see read_original."""
         return read_original(self._index_folder, None, item, self._limits)
 
     def add(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:

@@ -299,7 +299,8 @@ def test_a_store_tells_what_is_in_it(grown: Grown) -> None:
         assert (item.path, item.root, item.label) == (f"{item.id:05d}.jpg", "/c", LABELS[item.id % len(LABELS)])
         assert (item.size, item.width, item.height, item.format) == (1000 + item.id, 96, 72, "JPEG")
     assert [item.id for item in store.items(some)] == some
-    assert store.original(store.items([3])[0]) is None
+    with pytest.raises(NotFound, match=r"00003\.jpg, the file of item 3, is gone"):
+        store.original(store.items([3])[0])
 
 
 def test_a_file_is_found_by_its_hash(grown: Grown) -> None:

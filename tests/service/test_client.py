@@ -127,7 +127,7 @@ def test_the_last_attempt_gives_what_it_gave() -> None:
     assert (len(script.requests), len(script.waits)) == (3, 2)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 415, 422, 500])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410, 413, 415, 422, 500])
 def test_every_other_error_is_raised_at_once_with_the_problems_detail(status: int) -> None:
     problem = {"status": status, "detail": "k must be at most 1000, got 2000"}
     script = Script(httpx.Response(status, json=problem))

@@ -147,7 +147,7 @@ def test_measuring_block_by_block_is_measuring_all_at_once(tmp_path: Path, monke
     for plan, folder in zip(plans, ("disk", "milvus"), strict=True):
         (tmp_path / folder).mkdir()
         result = assemble(tmp_path / folder, blocks, SOURCE, plan)
-        assert (result.version_number, result.kept, result.rejects) == (1, 700, [RejectRecord("/c", "a.txt", "not an image")])
+        assert (result.version_number, result.kept, result.rejects) == (1, 700, [RejectRecord("/c", "a.txt", "not an image", "")])
     disk, milvus = (artifact.read_manifest(artifact.current(tmp_path / folder)) for folder in ("disk", "milvus"))
     assert disk.shortlist is not None
     assert 50 < disk.shortlist.length < 700
