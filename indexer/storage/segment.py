@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.arrays import Codes, Ids, Rows, Vectors, blocks
+from indexer.arrays import Codes, Ids, Mask, Rows, Vectors, blocks
 from indexer.codes.autoencoder import Autoencoder
 from indexer.codes.principal import Principal
 from indexer.features import RAW_SIZE
@@ -21,7 +21,7 @@ from indexer.storage import artifact, flat
 from indexer.storage.catalog import Catalog, CatalogWriter
 from indexer.storage.flat import FlatWriter, open_flat
 from indexer.storage.rows import RowWriter, open_rows
-from indexer.store import Item
+from indexer.store import Filter, Item
 from training.errors import BadValue, Mismatch
 
 PIXELS: Final = 3 * RAW_SIZE**2
@@ -47,6 +47,22 @@ class Segment:
     def thumbnail(self, item: Item) -> bytes:
         """The item's thumbnail, a JPEG file's bytes."""
         return self.thumbnails[item.thumbnail_start : item.thumbnail_start + item.thumbnail_size].tobytes()
+
+    def passing(self, filter: Filter) -> Mask:
+        """The rows that pass a filter."""
+        mask = np.ones(len(self), np.uint8)
+        if filter.labels:
+            mask &= self._mask(self.catalog.ids_of_labels(filter.labels))
+        if filter.exclude_labels:
+            mask &= 1 - self._mask(self.catalog.ids_of_labels(filter.exclude_labels))
+        if filter.path_prefix:
+            mask &= self._mask(self.catalog.ids_of_paths(filter.path_prefix))
+        return mask
+
+    def _mask(self, ids: Ids) -> Mask:
+        mask = np.zeros(len(self), np.uint8)
+        mask[self.rows_of(ids)] = 1
+        return mask
 
     def rows_of(self, ids: Ids) -> Rows:
         """The rows of those of these ids that are here."""

@@ -9,7 +9,7 @@ from indexer.assembly import Plan, Source, assemble
 from indexer.features import FeatureBlock, FileFacts
 from indexer.index import open_index
 from indexer.storage import artifact
-from indexer.store import Hits
+from indexer.store import Filter, Hits
 from training.images.preprocess import ImageLimits
 
 WIDTH = 32
@@ -61,6 +61,13 @@ def block(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> Feat
         )
     raw = np.random.default_rng(first).integers(0, 256, (len(features_ND), 3072), np.uint8) if pixels else None
     return FeatureBlock(features_ND, raw, files, b"".join(thumbnails), [])
+
+
+def passes(item: int, filter: Filter) -> bool:
+    """Whether a photograph of `block` passes a filter."""
+    label = LABELS[item % len(LABELS)]
+    wanted = not filter.labels or label in filter.labels
+    return wanted and label not in filter.exclude_labels and f"{item:05d}.jpg".startswith(filter.path_prefix)
 
 
 def two_stage_index(folder: Path, fingerprint: str = "m" * 64, width: int = WIDTH) -> np.ndarray:

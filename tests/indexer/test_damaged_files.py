@@ -28,7 +28,7 @@ from indexer.scans.native import Wanted
 from indexer.search.shortlist import ByPrincipal
 from indexer.storage import artifact
 from indexer.storage.artifact import FileRecord
-from indexer.store import FirstPage, Query
+from indexer.store import Filter, FirstPage, Query
 from tests.indexer.synthetic import LABELS, SOURCE, at_an_odd_address, block, features
 from training import files
 from training.errors import BadValue, Busy, Mismatch
@@ -474,7 +474,7 @@ def test_a_label_is_found_in_whichever_form_it_is_spelt(grown: tuple[Path, np.nd
     store, ids = open_index(folder).add([replace(two, files=facts)], Path("/c"))
     assert [item.label for item in store.items(ids)] == [composed] * 2
     for label in (composed, apart):
-        hits = store.search(x_ND[50:51], Query(k=10, label=label)).of(0)
+        hits = store.search(x_ND[50:51], Query(k=10, filter=Filter((label,)))).of(0)
         assert sorted(item for item, _, _ in hits) == ids
     store.close()
 
@@ -500,8 +500,9 @@ def test_pages_of_two_stages_give_every_item_once(two_stage: tuple[Index, np.nda
     query_D = features(1, seed=6)[0]
     squared = np.square(x_ND.astype(np.float64) - query_D.astype(np.float64)).sum(1)
     order = np.lexsort((np.arange(len(x_ND)), squared)).tolist()
+    filter = Filter() if label is None else Filter((label,))
     wanted = [item for item in order if label is None or LABELS[item % len(LABELS)] == label]
-    page = store.search(query_D[None], Query(k=k, mode="two-stage", label=label)).of(0)
+    page = store.search(query_D[None], Query(k=k, mode="two-stage", filter=filter)).of(0)
     found: list[int] = [item for item, _, _ in page]
     assert len(found) == k
     if k > 1 and label is None:
@@ -509,7 +510,7 @@ def test_pages_of_two_stages_give_every_item_once(two_stage: tuple[Index, np.nda
     first = FirstPage(k, page[-1][2], page[-1][0])
     while page:
         after = (page[-1][2], page[-1][0])
-        page = store.search(query_D[None], Query(k=500, mode="two-stage", label=label, after=after, first=first)).of(0)
+        page = store.search(query_D[None], Query(k=500, mode="two-stage", filter=filter, after=after, first=first)).of(0)
         found += [item for item, _, _ in page]
     assert len(found) == len(set(found)) == len(wanted)
     assert found[k:] == [item for item in wanted if item not in found[:k]]

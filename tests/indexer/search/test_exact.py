@@ -15,7 +15,7 @@ from indexer.scans import scan
 from indexer.scans.native import Wanted
 from indexer.search import exact
 from indexer.search.exact import ByGpu, ByScan, exact_search
-from indexer.store import Query
+from indexer.store import Filter, Query
 from tests.indexer.synthetic import LABELS, SOURCE, at_an_odd_address, block, features
 
 ROWS, WIDTH = 5000, 32
@@ -158,7 +158,12 @@ def test_an_index_answers_with_a_gpu_as_without(gpu: Gpu, tmp_path: Path) -> Non
     store, _ = store.add([block(x_ND[4200:], 4200)], Path("/c"))
     store = store.remove([0, 7, 4250])
     by_gpu = []
-    asked = [Query(k=5), Query(k=5, label=LABELS[1]), Query(k=20, max_distance=20.0), Query(k=5, after=(100.0, 3))]
+    asked = [
+        Query(k=5),
+        Query(k=5, filter=Filter(labels=(LABELS[1],))),
+        Query(k=20, max_distance=20.0),
+        Query(k=5, after=(100.0, 3)),
+    ]
     for query in asked:
         by_gpu.append(store.search(x_ND[[7, 8, 4250]], query))
     assert gpu.copies == 1
