@@ -136,12 +136,9 @@ def _name(item: Item) -> str:
 
 def _may_be_given(file: Path, root: Path, manifest: Manifest | None, item: Item) -> bool:
     """Whether an item's file lies where it may, links followed; an upload is never one."""
-    real_root = os.path.realpath(root)
     if item.root == artifact.UPLOADS:
-        return str(file) == f"{real_root}/{item.path}"
-    if manifest is None or _lies_below(str(file), (real_root, *manifest.linked)):
-        return True
-    return _lies_below(str(file), map(os.path.realpath, manifest.sources))
+        return str(file) == f"{os.path.realpath(root)}/{item.path}"
+    return manifest is None or _lies_below(str(file), (*map(os.path.realpath, manifest.sources), *manifest.linked))
 
 
 def _member(root: Path, item: Item, limits: ImageLimits) -> bytes:
