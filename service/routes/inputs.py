@@ -16,9 +16,10 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
+from indexer.store import LARGEST_ID
 from service.errors import problem, reason
 from service.routes import forms
-from service.routes.common import LARGEST_ID, MOST_ERRORS, engine_of, metrics_of, settings_of
+from service.routes.common import MOST_ERRORS, engine_of, metrics_of, settings_of
 from service.routes.forms import Form
 from training.errors import BadValue, FC7Error, NotAnImage, NotReady, TryAgain
 
