@@ -203,7 +203,8 @@ async def _subject(engine: Engine, pair: Pair, input: ParsedInput, stages: Stage
         return f"vector {hashlib.sha256(vector_D.tobytes()).hexdigest()}", Subject(vector_D=compared_D)
     assert input.data is not None  # noqa: S101
     if paged:
-        name = f"image {hashlib.sha256(input.data).hexdigest()}"
+        data = input.data
+        name = f"image {await engine.read(lambda: hashlib.sha256(data).hexdigest())}"
         kept_D = engine.kept_feature(pair.model, name)
         if kept_D is not None:
             return name, Subject(vector_D=kept_D, inexact=True)
