@@ -20,7 +20,7 @@ from indexer.storage.draft import Draft
 from indexer.storage.originals import forget_uploads, recorded_root
 from indexer.storage.segment import SegmentDraft, SegmentWriter
 from indexer.storage.version import Version
-from indexer.store import Item
+from indexer.store import Item, now
 from training.errors import NotReady
 
 
@@ -37,6 +37,7 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
     rejects = {(record.folder, record.path): record for record in artifact.reject_records(version.folder)}
     folder = recorded_root(version.index, root)
     known: dict[str, int] = {}
+    added_at = now()
     for block in feature_blocks:
         known |= holding(version, [file.sha256 for file in block.files])
         new = []
@@ -48,7 +49,7 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
                 new.append(row)
             ids.append(known[file.sha256])
             rejects.pop((folder, file.path), None)
-        write_rows(writer, block, version.index, root, new, first)
+        write_rows(writer, block, version.index, root, new, first, added_at)
         rejects |= {(record.folder, record.path): record for record in reject_records(version.index, root, block)}
     added = writer.finish()
     if not added:
@@ -121,10 +122,15 @@ def reject_records(index: Path, root: Path, block: FeatureBlock) -> list[RejectR
     return [RejectRecord(folder, reject.path, reject.reason) for reject in block.rejects]
 
 
-def write_rows(writer: SegmentWriter, block: FeatureBlock, index: Path, root: Path, rows: Sequence[int], first_id: int) -> None:
-    """Appends rows of a block, as items numbered from `first_id` on; their paths are below `root`, or the block's folder."""
+def write_rows(
+    writer: SegmentWriter, block: FeatureBlock, index: Path, root: Path, rows: Sequence[int], first_id: int, added: int
+) -> None:
+    """Appends rows of a block, as items numbered from `first_id` on that are added at `added`; see Item.
+
+    Their paths are below `root`, or the block's folder.
+    """
     folder, jpegs = recorded_root(index, block.folder or root), block.jpegs()
-    items = [Item.of(block.files[row], first_id + i, folder) for i, row in enumerate(rows)]
+    items = [Item.of(block.files[row], first_id + i, folder, added) for i, row in enumerate(rows)]
     pixels = None if block.pixels_NP is None else block.pixels_NP[list(rows)]
     writer.add(items, block.features_ND[list(rows)], pixels, [jpegs[row] for row in rows])
 

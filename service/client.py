@@ -5,6 +5,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -69,13 +70,16 @@ class FC7:
         label: str | Iterable[str] | None = None,
         exclude_label: str | Iterable[str] | None = None,
         path_prefix: str | None = None,
+        added_after: datetime | str | None = None,
+        added_before: datetime | str | None = None,
         max_distance: float | None = None,
         radius: int | None = None,
         cursor: str | None = None,
     ) -> list[Json]:
         """For each query its `name`, the `k` `neighbors` nearest to it, and `next`, the `cursor` of those that follow.
 
-        Neighbours have the `label`, or any of several, none of `exclude_label`, and a path that begins with `path_prefix`.
+        Neighbours have the `label`, or any of several, none of `exclude_label`, and a path that begins with `path_prefix`. They
+        were added at `added_after` or later, and before `added_before`: times with their zone, as datetime or in ISO 8601.
         """
         options = {
             "k": k,
@@ -83,6 +87,8 @@ class FC7:
             "label": _texts(label),
             "exclude_label": _texts(exclude_label),
             "path_prefix": path_prefix,
+            "added_after": _time(added_after),
+            "added_before": _time(added_before),
             "max_distance": max_distance,
             "radius": radius,
             "cursor": cursor,
@@ -152,6 +158,10 @@ def _read(response: httpx.Response) -> Json:
 
 def _texts(texts: str | Iterable[str] | None) -> list[str] | None:
     return [texts] if isinstance(texts, str) else None if texts is None else list(texts)
+
+
+def _time(time: datetime | str | None) -> str | None:
+    return time.isoformat() if isinstance(time, datetime) else time
 
 
 def _file(photograph: Photograph, position: int) -> tuple[str, bytes]:

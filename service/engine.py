@@ -331,7 +331,7 @@ def _note(store: Store, filter: Filter, found: bool) -> str | None:
     unknown = [label for label in (*labels, *filter.exclude_labels) if label and not store.count(Filter((label,)))]
     if unknown:
         return f"no item has the label {', '.join(f'{label!r:.100}' for label in unknown[:_MOST_NAMED])}"
-    if found or not (filter.exclude_labels or filter.path_prefix) or store.count(filter):
+    if found or filter == Filter(filter.labels) or store.count(filter):
         return None
     return "no item passes the filter"
 

@@ -26,7 +26,7 @@ from training.files import replacing, verify
 from training.images.folders import Part, Reject
 from training.images.preprocess import ImageLimits
 
-FORMAT: Final[Literal[3]] = 3
+FORMAT: Final[Literal[4]] = 4
 CURRENT: Final = "current"
 VERSIONS: Final = "versions"
 MANIFEST: Final = "manifest.json"
@@ -121,7 +121,7 @@ class Manifest(BaseModel):
 
     model_config = _OURS
 
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
     created: str = Field("", max_length=40)  # ISO 8601, UTC; known from publishing on
     fingerprint: str = Field(min_length=1, max_length=128)  # of the model: weights, preprocessing, layer
     metric: Literal["euclidean"] = "euclidean"  # of the vectors

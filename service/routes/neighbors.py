@@ -47,6 +47,8 @@ class Paging(BaseModel):
         [], max_length=MOST_LABELS, description="no items of this label, nor of any other of several; empty: none without one"
     )
     path_prefix: str = Field("", max_length=4096, description="only items whose path begins with these characters")
+    added_after: schemas.Time | None = Field(None, description="only items added at this time or later: ISO 8601, with its zone")
+    added_before: schemas.Time | None = Field(None, description="only items added before this time: ISO 8601, with its zone")
     max_distance: schemas.Number | None = Field(
         None, ge=0, le=1e9, allow_inf_nan=False, description="leave out what is farther away"
     )
@@ -56,7 +58,7 @@ class Paging(BaseModel):
 
     def filter(self) -> Filter:
         """Which items are searched."""
-        return Filter(tuple(self.label), tuple(self.exclude_label), self.path_prefix)
+        return Filter(tuple(self.label), tuple(self.exclude_label), self.path_prefix, self.added_after, self.added_before)
 
 
 class Search(Paging):

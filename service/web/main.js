@@ -11,7 +11,10 @@ const options = () => ({
   label: [...labels.label],
   exclude_label: [...labels.exclude_label],
   path_prefix: at("prefix").value,
+  added_after: timeOf("after"),
+  added_before: timeOf("before"),
 });
+const timeOf = (id) => at(id).value && new Date(at(id).value).toISOString();
 const NEAREST = {
   euclidean: "Nearest first, by Euclidean distance between FC7 features.",
   hamming: "Nearest first, by how many bits of their short codes differ.",
@@ -119,7 +122,7 @@ function changeLabels() {
   askAgain();
 }
 
-for (const option of ["ten", "k", "mode", "prefix"]) at(option).addEventListener("change", askAgain);
+for (const option of ["ten", "k", "mode", "prefix", "after", "before"]) at(option).addEventListener("change", askAgain);
 at("label").addEventListener("change", (event) => chooseLabel("label", event.target));
 at("exclude").addEventListener("change", (event) => chooseLabel("exclude_label", event.target));
 for (const name of ["dragover", "dragleave", "drop"]) {
