@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from indexer.arrays import Codes, Ids, Keys, Vectors
 from indexer.features import FeatureBlock, FileFacts
+from indexer.metric import Metric
 from training.errors import BadValue
 
 Mode = Literal["exact", "code", "two-stage", "ball"]
@@ -145,8 +146,8 @@ class FirstPage(NamedTuple):
 class Query:
     """What to look for, beside the vectors themselves. Raises BadValue for what cannot be answered.
 
-    exact: every vector is compared, by Euclidean distance. code: every code, by Hamming distance. two-stage: a short-list, then
-    the exact Euclidean distances of what is on it. ball: every item whose code is within `radius` bits of the query's.
+    exact: every vector is compared, by the metric. code: every code, by Hamming distance. two-stage: a short-list, then
+    the exact distances of what is on it. ball: every item whose code is within `radius` bits of the query's.
 
     Pages give every item once. In two stages the first page is of the short-list, nearest first; those after it are of all other
     items, by exact search, nearest first. What the short-list missed thus comes at the beginning of the second page, if `first`
@@ -180,9 +181,9 @@ class Query:
 class Hits:
     """The neighbours of Q queries, nearest first; equal distances in order of id. Rows with fewer than K end in ids of -1."""
 
-    distances_QK: NDArray[np.float32]  # Euclidean, or Hamming in the modes "code" and "ball"; inf where the id is -1
+    distances_QK: NDArray[np.float32]  # by the metric, or Hamming in the modes "code" and "ball"; inf where the id is -1
     ids_QK: Ids
-    keys_QK: Keys  # what they are ordered by: the squared Euclidean, or the Hamming distance; for Query.after
+    keys_QK: Keys  # what they are ordered by: the squared distance of the vectors, or the Hamming distance; for Query.after
     buckets_Q: NDArray[np.int64] | None = None  # mode "ball": how many codes were looked up
 
     def of(self, query: int) -> list[tuple[int, float, float]]:
@@ -215,6 +216,10 @@ class Store(Protocol):
         """The fingerprint of the model that made the vectors."""
 
     @property
+    def metric(self) -> Metric:
+        """What the distance between two vectors is."""
+
+    @property
     def width(self) -> int:
         """Components of a vector."""
 
@@ -226,10 +231,13 @@ class Store(Protocol):
         """Items that can be found."""
 
     def search(self, queries_QD: Vectors, query: Query) -> Hits:
-        """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this store has not."""
+        """The nearest items of each float32 (Q, D) feature.
+
+        Raises BadValue for a mode that this store has not, and for features and distances that its metric has not.
+        """
 
     def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
-        """What `search` orders this item by; see Hits. Raises NotFound."""
+        """What `search` orders this item by; see Hits. Raises NotFound, and BadValue like `search`."""
 
     def count(self, filter: Filter) -> int:
         """Items that pass a filter."""
@@ -238,7 +246,7 @@ class Store(Protocol):
         """The ids of all items, ascending."""
 
     def vectors(self, ids: Sequence[int]) -> Vectors:
-        """The stored vectors, float32 (n, D). Raises NotFound for the first id that is not there."""
+        """The stored vectors, float32 (n, D), of length 1 where the metric is cosine. Raises NotFound for the first not there."""
 
     def codes(self, ids: Sequence[int]) -> Codes:
         """The stored codes, uint8 (n, W). Raises NotFound like `vectors`."""
@@ -249,8 +257,11 @@ class Store(Protocol):
     def thumbnail(self, item: Item) -> bytes:
         """The item's thumbnail, a JPEG file's bytes."""
 
-    def original(self, item: Item) -> Path | bytes | None:
-        """The item's own file, or its bytes where it lies in a tar file; None where it is gone."""
+    def original(self, item: Item) -> Path | bytes:
+        """The item's own file, or its bytes where it lies in a tar file.
+
+        Raises Gone where the file has become another, NotFound where it is not there, or not where it may be.
+        """
 
     def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Which of these files are among the items: SHA-256 -> the item's id."""
@@ -258,7 +269,8 @@ class Store(Protocol):
     def add(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
         """The store with these items too, and the ids they got, row for row; files that it holds already keep their id.
 
-        `root` is the folder that the items' paths are below. When this returns, the change has outlived any power cut.
+        `root` is the folder that the items' paths are below. When this returns, the change has outlived any power cut. Raises
+        BadValue for features that its metric has not, which FeatureBlock.in_metric makes rejects, and then adds none.
         """
 
     def remove(self, ids: Sequence[int]) -> Self:

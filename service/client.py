@@ -80,6 +80,7 @@ class FC7:
 
         Neighbours have the `label`, or any of several, none of `exclude_label`, and a path that begins with `path_prefix`. They
         were added at `added_after` or later, and before `added_before`: times with their zone, as datetime or in ISO 8601.
+        Distances are by the index's metric, `info()["index"]["metric"]`, or in bits in the modes "code" and "ball".
         """
         options = {
             "k": k,

@@ -23,6 +23,7 @@ class Question:
     """What a cursor is bound to: the search whose pages it goes through."""
 
     model: str  # fingerprint
+    metric: str  # of the index
     subject: str  # tells what neighbours are looked for of from everything else
     filter: Filter
     max_distance: float | None

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from indexer.arrays import Vectors
 from indexer.features import feature_block
+from indexer.metric import no_direction
 from indexer.opening import OpenStore
 from indexer.search.mode import choose
 from indexer.storage import artifact
@@ -31,7 +32,7 @@ from service.pair import CurrentPair, Pair
 from service.settings import ServiceSettings
 from service.stages import Stages
 from training.checkpoint import Model
-from training.errors import FC7Error, NotFound, NotReady
+from training.errors import BadValue, FC7Error, NotFound, NotReady
 from training.files import replacing
 from training.images.folders import Example, ReadResult
 from training.images.preprocess import SIZE, Photograph, decode
@@ -210,17 +211,20 @@ class Engine:
         """A page of neighbours; the item `leave_out` is not among them. Raises NotFound for an item that is not there."""
         return _recorded(await self._searches(_Search(store, query, leave_out), subject), "search", stages)
 
-    async def add(self, uploads: Sequence[Upload], label: str) -> tuple[int, list[tuple[int, bool]]]:
+    async def add(self, uploads: Sequence[Upload], label: str) -> tuple[int, list[tuple[int, bool] | BadValue]]:
         """Adds photographs to the index: its version then, the id of each, and whether it was there already.
 
-        Raises like CurrentPair.change.
+        Instead of these, the error of a photograph whose feature the index's metric has not. Raises like CurrentPair.change.
         """
         if not uploads:
             return self.pair.store.version_number, []
         once = {upload.sha256: upload for upload in uploads}
         version, ids, fresh = await self.current.change(lambda pair: self._add(pair, once, label))
-        answers = []
+        answers: list[tuple[int, bool] | BadValue] = []
         for upload in uploads:
+            if upload.sha256 not in ids:
+                answers.append(no_direction("image"))
+                continue
             answers.append((ids[upload.sha256], upload.sha256 not in fresh))
             fresh.discard(upload.sha256)  # the second copy in a request is there already
         return version, answers
@@ -241,29 +245,37 @@ class Engine:
         self._worker.submit(lambda: model.fc7(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8))).result()
 
     def _add(self, pair: Pair, uploads: dict[str, Upload], label: str) -> tuple[OpenStore, tuple[int, dict[str, int], set[str]]]:
-        """The store with what is new of `uploads`, which are by SHA-256; its version, the ids of all, and which were new."""
+        """The store with what is new of `uploads`, which are by SHA-256; its version, the ids, and which were new.
+
+        Those whose features the store's metric has not are left out.
+        """
         store = pair.store
         ids = store.holding(uploads)
-        fresh = [_read_result(upload, label) for sha256, upload in uploads.items() if sha256 not in ids]
+        unknown = [_read_result(upload, label) for sha256, upload in uploads.items() if sha256 not in ids]
+        if not unknown:
+            return store, (store.version_number, ids, set())
+        with_pixels = store.manifest.pixel_bits > 0
+        block = (
+            self._worker.submit(lambda: feature_block(pair.model, iter(unknown), with_pixels)).result().in_metric(store.metric)
+        )
+        fresh = block.files
         if fresh:
-            with_pixels = store.manifest.pixel_bits > 0
-            block = self._worker.submit(lambda: feature_block(pair.model, iter(fresh), with_pixels)).result()
             root = (self._settings.index / artifact.UPLOADS).resolve()
             root.mkdir(exist_ok=True)
             try:
-                for read in fresh:
-                    with replacing(root / read.example.path) as path:
-                        path.write_bytes(uploads[read.sha256].data)
-                store, added = store.add([block], root)
+                for file in fresh:
+                    with replacing(root / file.path) as path:
+                        path.write_bytes(uploads[file.sha256].data)
+                store, added = store.add([replace(block, rejects=[])], root)
             except BaseException:
                 with suppress(FC7Error, OSError):  # where it cannot be told what was published, all stay
                     published = store.renewed().holding(uploads)
-                    for read in fresh:
-                        if read.sha256 not in published:
-                            (root / read.example.path).unlink(missing_ok=True)
+                    for file in fresh:
+                        if file.sha256 not in published:
+                            (root / file.path).unlink(missing_ok=True)
                 raise
-            ids |= {read.sha256: item for read, item in zip(fresh, added, strict=True)}
-        return store, (store.version_number, ids, {read.sha256 for read in fresh})
+            ids |= {file.sha256: item for file, item in zip(fresh, added, strict=True)}
+        return store, (store.version_number, ids, {file.sha256 for file in fresh})
 
 
 def _read_result(upload: Upload, label: str) -> ReadResult:

@@ -1,8 +1,9 @@
 """One Milvus collection of items: its fields, its rows, and all of them by distance, past Milvus's limit of 16384 a search.
 
 A second, small collection, `<name>_state`, holds one row: what the collection was made for, the next id, the changes so far;
-milvus-lite has no properties of a collection to keep them in. Labels and paths never stand in an expression, whose quoting and
-wildcards differ between Milvus and milvus-lite: a label's SHA-256 does, and a path's bytes in hexadecimal.
+milvus-lite has no properties of a collection to keep them in. The collection's description names its metric, where that is not
+euclidean; Milvus compares vectors by L2 with either. Labels and paths never stand in an expression, whose quoting and wildcards
+differ between Milvus and milvus-lite: a label's SHA-256 does, and a path's bytes in hexadecimal.
 
 Legend: D feature width, W bytes of a code, K hits.
 """
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.arrays import Codes, Ids, Keys, Vectors, blocks
+from indexer.metric import Metric
 from indexer.milvus.connection import Connection
 from indexer.store import Filter, Item, normalised
 from training.errors import FC7Error, Mismatch, NotReady
@@ -66,14 +68,14 @@ class Collection:
         """Whether Milvus has it."""
         return bool(self._call("has_collection"))
 
-    def create(self, state: State) -> None:
+    def create(self, state: State, metric: Metric) -> None:
         """Makes it, empty; its state last, so that one without is one that was not finished."""
         fields: list[dict[str, Any]] = [{"field_name": "vector", "datatype": "FLOAT_VECTOR", "dim": state.width}]
         if state.code_bits:
             fields.append({"field_name": "code", "datatype": "BINARY_VECTOR", "dim": state.code_bits})
         fields += [{"field_name": name, "datatype": "VARCHAR", "max_length": size} for name, size in _TEXTS.items()]
         fields += [{"field_name": name, "datatype": "INT64"} for name in _NUMBERS]
-        self._make(self.name, fields, inverted=[*_HASHES, "path_hex"])
+        self._make(self.name, fields, inverted=[*_HASHES, "path_hex"], description="" if metric == "euclidean" else metric)
         texts = [{"field_name": name, "datatype": "VARCHAR", "max_length": 64} for name in ("fingerprint", "encoder")]
         numbers = [{"field_name": name, "datatype": "INT64"} for name in ("width", "code_bits", "next_id")]
         # a collection needs a vector, and no vector has fewer than two components
@@ -98,6 +100,10 @@ class Collection:
             )
         newest = max(rows, key=lambda row: int(row["id"]))
         return State(version=newest["id"], **{name: newest[name] for name in names[1:]})
+
+    def metric(self) -> str:
+        """What the distance between two of its vectors is."""
+        return str(self._call("describe_collection")["description"]) or "euclidean"
 
     def write_state(self, state: State) -> None:
         """Replaces its state by one of a higher version. The new one comes before the old goes: at every moment there is one."""
@@ -227,15 +233,15 @@ class Collection:
         )
         return list(answer)
 
-    def _make(self, name: str, fields: list[dict[str, Any]], inverted: Sequence[str]) -> None:
+    def _make(self, name: str, fields: list[dict[str, Any]], inverted: Sequence[str], description: str = "") -> None:
         from pymilvus import DataType, MilvusClient
 
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description=description)
         schema.add_field("id", DataType.INT64, is_primary=True)
         index = MilvusClient.prepare_index_params()
-        for description in fields:
-            field = description["field_name"]
-            schema.add_field(**description | {"datatype": DataType[description["datatype"]]})
+        for described in fields:
+            field = described["field_name"]
+            schema.add_field(**described | {"datatype": DataType[described["datatype"]]})
             if field in _METRIC:
                 kind = "FLAT" if field == "vector" else "BIN_FLAT"
                 index.add_index(field, index_type=kind, metric_type=_METRIC[field])

@@ -10,9 +10,10 @@ from typing import Final
 import numpy as np
 
 from indexer.arrays import Codes, Ids, Keys, Mask, Vectors
+from indexer.metric import Metric, most_squared
 from indexer.scans import scan
 from indexer.scans.scan import Buckets
-from indexer.search.ranking import cut, euclidean, hamming, later_page, most_squared, stack
+from indexer.search.ranking import by_vector, cut, hamming, later_page, stack
 from indexer.search.shortlist import Shortlist, length_for
 from indexer.storage.segment import Segment
 from indexer.store import ALL, Filter, Hits, Mode, Query
@@ -34,11 +35,12 @@ class Searcher:
         length: int,
         bits: int,
         deleted: Ids,
+        metric: Metric,
     ) -> None:
         """`shortlists` has one a segment, None where all its rows are compared exactly; `length` is R for NEIGHBORS."""
         self._segments = segments
         self._shortlists = shortlists
-        self._length, self._bits = length, bits
+        self._length, self._bits, self._metric = length, bits, metric
         self._longest = max(map(len, segments), default=0)
         self._live = [_live(segment, deleted) for segment in segments]
         self._masks: dict[Filter, list[Mask | None]] = {}
@@ -51,7 +53,7 @@ class Searcher:
         return mode in ("code", "ball") or (mode == "two-stage" and any(by_code))
 
     def search(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query) -> Hits:
-        """The hits of each float32 (Q, D) vector; `codes_QW` are its codes, where the mode needs them."""
+        """The hits of each float32 (Q, D) vector, as the metric has it; `codes_QW` are its codes, where the mode needs them."""
         masks = self._passing(query.filter)
         match query.mode:
             case "exact":
@@ -77,10 +79,10 @@ class Searcher:
     def _exact(self, queries_QD: Vectors, query: Query, masks: list[Mask | None]) -> Hits:
         parts = []
         for segment, mask in zip(self._segments, masks, strict=True):
-            after, most = _row_after(segment, query), most_squared(query)
+            after, most = _row_after(segment, query), most_squared(query.max_distance, self._metric)
             squared, rows = scan.exact(segment.vectors_ND, queries_QD, min(query.k, len(segment)), mask, after, most)
             parts.append((squared, _ids(segment, rows)))
-        return euclidean(_merge(parts, len(queries_QD), query.k))
+        return by_vector(_merge(parts, len(queries_QD), query.k), self._metric)
 
     def _code(self, codes_QW: Codes, query: Query, masks: list[Mask | None]) -> Hits:
         parts = []
@@ -115,13 +117,13 @@ class Searcher:
                 one_1D, code = queries_QD[i : i + 1], None if codes_QW is None else codes_QW[i : i + 1]
                 first_page = partial(self._first_page, one_1D, code, masks)
                 lists.append(later_page(query, first_page, partial(self._every, one_1D, masks)))
-            return euclidean(stack(lists))
+            return by_vector(stack(lists), self._metric)
         proposed = self._proposed(queries_QD, codes_QW, length_for(self._length, query.k), masks)
         for i in range(len(queries_QD)):
             code = None if codes_QW is None else codes_QW[i : i + 1]
             first = [None if rows_QR is None else rows_QR[i : i + 1] for rows_QR in proposed]
             lists.append(self._refined(queries_QD[i : i + 1], code, query, masks, first))
-        return euclidean(stack(lists))
+        return by_vector(stack(lists), self._metric)
 
     def _first_page(self, query_1D: Vectors, code_1W: Codes | None, masks: list[Mask | None], query: Query) -> tuple[Keys, Ids]:
         hits = self._two_stage(query_1D, code_1W, query, masks)
@@ -165,7 +167,7 @@ class Searcher:
     def _stage(
         self, segment: Segment, query_1D: Vectors, query: Query, rows_1R: Ids | None, mask: Mask | None
     ) -> tuple[Keys, Ids]:
-        most = most_squared(query)
+        most = most_squared(query.max_distance, self._metric)
         if rows_1R is None:
             squared, rows = scan.exact(segment.vectors_ND, query_1D, min(query.k, len(segment)), mask, most=most)
             here = rows[0] >= 0

@@ -107,7 +107,7 @@ class Catalog:
             raise Mismatch(f"{path} is not a catalogue: it has other tables")
         ids = np.fromiter((item for (item,) in self._rows("SELECT id FROM items ORDER BY id", None)), np.int64)
         if not np.array_equal(ids, ids_N):
-            raise Mismatch(f"{path} describes other items than {artifact.IDS} beside it lists")
+            raise Mismatch(f"{path} describes other items than {artifact.VECTORS} beside it lists")
         with self._lock:
             wrong = self._connection.execute(_WRONG, (thumbnail_bytes, LATEST, json.dumps(list(FORMATS)))).fetchone()
         if wrong:

@@ -17,6 +17,7 @@ const options = () => ({
 const timeOf = (id) => at(id).value && new Date(at(id).value).toISOString();
 const NEAREST = {
   euclidean: "Nearest first, by Euclidean distance between FC7 features.",
+  cosine: "Nearest first, by cosine distance: the angle between FC7 features, whatever their lengths.",
   hamming: "Nearest first, by how many bits of their short codes differ.",
 };
 const NOTHING = { neighbors: [], next: null };

@@ -39,6 +39,7 @@ export function addNeighbors({ neighbors, metric }, onPick) {
 function distance(value, metric) {
   if (value === undefined) return "";
   if (metric === "hamming") return value === 1 ? "1 bit" : `${value} bits`;
+  if (metric === "cosine") return `distance (cosine) ${value.toFixed(3)}`;
   return `distance ${value.toFixed(1)}`;
 }
 

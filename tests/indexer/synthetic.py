@@ -15,7 +15,6 @@ from training.images.preprocess import ImageLimits
 
 WIDTH = 32
 SEGMENT = (
-    artifact.IDS,
     artifact.VECTORS,
     artifact.CODES,
     artifact.COMPONENTS,
@@ -34,6 +33,15 @@ def features(rows: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:
     x_ND = np.maximum(rng.normal(size=(rows, width)), 0).astype(np.float32) * 5
     x_ND[rows // 2 : rows // 2 + rows // 8] = x_ND[: rows // 8]
     return x_ND
+
+
+def at_an_odd_address(array: np.ndarray) -> np.ndarray:
+    """The same numbers, none of which lies at a multiple of its size, as in a mapped file of FAISS."""
+    data = np.empty(array.nbytes + 1, np.uint8)
+    odd: np.ndarray = np.ndarray(array.shape, array.dtype, data[1 - data.ctypes.data % 2 :].data)
+    odd[:] = array
+    assert odd.ctypes.data % 2 == 1
+    return odd
 
 
 def block(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> FeatureBlock:

@@ -229,7 +229,7 @@ def test_what_was_verified_is_not_read_again_and_what_is_new_is(grown: tuple[Ind
     data = bytearray(vectors.read_bytes())
     data[-1] ^= 1
     vectors.write_bytes(data)
-    with pytest.raises(Mismatch, match=r"vectors\.npy is not the file that manifest\.json describes"):
+    with pytest.raises(Mismatch, match=r"vectors\.faiss is not the file that manifest\.json describes"):
         store.renewed()
 
 

@@ -44,11 +44,27 @@ class Grown:
     x_ND: np.ndarray
     autoencoder: Autoencoder
 
+    @property
+    def vectors_ND(self) -> np.ndarray:
+        """What the store holds of `x_ND`."""
+        x_ND = self.x_ND.astype(np.float64)
+        return (x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True) if self.store.metric == "cosine" else x_ND).astype(np.float32)
+
+    def asks(self, ask: Query) -> Query:
+        """The query with a bound on distances in the metric's unit."""
+        if ask.max_distance is None or ask.mode in ("code", "ball") or self.store.metric == "euclidean":
+            return ask
+        return replace(ask, max_distance=ask.max_distance / 30)
+
     def oracle(self, query_D: np.ndarray, ask: Query) -> list[tuple[int, float]]:
         """(id, distance) of everything that is left, by brute force."""
-        euclidean = np.sqrt(((self.x_ND.astype(np.float64) - query_D.astype(np.float64)) ** 2).sum(1))
+        x_ND, q_D = self.x_ND.astype(np.float64), query_D.astype(np.float64)
+        if self.store.metric == "cosine":
+            x_ND, q_D = x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True), q_D / np.linalg.norm(q_D)
+        squared = ((x_ND - q_D) ** 2).sum(1)
+        by_vector = squared / 2 if self.store.metric == "cosine" else np.sqrt(squared)
         bits = [np.unpackbits(self.autoencoder.encode(rows), axis=1) for rows in (self.x_ND, query_D[None])]
-        distances = euclidean if ask.mode in ("exact", "two-stage") else (bits[0] ^ bits[1]).sum(1)
+        distances = by_vector if ask.mode in ("exact", "two-stage") else (bits[0] ^ bits[1]).sum(1)
         found = []
         for item, distance in enumerate(distances.tolist()):
             near = distance <= min(most for most in (ask.max_distance, ask.radius, np.inf) if most is not None)
@@ -66,10 +82,11 @@ def trained() -> Iterator[Autoencoder]:
         yield once
 
 
-@pytest.fixture(scope="module", params=["disk", "milvus"])
+@pytest.fixture(scope="module", params=["disk, euclidean", "disk, cosine", "milvus, euclidean", "milvus, cosine"])
 def make(trained: Autoencoder, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
     """Makes stores of one kind."""
-    folder = tmp_path_factory.mktemp(request.param)
+    kind, metric = request.param.split(", ")
+    folder = tmp_path_factory.mktemp(kind)
     numbers = count()
     made: list[Store] = []
     limits = ImageLimits()
@@ -77,17 +94,19 @@ def make(trained: Autoencoder, request: pytest.FixtureRequest, tmp_path_factory:
     def on_disk(x_ND: np.ndarray, bits: int) -> Store:
         index = folder / str(next(numbers))
         index.mkdir()
-        assemble(index, [block(x_ND[:100]), block(x_ND[100:], 100)], Source(ROOT, MODEL, WIDTH, limits), Plan(bits=bits))
+        plan = Plan(bits=bits, metric=metric)
+        assemble(index, [block(x_ND[:100]), block(x_ND[100:], 100)], Source(ROOT, MODEL, WIDTH, limits), plan)
         return open_index(index)
 
     def in_milvus(x_ND: np.ndarray, bits: int) -> Store:
         encoder = trained if bits else None
-        store = MilvusStore.create(str(folder / "items.db"), f"fc7_{next(numbers)}", WIDTH, encoder, MODEL, limits)
+        name, uri = f"fc7_{next(numbers)}", str(folder / "items.db")
+        store = MilvusStore.create(uri, name, WIDTH, encoder, MODEL, limits, metric=metric)
         made.append(store)
         return store.fill([block(x_ND[:100]), block(x_ND[100:], 100)], ROOT)
 
     def one(x_ND: np.ndarray, bits: int) -> Store:
-        made.append({"disk": on_disk, "milvus": in_milvus}[request.param](x_ND, bits))
+        made.append({"disk": on_disk, "milvus": in_milvus}[kind](x_ND, bits))
         return made[-1]
 
     yield one
@@ -155,7 +174,7 @@ ASKED = [
 
 @pytest.mark.parametrize("ask", ASKED, ids=str)
 def test_every_mode_equals_brute_force_and_equals_come_by_id(grown: Grown, ask: Query) -> None:
-    queries_QD = np.concatenate([grown.x_ND[[1, 0, 130, 186]], features(4, seed=9)])
+    ask, queries_QD = grown.asks(ask), np.concatenate([grown.x_ND[[1, 0, 130, 186]], features(4, seed=9)])
     hits = grown.store.search(queries_QD, ask)
     for row, query_D in enumerate(queries_QD):
         check(hits, row, grown.oracle(query_D, ask)[: ask.k])
@@ -178,7 +197,7 @@ def test_every_mode_equals_brute_force_and_equals_come_by_id(grown: Grown, ask: 
     ids=str,
 )
 def test_pages_give_everything_once_and_in_order(grown: Grown, ask: Query) -> None:
-    query_1D = grown.x_ND[3][None]
+    ask, query_1D = grown.asks(ask), grown.x_ND[3][None]
     got: list[tuple[int, float, float]] = []
     page = [(0, 0.0, 0.0)]
     while page:
@@ -319,14 +338,15 @@ def test_a_store_tells_what_is_in_it(grown: Grown) -> None:
     np.testing.assert_array_equal(store.ids(), left)
     assert (len(store), store.fingerprint, store.width, store.bits) == (255, MODEL, WIDTH, 16)
     some = [259, 3, 3, 40]
-    np.testing.assert_array_equal(store.vectors(some), grown.x_ND[some])
-    np.testing.assert_array_equal(store.codes(some), grown.autoencoder.encode(grown.x_ND[some]))
+    np.testing.assert_array_equal(store.vectors(some), grown.vectors_ND[some])
+    np.testing.assert_array_equal(store.codes(some), grown.autoencoder.encode(grown.vectors_ND[some]))
     for item in store.items(left):
         assert store.thumbnail(item) == b"thumbnail %d" % item.id
         assert (item.path, item.root, item.label) == (f"{item.id:05d}.jpg", "/c", LABELS[item.id % len(LABELS)])
         assert (item.size, item.width, item.height, item.format) == (1000 + item.id, 96, 72, "JPEG")
     assert [item.id for item in store.items(some)] == some
-    assert store.original(store.items([3])[0]) is None
+    with pytest.raises(NotFound, match=r"00003\.jpg, the file of item 3, is gone"):
+        store.original(store.items([3])[0])
 
 
 def test_a_file_is_found_by_its_hash(grown: Grown) -> None:
