@@ -184,6 +184,31 @@ def test_queries_go_in_the_order_given_with_what_was_asked_and_nothing_more(tmp_
     ]
 
 
+def test_examples_are_one_query_more(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(PHOTO)
+    script = Script(OK, OK, OK)
+    with script.client() as fc7:
+        fc7.neighbors(like=[tmp_path / "a.jpg", 17, PHOTO], unlike=iter([np.array([0.5, 1], np.float32)]))
+        fc7.neighbors(3, 4, like=(5,))
+        fc7.neighbors(unlike=[5])
+    image = base64.b64encode(PHOTO).decode()
+    together = {"like": [{"image": image}, {"id": 17}, {"image": image}], "unlike": [{"vector": [0.5, 1]}]}
+    assert [json.loads(request.content)["inputs"] for request in script.requests] == [
+        [together],
+        [{"id": 3}, {"id": 4}, {"like": [{"id": 5}]}],
+        [{"unlike": [{"id": 5}]}],
+    ]
+
+
+def test_pages_of_examples_go_through_all_but_these(address: str) -> None:
+    with FC7(address) as fc7:
+        [whole] = fc7.neighbors(like=[3, PHOTO], unlike=[9], k=24)
+        pages = list(fc7.pages(like=iter([3, PHOTO]), unlike=iter([9]), k=7, label=iter(["red", "green", "blue"])))
+    assert [len(page) for page in pages] == [7, 7, 7, 1]
+    assert [neighbor for page in pages for neighbor in page] == whole["neighbors"]
+    assert {neighbor["id"] for neighbor in whole["neighbors"]} == set(range(24)) - {3, 9}
+
+
 def test_the_key_goes_with_every_request_and_no_key_without_one() -> None:
     script = Script(OK, OK)
     with script.client("tröpfchen") as fc7:
