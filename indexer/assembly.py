@@ -21,6 +21,7 @@ from indexer.search.shortlists import CODES, PRINCIPAL, LeaveOneOut, Measurement
 from indexer.storage.artifact import BuildConfiguration, Manifest, MilvusRecord, RejectRecord
 from indexer.storage.draft import Draft
 from indexer.storage.originals import SourceFolders, recorded_root
+from indexer.store import now
 from training.files import printable
 from training.images.folders import Reject
 from training.images.preprocess import ImageLimits
@@ -129,10 +130,10 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
 def _on_disk(
     index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, folders: SourceFolders
 ) -> _Contents:
-    contents, segment, seed = _Contents(), draft.segment(0), plan.configuration.seed
+    contents, segment, seed, added = _Contents(), draft.segment(0), plan.configuration.seed, now()
     writer = segment.writer(source.width, plan.pixel_codes)
     for block in feature_blocks:
-        write_rows(writer, block, index, source.folder, range(len(block.files)), writer.rows, folders)
+        write_rows(writer, block, index, source.folder, range(len(block.files)), writer.rows, added, folders)
         contents.rejects += reject_records(index, source.folder, block)
     contents.rows = writer.finish()
     if not contents.rows:

@@ -22,7 +22,7 @@ from indexer.storage.draft import Draft
 from indexer.storage.originals import SourceFolders, forget_uploads, recorded_root
 from indexer.storage.segment import SegmentDraft, SegmentWriter
 from indexer.storage.version import Version
-from indexer.store import Item
+from indexer.store import Item, now
 from training.errors import NotReady
 from training.files import printable
 
@@ -43,6 +43,7 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
     rejects = {_file_of(record.folder, record.path): record for record in before}
     folder = recorded_root(version.index, root)
     known: dict[str, int] = {}
+    added_at = now()
     for block in feature_blocks:
         known |= holding(version, [file.sha256 for file in block.files])
         new = []
@@ -55,7 +56,7 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
             ids.append(known[file.sha256])
             rejects.pop(_file_of(folder, printable(file.path)), None)
         block = replace(block, features_ND=vectors_of(block.features_ND, manifest.metric))
-        write_rows(writer, block, version.index, root, new, first, folders)
+        write_rows(writer, block, version.index, root, new, first, added_at, folders)
         rejects |= {_file_of(record.folder, record.path): record for record in reject_records(version.index, root, block)}
     added = writer.finish()
     manifest.rejected = len(rejects)
@@ -141,14 +142,15 @@ def write_rows(
     root: Path,
     rows: Sequence[int],
     first_id: int,
+    added: int,
     folders: SourceFolders,
 ) -> None:
-    """Appends rows of a block, as items numbered from `first_id` on; their paths are below `root`, or the block's folder.
+    """Appends rows of a block, as items numbered from `first_id` on that are added at `added`; see Item.
 
-    `folders` notes where they lie.
+    Their paths are below `root`, or the block's folder. `folders` notes where they lie.
     """
     folder, jpegs = recorded_root(index, block.folder or root), block.jpegs()
-    items = [Item.of(block.files[row], first_id + i, folder) for i, row in enumerate(rows)]
+    items = [Item.of(block.files[row], first_id + i, folder, added) for i, row in enumerate(rows)]
     pixels = None if block.pixels_NP is None else block.pixels_NP[list(rows)]
     folders.take(folder, [item.path for item in items])
     writer.add(items, block.features_ND[list(rows)], pixels, [jpegs[row] for row in rows])
