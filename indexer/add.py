@@ -13,7 +13,7 @@ from indexer.features import BLOCK_ROWS, FeatureBlock, feature_block
 from indexer.opening import open_store
 from indexer.storage import artifact
 from training import checkpoint
-from training.files import patiently
+from training.files import patiently, printable
 from training.images.folders import Part, Reject, check_outside, list_examples, read_photographs
 from training.program import Settings, keep_freed_memory, progress, run_program
 
@@ -21,7 +21,8 @@ from training.program import Settings, keep_freed_memory, progress, run_program
 class AddSettings(Settings):
     """Add the photographs of a folder to an index; those that it holds already, by their bytes, stay as they are.
 
-    The work is in proportion to what is added. Codes are made by the index's own autoencoder. Interrupted, nothing is added.
+    The work is in proportion to what is added. The metric is the index's own, and its autoencoder makes the codes. Interrupted,
+    nothing is added.
     """
 
     model_config = SettingsConfigDict(cli_prog_name="python -m indexer.add")
@@ -40,7 +41,7 @@ def main(settings: AddSettings) -> None:
     examples = list_examples(settings.data, settings.part)
     with patiently(settings.index):
         store = open_store(settings.index, contents=False)
-        before = len(store)
+        before, linked = len(store), store.manifest.linked
         model = checkpoint.load(settings.model)
         artifact.check_pair(store, model.fingerprint, model.net.config.fc7_width)
         limits, with_pixels = store.manifest.limits, store.manifest.pixel_bits > 0
@@ -49,13 +50,16 @@ def main(settings: AddSettings) -> None:
         def feature_blocks() -> Iterator[FeatureBlock]:
             reads = iter(progress(read_photographs(settings.data, examples, limits), len(examples), "FC7 features"))
             for rows in blocks(len(examples), BLOCK_ROWS):
-                block = feature_block(model, islice(reads, rows.stop - rows.start), with_pixels)
+                block = feature_block(model, islice(reads, rows.stop - rows.start), with_pixels).in_metric(store.metric)
                 rejects.extend(block.rejects)
                 yield block
 
         after, ids = store.add(feature_blocks(), settings.data)
     for reject in rejects[:20]:
         print(f"rejected {reject.path}: {reject.reason}")
+    for folder in after.manifest.linked:
+        if folder not in linked:
+            print(f"links lead to photographs in {printable(folder)}; the service gives them out too")
     added = len(after) - before
     seconds = time.monotonic() - started
     print(

@@ -13,14 +13,15 @@ from indexer.arrays import Rows, Vectors, sample
 from indexer.changes import reject_records, write_rows
 from indexer.codes import autoencoder
 from indexer.features import FeatureBlock
+from indexer.metric import Metric
 from indexer.milvus.index import collections, drop_unused, new_collection
 from indexer.search import shortlists
 from indexer.search.shortlist import ByCodes
 from indexer.search.shortlists import CODES, PRINCIPAL, LeaveOneOut, Measurement
-from indexer.storage import artifact
 from indexer.storage.artifact import BuildConfiguration, Manifest, MilvusRecord, RejectRecord
 from indexer.storage.draft import Draft
-from indexer.storage.originals import recorded_root
+from indexer.storage.originals import Places, recorded_root
+from training.files import printable
 from training.images.folders import Reject
 from training.images.preprocess import ImageLimits
 from training.program import progress
@@ -41,6 +42,7 @@ class Plan:
     """What an index is to hold beside the vectors."""
 
     bits: int = 128  # of the codes; 0 for none
+    metric: Metric = "euclidean"
     pixel_codes: bool = False  # whether to keep raw pixels and their codes too, for comparison
     shortlist: str = PRINCIPAL  # see indexer/search/shortlist.py
     store: str = ""  # Milvus to put the items into, whose short-list are the codes; see connection.parse
@@ -56,20 +58,23 @@ class BuildResult:
     rejects: list[RejectRecord]
 
 
-class _WithoutCopies:
-    """Blocks in which every photograph is there once, by its bytes; its copies are rejects. Can be gone through again."""
+class _Prepared:
+    """Blocks of what the metric compares, in which every photograph is there once, by its bytes; its copies are rejects.
 
-    def __init__(self, feature_blocks: Iterable[FeatureBlock]) -> None:
-        self._feature_blocks = feature_blocks
+    Can be gone through again.
+    """
+
+    def __init__(self, feature_blocks: Iterable[FeatureBlock], metric: Metric) -> None:
+        self._feature_blocks, self._metric = feature_blocks, metric
 
     def __iter__(self) -> Iterator[FeatureBlock]:
         paths: dict[bytes, str] = {}
-        for block in self._feature_blocks:
+        for block in (block.in_metric(self._metric) for block in self._feature_blocks):
             copies: dict[int, Reject] = {}
             for row, file in enumerate(block.files):
                 first = paths.setdefault(bytes.fromhex(file.sha256), file.path)
                 if first is not file.path:
-                    copies[row] = Reject(file.path, f"is a copy of {first}, which is indexed")
+                    copies[row] = Reject(printable(file.path), f"is a copy of {printable(first)}, which is indexed", file.sha256)
             yield block.without(copies.keys(), copies.values())
 
 
@@ -89,8 +94,9 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     The blocks are gone through once for an index on disk, and three times for one in Milvus.
     """
     draft = Draft(index)
-    feature_blocks = _WithoutCopies(feature_blocks)
-    contents = (_in_milvus if plan.store else _on_disk)(index, draft, feature_blocks, source, plan)
+    feature_blocks = _Prepared(feature_blocks, plan.metric)
+    places = Places()
+    contents = (_in_milvus if plan.store else _on_disk)(index, draft, feature_blocks, source, plan, places)
     if contents.measurement is None:
         draft.discard()
         return BuildResult(0, 0, contents.rejects)
@@ -99,6 +105,7 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     before = collections(index)
     manifest = Manifest(
         fingerprint=source.fingerprint,
+        metric=plan.metric,
         width=source.width,
         bits=plan.bits,
         pixel_bits=plan.bits if plan.pixel_codes else 0,
@@ -106,7 +113,8 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
         rejected=len(contents.rejects),
         next_id=contents.rows,
         limits=source.limits,
-        sources=[root for root in [recorded_root(index, source.folder)] if root != artifact.UPLOADS],
+        sources=places.sources,
+        linked=places.linked,
         segments=[] if contents.milvus else [contents.rows],
         shortlist=contents.measurement.shortlist,
         recall=contents.measurement.recall,
@@ -118,11 +126,13 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     return BuildResult(number, contents.rows, contents.rejects)
 
 
-def _on_disk(index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> _Contents:
+def _on_disk(
+    index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, places: Places
+) -> _Contents:
     contents, segment, seed = _Contents(), draft.segment(0), plan.configuration.seed
     writer = segment.writer(source.width, plan.pixel_codes)
     for block in feature_blocks:
-        write_rows(writer, block, index, source.folder, range(len(block.files)), writer.rows)
+        write_rows(writer, block, index, source.folder, range(len(block.files)), writer.rows, places)
         contents.rejects += reject_records(index, source.folder, block)
     contents.rows = writer.finish()
     if not contents.rows:
@@ -139,11 +149,14 @@ def _on_disk(index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], 
     return contents
 
 
-def _in_milvus(index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> _Contents:
+def _in_milvus(
+    index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, places: Places
+) -> _Contents:
     """Counts the rows, trains on a sample of them, and measures while they go to Milvus; on disk there is only what encodes."""
     contents, blocks, seed = _Contents(), 0, plan.configuration.seed
     for block in feature_blocks:
         contents.rows += len(block.files)
+        places.take(recorded_root(index, block.folder or source.folder), [file.path for file in block.files])
         contents.rejects += reject_records(index, source.folder, block)
         blocks += 1
     if not contents.rows:
@@ -166,7 +179,7 @@ def _in_milvus(index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock]
                 first += len(block.files)
             yield block
 
-    with new_collection(plan.store, encoder, source.fingerprint, source.limits) as (store, contents.milvus):
+    with new_collection(plan.store, encoder, source.fingerprint, source.limits, plan.metric) as (store, contents.milvus):
         store.fill(compared(), source.folder, index)
         codes_NW = np.concatenate(codes)
         contents.measurement = shortlists.measure(ByCodes(codes_NW), CODES, queries, queries_QD, codes_NW)

@@ -52,18 +52,18 @@ class RandomHyperplanes:
 
 
 def fit(
-    features_ND: Vectors, lengths: Sequence[int], seeds: Sequence[int]
+    features_ND: Vectors, lengths: Sequence[int], seeds: Sequence[int], raw_rows: bool
 ) -> Iterator[tuple[str, int, dict[int | None, Encoder]]]:
     """Fits each baseline at each length to float32 (N, D) features, or to a sample of SAMPLE_ROWS of them.
 
     Gives name, bits, and an encoder for each seed; PCA-sign has no chance in it, and one encoder, of None. Each is fitted to rows
-    at length 1, as the autoencoder is, and to raw rows. Principal components come from scikit-learn, once for all lengths; ITQ's
-    rotations (Gong & Lazebnik 2011) and LSH from FAISS. ITQ sees rows centred and scaled to length 1, as in FAISS's ITQTransform,
-    whose own decomposition takes minutes at 4096 components. Lengths beyond the components that there are, are left out for ITQ
-    and PCA-sign.
+    at length 1, as the autoencoder is, and where `raw_rows` to rows as they are. Principal components come from scikit-learn,
+    once for all lengths; ITQ's rotations (Gong & Lazebnik 2011) and LSH from FAISS. ITQ sees rows centred and scaled to length 1,
+    as in FAISS's ITQTransform, whose own decomposition takes minutes at 4096 components. Lengths beyond the components that there
+    are, are left out for ITQ and PCA-sign.
     """
     rows = sample(len(features_ND), np.random.default_rng(0))
-    for at_length_1 in (True, False):
+    for at_length_1 in (True, False) if raw_rows else (True,):
         yield from _fit(_scaled(features_ND[rows], at_length_1), lengths, seeds, at_length_1)
 
 

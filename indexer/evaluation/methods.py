@@ -17,6 +17,7 @@ from indexer.evaluation.intervals import Resamples
 from indexer.evaluation.metrics import MEASURES, Measure
 from indexer.evaluation.protocol import LIST_LENGTH, GroundTruth, Latency, Method, MethodResult, latency, result
 from indexer.evaluation.queries import Database, Queries
+from indexer.metric import Metric
 from indexer.opening import OpenStore
 from indexer.storage import artifact
 from indexer.storage.segment import code_bytes
@@ -33,7 +34,7 @@ AUTOENCODERS: Final[dict[Objective, str]] = {
 }
 RAW_AUTOENCODER: Final = "raw pixels, autoencoder"
 COLOURS: Final = "colour histogram"
-_OF_METRIC: Final[dict[str, Measure]] = {"euclidean": "Euclidean", "cosine": "cosine"}
+_OF_METRIC: Final[dict[Metric, Measure]] = {"euclidean": "Euclidean", "cosine": "cosine"}
 _QUERY_BLOCK: Final = 256
 _BALL_BITS: Final = 32  # the longest codes whose bits are all an address
 _BALL_RADIUS: Final = 2
@@ -60,9 +61,10 @@ class _Comparison:
     def run(self) -> Iterator[Method]:
         """Every method: those without codes, then those with, by their length."""
         nearest_QK: Rows = np.empty((0, 0), np.int64)
-        for measure in MEASURES:
+        by_cosine = self.store.metric == "cosine"  # vectors have length 1 there, and their own lengths are gone
+        for measure in MEASURES[by_cosine:]:
             method, rows_QK = self._exact("FC7", self.database.vectors_ND, self.queries.features_QD, measure)
-            if measure == _OF_METRIC[self.store.manifest.metric]:
+            if measure == _OF_METRIC[self.store.metric]:
                 nearest_QK = rows_QK
             yield method
         if _has_two_stages(self.store):
@@ -112,7 +114,9 @@ class _Comparison:
 
     def _baselines(self, nearest_QK: Rows) -> Iterator[Method]:
         vectors_ND, queries_QD = self.database.vectors_ND, self.queries.features_QD
-        for name, bits, encoders in baselines.fit(vectors_ND, self.choice.lengths, self._seeds(None)):
+        for name, bits, encoders in baselines.fit(
+            vectors_ND, self.choice.lengths, self._seeds(None), raw_rows=self.store.metric == "euclidean"
+        ):
             runs = []
             for encoder in encoders.values():
                 codes_NW = encoder.encode(vectors_ND)
@@ -162,7 +166,7 @@ def compare(
 
 def exact_name(store: OpenStore) -> str:
     """The name of exact search by the index's metric."""
-    return f"FC7, {_OF_METRIC[store.manifest.metric]}"
+    return f"FC7, {_OF_METRIC[store.metric]}"
 
 
 def latencies(store: OpenStore, queries_QD: Vectors) -> Iterator[Latency]:

@@ -12,6 +12,7 @@ from indexer.evaluation.intervals import Interval, Verdict
 from indexer.evaluation.methods import AUTOENCODER, COLOURS, RAW_AUTOENCODER
 from indexer.evaluation.protocol import CUTS, NEIGHBORS, PRECISIONS, Figure, Latency, MethodResult
 from indexer.evaluation.splits import Split
+from indexer.metric import Metric
 from training.files import replacing
 
 PROTOCOL: Final = (
@@ -46,6 +47,7 @@ class Report(BaseModel):
     """What an evaluation found: the network's share of right classes, and the figures of every method and of every mode."""
 
     index_version: int
+    metric: Metric  # that FC7 is compared by
     queries: int
     database: int
     classifier_top1: float
@@ -93,7 +95,8 @@ class Report(BaseModel):
         heads += ["P@1", "P@5", "P@10", "P@100", "P@1000", "recall@10", "recall@100", "10 in 100"]
         orders = ["", "bits", "mAP, expected", "worst order of equals", "best"]
         parts = [
-            f"{self.queries} queries, none of them indexed, against {self.database} photographs; {self._labels()}.",
+            f"{self.queries} queries, none of them indexed, against {self.database} photographs; {self._labels()}. "
+            f"FC7 is compared by the {self.metric} distance.",
             PROTOCOL,
             _rows(heads, map(_cells, self.methods)),
             _rows(orders, (_of_orders(method) for method in self.methods if method.bits and method.mean_average_precision)),

@@ -134,6 +134,21 @@ def test_figures_have_intervals_and_differences_from_the_autoencoder_or_exact_se
     assert "= " in next(line for line in report.table().splitlines() if line.startswith("autoencoder  "))
 
 
+def test_an_index_by_cosine_is_compared_by_cosine_and_has_no_lengths_of_its_own(
+    settings: EvaluateSettings, report: Report, model: Path, images: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    build.main(build.BuildSettings(model=model, data=images, index=index, part="train", bits=16, metric="cosine"))
+    by_cosine = evaluated(settings, index=index, out=tmp_path, bits=(16,))
+    names = [one.name for one in by_cosine.methods]
+    assert names[:3] == ["FC7, cosine", "FC7, centred cosine", "FC7, two-stage"]
+    assert not [name for name in names if "raw rows" in name]
+    exact = result(by_cosine, "FC7, cosine")
+    assert (exact.compared_with, result(by_cosine, "FC7, centred cosine").compared_with) == ("", "FC7, cosine")
+    figure = result(report, "FC7, cosine").mean_average_precision[0]
+    assert exact.mean_average_precision[0].expected == pytest.approx(figure.expected)
+
+
 def test_one_seed_is_compared_with_nothing_that_has_chance_in_it(settings: EvaluateSettings, tmp_path: Path) -> None:
     report = evaluated(settings, bits=(16,), seeds=1, out=tmp_path)
     verdicts = {one.name: one.precision[1].verdict for one in report.methods if one.bits}

@@ -25,7 +25,10 @@ def unit(rows_ND: np.ndarray) -> np.ndarray:
 
 def fitted(rows_ND: np.ndarray, lengths: tuple[int, ...], seed: int = 0) -> dict[tuple[str, int], baselines.Encoder]:
     """The encoders of one seed."""
-    return {(name, bits): next(iter(encoders.values())) for name, bits, encoders in baselines.fit(rows_ND, lengths, [seed])}
+    return {
+        (name, bits): next(iter(encoders.values()))
+        for name, bits, encoders in baselines.fit(rows_ND, lengths, [seed], raw_rows=True)
+    }
 
 
 def test_pca_signs_are_those_of_the_leading_eigenvectors_of_the_covariance() -> None:
@@ -118,10 +121,11 @@ def test_raw_rows_are_cut_where_the_definition_cuts_them() -> None:
 
 def test_every_seed_has_its_own_random_directions_and_the_same_principal_components() -> None:
     rows = clusters(300)
-    made = {name: list(encoders.items()) for name, _, encoders in baselines.fit(rows, (16,), [3, 4])}
+    made = {name: list(encoders.items()) for name, _, encoders in baselines.fit(rows, (16,), [3, 4], raw_rows=False)}
     for name in ("ITQ", "LSH"):
         (first, one), (second, other) = made[name]
         assert (first, second) == (3, 4)
         np.testing.assert_array_equal(one.encode(rows), fitted(rows, (16,), 3)[name, 16].encode(rows))
         assert (one.encode(rows) != other.encode(rows)).any()
     assert [seed for seed, _ in made["PCA-sign"]] == [None]
+    assert sorted(made) == ["ITQ", "LSH", "PCA-sign"]

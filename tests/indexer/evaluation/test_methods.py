@@ -25,7 +25,7 @@ def two_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Index,
     held, asked = (
         Plain(rows.astype(np.float32), rows[:, :4].astype(np.float32), None) for rows in (pixels[QUERIES:], pixels[:QUERIES])
     )
-    database = Database(store.ids(), items, np.array([item.label for item in items]), x_ND, held)
+    database = Database(store.ids(), items, np.array([item.label for item in items]), store.metric, x_ND, held)
     labels = np.array([LABELS[q % 3] for q in range(QUERIES)])
     hashes = [f"{q:064d}" for q in range(QUERIES)]
     queries = Queries(hashes, labels, labels, features(QUERIES, seed=5), asked)
