@@ -8,6 +8,7 @@ Legend: N items, Q queries, D feature width (4096), K neighbours, W bytes of a c
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal, Protocol, Self, get_args
 
@@ -24,11 +25,37 @@ MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 START: Final = (0.0, -1)  # a key and id before those of every hit
 LARGEST_ID: Final = 2**63 - 1
 MOST_LABELS: Final = 100  # of a filter, each way
+LATEST: Final = 253402300799999999  # that a time of Item.added can be: the last microsecond of the year 9999
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def normalised(text: str) -> str:
     """A text in the form (NFC) in which equal ones are the same, however a keyboard or file system composes them."""
     return unicodedata.normalize("NFC", text)
+
+
+def microseconds(time: datetime) -> int:
+    """A time, which has its zone, as Item.added has it: microseconds since 1970, UTC."""
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def time_of(added: int) -> datetime:
+    """The time of Item.added, in UTC."""
+    return _EPOCH + timedelta(microseconds=added)
+
+
+def now() -> int:
+    """The time for Item.added of what is added now."""
+    return microseconds(datetime.now(UTC))
+
+
+def _in_utc(name: str, time: datetime | None) -> datetime | None:
+    try:
+        if time is None or time.utcoffset() is not None:
+            return time and time.astimezone(UTC)
+    except OverflowError:
+        pass
+    raise BadValue(name, str(time), "a time of the years 1 to 9999 with its zone")
 
 
 def _text(name: str, value: str) -> str:
@@ -54,9 +81,10 @@ class Item:
     sha256: str  # of the file
     thumbnail_start: int  # byte offset in the thumbnail file
     thumbnail_size: int  # bytes
+    added: int  # when it came into the index: microseconds since 1970, UTC
 
     @classmethod
-    def of(cls, file: FileFacts, id: int, root: str) -> Self:
+    def of(cls, file: FileFacts, id: int, root: str, added: int) -> Self:
         """The item that a file becomes; whoever writes its thumbnail says where that starts."""
         return cls(
             id=id,
@@ -70,6 +98,7 @@ class Item:
             sha256=file.sha256,
             thumbnail_start=0,
             thumbnail_size=file.thumbnail_size,
+            added=added,
         )
 
 
@@ -77,13 +106,15 @@ class Item:
 class Filter:
     """Which items a search is among: those that meet every condition given. Without any, all.
 
-    Texts are compared in Unicode's form NFC, in whichever form they are spelt. Raises BadValue for what is no text in UTF-8, and
-    for more than MOST_LABELS labels.
+    Texts are compared in Unicode's form NFC, in whichever form they are spelt. Raises BadValue for what is no text in UTF-8, for
+    more than MOST_LABELS labels, and for a time without its zone.
     """
 
     labels: tuple[str, ...] = ()  # items of one of these; "" for items without a label
     exclude_labels: tuple[str, ...] = ()  # items of none of these
     path_prefix: str = ""  # the characters that Item.path begins with; none of them stands for others
+    added_after: datetime | None = None  # items added at this time or later; with its time zone
+    added_before: datetime | None = None  # items added earlier
 
     def __post_init__(self) -> None:
         for name in ("labels", "exclude_labels"):
@@ -92,6 +123,14 @@ class Filter:
                 raise BadValue(name, f"{len(labels)} labels", f"at most {MOST_LABELS}")
             object.__setattr__(self, name, tuple(sorted(labels)))
         object.__setattr__(self, "path_prefix", _text("path_prefix", self.path_prefix))
+        for name in ("added_after", "added_before"):
+            object.__setattr__(self, name, _in_utc(name, getattr(self, name)))
+
+    @property
+    def added(self) -> tuple[int | None, int | None]:
+        """The least Item.added that passes, and the least beyond; None where there is no bound."""
+        after, before = (None if time is None else microseconds(time) for time in (self.added_after, self.added_before))
+        return after, before
 
 
 ALL: Final = Filter()

@@ -69,6 +69,7 @@ class Subject:
 
     item: int | None = None
     vector_D: Vectors | None = None
+    leave_out: frozenset[int] = frozenset()  # items that are no neighbours of it
     inexact: bool = False  # whether the last bits of the vector may be others the next time, as those of a photograph's FC7 are
 
 
@@ -93,7 +94,7 @@ class Prediction:
 class _Search:
     store: OpenStore
     query: Query
-    leave_out: int | None
+    spare: int  # hits beyond k, of which one tells whether there is a next page
 
 
 class Engine:
@@ -205,11 +206,10 @@ class Engine:
             raise NotReady(f"search is set to {chosen}, but {without_codes('the index')}")
         return chosen, "asked for" if requested else f"search is set to {chosen}"
 
-    async def search(
-        self, store: OpenStore, subject: Subject, query: Query, stages: Stages, leave_out: int | None = None
-    ) -> Page:
-        """A page of neighbours; the item `leave_out` is not among them. Raises NotFound for an item that is not there."""
-        return _recorded(await self._searches(_Search(store, query, leave_out), subject), "search", stages)
+    async def search(self, store: OpenStore, subject: Subject, query: Query, stages: Stages) -> Page:
+        """A page of neighbours. Raises NotFound for an item that is not there."""
+        search = _Search(store, query, 1 + len(subject.leave_out))
+        return _recorded(await self._searches(search, subject), "search", stages)
 
     async def add(self, uploads: Sequence[Upload], label: str) -> tuple[int, list[tuple[int, bool] | BadValue]]:
         """Adds photographs to the index: its version then, the id of each, and whether it was there already.
@@ -320,10 +320,9 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
     queries_QD = np.stack([next(stored) if subject.vector_D is None else subject.vector_D for subject in subjects])
     if query.after and subjects[0].inexact:
         query = replace(query, after=_distance_again(store, queries_QD[0], query.mode, query.after))
-    spare = 1 if search.leave_out is None else 2  # one more hit tells whether there is a next page
-    hits = store.search(queries_QD, replace(query, k=query.k + spare))
+    hits = store.search(queries_QD, replace(query, k=query.k + search.spare))
     note = _note(store, query.filter, bool(hits.ids_QK[:, :1].max(initial=-1) >= 0))
-    rows = [[hit for hit in hits.of(i) if hit[0] != search.leave_out] for i in range(len(subjects))]
+    rows = [[hit for hit in hits.of(i) if hit[0] not in subject.leave_out] for i, subject in enumerate(subjects)]
     pages = [row[: query.k] for row in rows]
     items_by_id = {item.id: item for item in store.items(list({item for page in pages for item, _, _ in page}))}
     return [
@@ -352,7 +351,7 @@ def _note(store: Store, filter: Filter, found: bool) -> str | None:
     unknown = [label for label in (*labels, *filter.exclude_labels) if label and not store.count(Filter((label,)))]
     if unknown:
         return f"no item has the label {', '.join(f'{label!r:.100}' for label in unknown[:_MOST_NAMED])}"
-    if found or not (filter.exclude_labels or filter.path_prefix) or store.count(filter):
+    if found or filter == Filter(filter.labels) or store.count(filter):
         return None
     return "no item passes the filter"
 

@@ -38,8 +38,8 @@ _TEXTS: Final = {  # bytes at most
     "thumbnail": _TEXT_BYTES,
     **_HASHES,
 }
-_NUMBERS: Final = ("size", "width", "height", "thumbnail_size")
-ITEM: Final = ("id", "root", "path", "label", "size", "width", "height", "format", "sha256", "thumbnail_size")
+_NUMBERS: Final = ("size", "width", "height", "thumbnail_size", "added")
+ITEM: Final = ("id", "root", "path", "label", "size", "width", "height", "format", "sha256", "thumbnail_size", "added")
 _METRIC: Final = {"vector": "L2", "code": "HAMMING"}
 
 Block = tuple[Keys, Ids, float]
@@ -271,6 +271,11 @@ def passing(filter: Filter) -> str:
         parts.append(f"label_sha256 not in {_list(filter.exclude_labels)}")
     if filter.path_prefix:
         parts.append(f'path_hex like "{_hex(filter.path_prefix)}%"')
+    after, before = filter.added
+    if after is not None:
+        parts.append(f"added >= {after}")
+    if before is not None:
+        parts.append(f"added < {before}")
     return " and ".join(parts)
 
 

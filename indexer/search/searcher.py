@@ -11,7 +11,9 @@ import numpy as np
 from indexer.arrays import Codes, Ids, Keys, Mask, Vectors
 from indexer.metric import Metric, most_squared
 from indexer.scans import scan
+from indexer.scans.native import Wanted
 from indexer.scans.scan import Buckets
+from indexer.search.exact import exact_search
 from indexer.search.ranking import by_vector, cut, hamming, stack
 from indexer.search.shortlist import Shortlist, length_for
 from indexer.storage.segment import Segment
@@ -38,6 +40,7 @@ class Searcher:
     ) -> None:
         """`shortlists` has one a segment, None where all its rows are compared exactly; `length` is R for NEIGHBORS."""
         self._segments = segments
+        self._exact_of = [exact_search(segment.vectors_ND) for segment in segments]
         self._shortlists = shortlists
         self._length, self._bits, self._metric = length, bits, metric
         self._longest = max(map(len, segments), default=0)
@@ -80,9 +83,9 @@ class Searcher:
 
     def _exact(self, queries_QD: Vectors, query: Query, masks: list[Mask | None]) -> Hits:
         parts = []
-        for segment, mask in zip(self._segments, masks, strict=True):
+        for segment, exact, mask in zip(self._segments, self._exact_of, masks, strict=True):
             after, most = _row_after(segment, query), most_squared(query.max_distance, self._metric)
-            squared, rows = scan.exact(segment.vectors_ND, queries_QD, min(query.k, len(segment)), mask, after, most)
+            squared, rows = exact.nearest(queries_QD, Wanted(min(query.k, len(segment)), mask, after, most))
             parts.append((squared, _ids(segment, rows)))
         return by_vector(_merge(parts, len(queries_QD), query.k), self._metric)
 

@@ -57,6 +57,8 @@ class Segment:
             mask &= 1 - self._mask(self.catalog.ids_of_labels(filter.exclude_labels))
         if filter.path_prefix:
             mask &= self._mask(self.catalog.ids_of_paths(filter.path_prefix))
+        if filter.added != (None, None):
+            mask &= self._mask(self.catalog.ids_of_times(*filter.added))
         return mask
 
     def _mask(self, ids: Ids) -> Mask:

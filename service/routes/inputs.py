@@ -27,6 +27,7 @@ from training.errors import BadValue, FC7Error, NotAnImage, NotReady, TryAgain
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 _JSON: Final = "application/json"
+_KINDS: Final = ("image", "id", "vector", "like")  # of an input
 _LONGEST_KIND: Final = 100  # characters of a media type
 _MOST_VALUES: Final = 5000  # of an input: a vector's, and its fields
 _LARGE_BYTES: Final = 2**16  # of a body that the event loop does not read itself
@@ -38,17 +39,24 @@ _short.maxstring = _short.maxother = _short.maxlong = _LONGEST_SHOWN
 _short.maxlist = _short.maxdict = 20
 
 
-class Input(BaseModel):
-    """One input: `image`, `id` or `vector`, and no other of them."""
+class Example(BaseModel):
+    """What there are neighbours of: `image`, `id` or `vector`, and no other of them."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str | None = Field(None, max_length=1000, description="what the answer calls it; left out, its id or its position")
     image: str | None = Field(None, description="the file's bytes, in base64")
     id: int | None = Field(None, ge=0, le=LARGEST_ID, description="an indexed photograph")
     vector: list[float] | None = Field(
         None, fail_fast=True, description="an FC7 feature, as many numbers as the index has components"
     )
+
+
+class Input(Example):
+    """One input: `image`, `id`, `vector` or `like`, and no other of them."""
+
+    name: str | None = Field(None, max_length=1000, description="what the answer calls it; left out, its id or its position")
+    like: list[Example] | None = Field(None, min_length=1, description="several examples, which neighbours are like together")
+    unlike: list[Example] | None = Field(None, description="beside `like`: examples that neighbours are unlike")
 
 
 class Inputs(BaseModel):
@@ -61,13 +69,20 @@ class Inputs(BaseModel):
 
 @dataclass(frozen=True)
 class ParsedInput:
-    """An input that was read; exactly one of `data`, `item`, `vector` and `error` is there."""
+    """An input that was read; exactly one of `data`, `item`, `vector`, `like` and `error` is there."""
 
     name: str
     data: bytes | None = None
     item: int | None = None
     vector: list[float] | None = None
+    like: tuple["ParsedInput", ...] = ()
+    unlike: tuple["ParsedInput", ...] = ()  # beside `like`
     error: FC7Error | None = None
+
+    @property
+    def photographs(self) -> int:
+        """The photographs among it and its examples."""
+        return (self.data is not None) + sum(example.photographs for example in (*self.like, *self.unlike))
 
     def check(self) -> None:
         """Raises the error that reading it gave."""
@@ -218,7 +233,7 @@ def _from_json(body: bytes, most: int) -> list[ParsedInput]:
     if not isinstance(values_of, list):
         values_of = []
     elif values_of:
-        _check_number(most, len(values_of))
+        _check_number(most, sum(map(_examples_in, values_of)))
         content["inputs"] = [Input.model_construct()]  # what is around them is checked first
     errors: list[dict[str, Any]] = []
     _checked(Inputs, content, (), errors)
@@ -251,18 +266,40 @@ def _shown(value: object) -> object:
     return value[: _LONGEST_SHOWN + 1] if isinstance(value, str) else _short.repr(value)
 
 
+def _examples_in(value: object) -> int:
+    """How many photographs, ids and vectors a value that should be an input holds."""
+    lists = [value[name] for name in ("like", "unlike") if name in value] if isinstance(value, dict) else []
+    return sum(len(examples) for examples in lists if isinstance(examples, list)) or 1
+
+
 def _parse(input: Input, position: int) -> ParsedInput:
     name = input.name or (f"input {position}" if input.id is None else str(input.id))
-    fields = [field for field in ("image", "id", "vector") if getattr(input, field) is not None]
-    if len(fields) != 1:
-        got = " and ".join(fields) or "none of them"
-        return ParsedInput(name, error=BadValue(f"inputs.{position}", got, "one of image, id and vector"))
-    if input.image is None:
-        return ParsedInput(name, item=input.id, vector=input.vector)
+    where, given = f"inputs.{position}", [field for field in _KINDS if getattr(input, field) is not None]
+    if len(given) != 1:
+        got = " and ".join(given) or "none of them"
+        return ParsedInput(name, error=BadValue(where, got, f"one of {', '.join(_KINDS[:-1])} and {_KINDS[-1]}"))
+    if input.unlike is not None and input.like is None:
+        return ParsedInput(name, error=BadValue(f"{where}.unlike", f"{len(input.unlike)} examples", "given beside like"))
+    if input.like is None:
+        return _parse_example(input, name, where)
+    like, unlike = (
+        tuple(_parse_example(example, f"{where}.{field}.{i}", f"{where}.{field}.{i}") for i, example in enumerate(examples))
+        for field, examples in (("like", input.like), ("unlike", input.unlike or ()))
+    )
+    error = next((example.error for example in (*like, *unlike) if example.error), None)
+    return ParsedInput(name, error=error) if error else ParsedInput(name, like=like, unlike=unlike)
+
+
+def _parse_example(example: Example, name: str, where: str) -> ParsedInput:
+    given = [field for field in _KINDS[:-1] if getattr(example, field) is not None]
+    if len(given) != 1:
+        return ParsedInput(name, error=BadValue(where, " and ".join(given) or "none of them", "one of image, id and vector"))
+    if example.image is None:
+        return ParsedInput(name, item=example.id, vector=example.vector)
     try:
-        return ParsedInput(name, _decoded(input.image))
+        return ParsedInput(name, _decoded(example.image))
     except (binascii.Error, ValueError):
-        return ParsedInput(name, error=BadValue(f"inputs.{position}.image", _beginning(input.image), "base64"))
+        return ParsedInput(name, error=BadValue(f"{where}.image", _beginning(example.image), "base64"))
 
 
 def _beginning(text: str) -> str:

@@ -5,7 +5,7 @@ import unicodedata
 from fastapi import APIRouter, Depends, Request, Response
 
 from indexer.storage.originals import missing
-from indexer.store import normalised
+from indexer.store import normalised, time_of
 from service import schemas
 from service.engine import Upload
 from service.errors import problem
@@ -45,6 +45,7 @@ def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
         size=entry.size,
         format=entry.format,
         sha256=entry.sha256,
+        added=time_of(entry.added),
         **links(request, entry),
     )
 

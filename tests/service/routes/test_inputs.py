@@ -177,7 +177,7 @@ def body_of(*values: str, width: int = WIDTH) -> str:
         (body_of("1e39"), 422, ["vector", "1e+39"]),
         (body_of("1" + "0" * 400), 422, ["vector", "inf"]),
         (body_of("-1e7"), 422, ["vector", "-1"]),
-        ("{}", 422, ["inputs.{position}", "one of image, id and vector", "none of them"]),
+        ("{}", 422, ["inputs.{position}", "one of image, id, vector and like", "none of them"]),
         ('{"name": "x"}', 422, ["inputs.{position}", "none of them"]),
         ('{"id": 1, "image": "AAAA"}', 422, ["inputs.{position}", "image and id"]),
         ('{"id": 1, "vector": [1]}', 422, ["inputs.{position}", "id and vector"]),
