@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Protocol, Self, get_args
+from typing import Final, Literal, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from training.errors import BadValue
 
 Mode = Literal["exact", "code", "two-stage", "ball"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+START: Final = (0.0, -1)  # a key and id before those of every hit
+LARGEST_ID: Final = 2**63 - 1
 MOST_LABELS: Final = 100  # of a filter, each way
 LATEST: Final = 253402300799999999  # that a time of Item.added can be: the last microsecond of the year 9999
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -134,14 +136,6 @@ class Filter:
 ALL: Final = Filter()
 
 
-class FirstPage(NamedTuple):
-    """The first page of a search in two stages: the k that was asked for, and the key and id of the hit that it ended with."""
-
-    k: int
-    key: float
-    id: int
-
-
 @dataclass(frozen=True)
 class Query:
     """What to look for, beside the vectors themselves. Raises BadValue for what cannot be answered.
@@ -149,9 +143,9 @@ class Query:
     exact: every vector is compared, by the metric. code: every code, by Hamming distance. two-stage: a short-list, then
     the exact distances of what is on it. ball: every item whose code is within `radius` bits of the query's.
 
-    Pages give every item once. In two stages the first page is of the short-list, nearest first; those after it are of all other
-    items, by exact search, nearest first. What the short-list missed thus comes at the beginning of the second page, if `first`
-    says what the first one gave; without it, only what is farther than `after` comes.
+    A page is what comes `after` the last hit of the one before. In two stages only the first page, which is after nothing, is of
+    the short-list. Those after it are by exact search `without` the items of the first; the second is after START, since what
+    the short-list missed is nearer than the first page's end.
     """
 
     k: int  # neighbours to return at most
@@ -160,21 +154,24 @@ class Query:
     max_distance: float | None = None  # in the mode's own distance; hits farther away are left out
     radius: int | None = None  # bits; of the mode "ball" alone
     after: tuple[float, int] | None = None  # a hit's `key` and id: only what comes after it in the order, for the next page
-    first: "FirstPage | None" = None  # beside `after`, of the mode "two-stage": how the pages began
+    without: tuple[int, ...] = ()  # ids of items that are left out
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise BadValue("mode", self.mode, f"one of {', '.join(MODES)}")
         if self.k < 1:
             raise BadValue("k", self.k, "at least 1")
-        if self.first is not None and (self.mode != "two-stage" or self.after is None or self.first.k < 1):
-            raise BadValue("first", self.first, "given with mode=two-stage and after")
         if self.max_distance is not None and not self.max_distance >= 0:
             raise BadValue("max_distance", self.max_distance, "at least 0")
         if (self.mode == "ball") != (self.radius is not None):
             raise BadValue("radius", self.radius, "given with mode=ball, and with it alone")
         if self.radius is not None and self.radius < 0:
             raise BadValue("radius", self.radius, "at least 0")
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every vector is compared."""
+        return self.mode == "exact" or (self.mode == "two-stage" and self.after is not None)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from indexer.metric import no_direction
 from indexer.opening import OpenStore
 from indexer.search.mode import choose
 from indexer.storage import artifact
-from indexer.store import Filter, Item, Mode, Query, Store, without_codes
+from indexer.store import START, Filter, Item, Mode, Query, Store, without_codes
 from service.batching import Batcher, Result, Worker
 from service.cursor import Cursor
 from service.decoding import Decoders
@@ -328,12 +328,21 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
     return [
         Page(
             [(items_by_id[item], distance) for item, distance, _ in page],
-            Cursor(query.mode, page[-1][2], page[-1][0]) if len(row) > query.k else None,
+            _next(query, page, is_last=len(row) <= query.k),
             None if hits.buckets_Q is None else int(hits.buckets_Q[i]),
             note,
         )
         for i, (row, page) in enumerate(zip(rows, pages, strict=True))
     ]
+
+
+def _next(query: Query, page: list[tuple[int, float, float]], is_last: bool) -> Cursor | None:
+    """Where the page after this one begins."""
+    if query.mode == "two-stage" and query.after is None:
+        # what the short-list missed may be within max_distance though nothing else on the list is
+        given = tuple(item for item, _, _ in page)
+        return None if is_last and query.max_distance is None else Cursor(query.mode, *START, given)
+    return None if is_last else Cursor(query.mode, page[-1][2], page[-1][0], query.without)
 
 
 def _note(store: Store, filter: Filter, found: bool) -> str | None:
@@ -349,8 +358,8 @@ def _note(store: Store, filter: Filter, found: bool) -> str | None:
 
 def _distance_again(store: Store, query_D: Vectors, mode: Mode, after: tuple[float, int]) -> tuple[float, int]:
     """The last hit of the page before by its distance from this query, whose last bits may be others than that page's."""
-    if mode in ("code", "ball") and not store.bits:
-        return after  # and the search says what is missing
+    if after == START or (mode in ("code", "ball") and not store.bits):
+        return after  # and where codes are missing the search says so
     try:
         return store.key(query_D, after[1], mode), after[1]
     except NotFound:

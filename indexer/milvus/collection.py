@@ -178,7 +178,7 @@ class Collection:
         size, (low, high) = first, within
         if low is not None and high is not None and low > high:
             return
-        expression = _both(expression, f"id >= {first_id}" if first_id else "")
+        expression = both(expression, f"id >= {first_id}" if first_id else "")
         while True:
             size = min(size, LIMIT)
             distances, ids = self._search(field, target, size, low, high, expression)
@@ -193,7 +193,7 @@ class Collection:
             elif size == LIMIT:  # more than one search can give, all at one distance
                 low = _next(field, reach)
                 for window in self._windows(first_id):
-                    yield (*_ordered(*self._search(field, target, LIMIT, reach, reach, _both(expression, window))), reach)
+                    yield (*_ordered(*self._search(field, target, LIMIT, reach, reach, both(expression, window))), reach)
                 yield np.empty(0), np.empty(0, np.int64), low
             size *= _GROWTH
 
@@ -289,7 +289,13 @@ def among(ids: Sequence[int]) -> str:
     return f"id in {[int(item) for item in ids]}"
 
 
-def _both(one: str, other: str) -> str:
+def apart_from(ids: Sequence[int]) -> str:
+    """The expression that all other items satisfy."""
+    return f"id not in {list(ids)}"
+
+
+def both(one: str, other: str) -> str:
+    """The expression of what satisfies two; "" is satisfied by all."""
     return f"({one}) and ({other})" if one and other else one or other
 
 

@@ -25,7 +25,7 @@ from indexer.milvus import collection, connection
 from indexer.milvus.collection import ITEM, Collection, State
 from indexer.milvus.connection import Address
 from indexer.scans import scan
-from indexer.search.ranking import by_vector, cut, hamming, key_of, later_page, stack
+from indexer.search.ranking import by_vector, cut, hamming, key_of, stack
 from indexer.search.shortlist import length_for
 from indexer.storage.originals import read_original, recorded_root
 from indexer.storage.segment import code_bytes
@@ -136,11 +136,13 @@ class MilvusStore:
         check_mode(query.mode, self.bits)
         queries_QD = vectors_of(queries_QD, self.metric)
         expression = collection.passing(query.filter)
-        if query.mode == "exact" or self._autoencoder is None:
+        if query.without:
+            expression = collection.both(expression, collection.apart_from(query.without))
+        if query.is_exact or self._autoencoder is None:
             return by_vector(stack([self._exact(query_D, query, expression) for query_D in queries_QD]), self.metric)
         codes_QW = self._autoencoder.encode(queries_QD)
         if query.mode == "two-stage":
-            hits_Q = [self._page(*both, query, expression) for both in zip(queries_QD, codes_QW, strict=True)]
+            hits_Q = [self._two_stage(*both, query, expression) for both in zip(queries_QD, codes_QW, strict=True)]
             return by_vector(stack(hits_Q), self.metric)
         hits = stack([first_of(self._by_code(code_W, query, expression), query) for code_W in codes_QW])
         # Milvus compares every code: there are no buckets to look up
@@ -274,15 +276,6 @@ class MilvusStore:
             within = (low or None, high)
             for keys, ids, _ in self._collection.ascending("code", code_W, 2 * query.k + _SPARE, within, expression, first_id):
                 yield keys, ids
-
-    def _page(self, query_D: Vectors, code_W: Codes, query: Query, expression: str) -> tuple[Keys, Ids]:
-        if query.after is None:
-            return self._two_stage(query_D, code_W, query, expression)
-        return later_page(
-            query,
-            lambda first: self._two_stage(query_D, code_W, first, expression),
-            lambda rest: self._exact(query_D, rest, expression),
-        )
 
     def _two_stage(self, query_D: Vectors, code_W: Codes, query: Query, expression: str) -> tuple[Keys, Ids]:
         """The hits of one query among those with the nearest codes, more and more until they give what was asked for."""

@@ -16,9 +16,10 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
+from indexer.store import LARGEST_ID
 from service.errors import problem, reason
 from service.routes import forms
-from service.routes.common import LARGEST_ID, MOST_ERRORS, engine_of, metrics_of, settings_of
+from service.routes.common import MOST_ERRORS, engine_of, metrics_of, settings_of
 from service.routes.forms import Form
 from training.errors import BadValue, FC7Error, NotAnImage, NotReady, TryAgain
 
@@ -28,7 +29,7 @@ _JSON: Final = "application/json"
 _KINDS: Final = ("image", "id", "vector", "like")  # of an input
 _LONGEST_KIND: Final = 100  # characters of a media type
 _MOST_VALUES: Final = 5000  # of an input: a vector's, and its fields
-_LARGE_BYTES: Final = 2**16  # of JSON that the event loop does not read itself
+_LARGE_BYTES: Final = 2**16  # of a body that the event loop does not read itself
 _PIECE: Final = 2**20  # characters of base64, a multiple of 4
 _LONGEST_VALUE: Final = 20  # characters of what should be a photograph
 _LONGEST_SHOWN: Final = 200  # characters of any other wrong value
@@ -141,8 +142,7 @@ async def read(request: Request) -> list[ParsedInput]:
         parsed = [ParsedInput(name, data) for name, data in form.images]
     elif kind == _JSON:
         body, most = await request.body(), settings_of(request).max_images
-        work = partial(_from_json, body, most)
-        parsed = await engine_of(request).read(work) if len(body) > _LARGE_BYTES else work()
+        parsed = await _worked(request, partial(_from_json, body, most), len(body))
     else:
         raise NotAnImage(f"the body is {kind}; send {forms.MEDIA_TYPE} with fields named image, or {_JSON}")
     return parsed
@@ -155,7 +155,8 @@ async def read_form(request: Request) -> Form:
         return Form([], [])
     if kind != forms.MEDIA_TYPE:
         raise NotAnImage(f"the body is {kind}; send {forms.MEDIA_TYPE} with fields named image")
-    return await forms.read(request.headers["content-type"], request.stream(), settings_of(request).max_images)
+    parts = await forms.read(request.headers["content-type"], request.stream(), settings_of(request).max_images)
+    return await _worked(request, parts.form, parts.size)
 
 
 def no_image() -> RequestValidationError:
@@ -199,6 +200,11 @@ def results(request: Request, kind: Callable[..., T], parsed: Sequence[ParsedInp
         kind(name=input.name, error=problem(answer, request.app.state.folders)) if isinstance(answer, FC7Error) else answer
         for input, answer in zip(parsed, answers, strict=True)
     ]
+
+
+async def _worked(request: Request, work: Callable[[], T], size: int) -> T:
+    """The result of work on a body of so many bytes."""
+    return await engine_of(request).read(work) if size > _LARGE_BYTES else work()
 
 
 def _kind(request: Request) -> str | None:

@@ -14,14 +14,13 @@ from indexer.arrays import Vectors
 from indexer.metric import distances_of, vectors_of
 from indexer.opening import OpenStore
 from indexer.search.feedback import query_of
-from indexer.store import MOST_LABELS, Filter, Mode
+from indexer.store import LARGEST_ID, MOST_LABELS, Filter, Mode
 from service import cursor, schemas
-from service.cursor import Cursor, Question
+from service.cursor import LONGEST, MOST_GIVEN, Cursor, Question
 from service.engine import DUPLICATE_SHARE, Engine, Page, Subject
 from service.pair import Pair
 from service.routes import inputs
 from service.routes.common import (
-    LARGEST_ID,
     DescribedRoute,
     ItemId,
     as_json,
@@ -57,7 +56,7 @@ class Paging(BaseModel):
         None, ge=0, le=1e9, allow_inf_nan=False, description="leave out what is farther away"
     )
     cursor: str | None = Field(
-        None, max_length=100, description="`next` of an answer to this same question: what comes after it; k may be another"
+        None, max_length=LONGEST, description="`next` of an answer to this same question: what comes after it; k may be another"
     )
 
     def filter(self) -> Filter:
@@ -211,7 +210,8 @@ async def _subject(engine: Engine, pair: Pair, input: ParsedInput, stages: Stage
         return f"vector {hashlib.sha256(vector_D.tobytes()).hexdigest()}", Subject(vector_D=compared_D)
     assert input.data is not None  # noqa: S101
     if paged:
-        name = f"image {hashlib.sha256(input.data).hexdigest()}"
+        data = input.data
+        name = f"image {await engine.read(lambda: hashlib.sha256(data).hexdigest())}"
         kept_D = engine.kept_feature(pair.model, name)
         if kept_D is not None:
             return name, Subject(vector_D=kept_D, inexact=True)
@@ -269,10 +269,17 @@ def _question(params: Search | Duplicates, store: OpenStore, subject: str) -> Qu
 
 def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> search.Query:
     """The search in the mode of the cursor, else in the default. Raises BadValue for what does not go together."""
-    mode, hit = (after.mode, (after.key, after.id)) if after else (default, None)
-    if after and params.mode not in (None, "auto", mode):
-        raise BadValue("mode", params.mode, f"{mode}, as in the answer that the cursor is from, or left out")
-    return search.Query(params.k, mode, params.filter(), params.max_distance, _radius(params), hit)
+    if after is None:
+        mode = default
+        if mode == "two-stage" and not params.cursor and params.k > MOST_GIVEN:  # more than a cursor holds
+            if params.mode == mode:
+                raise BadValue("k", params.k, f"at most {MOST_GIVEN} on the first page with mode={mode}")
+            mode = "exact"
+        return search.Query(params.k, mode, params.filter(), params.max_distance, _radius(params))
+    if params.mode not in (None, "auto", after.mode):
+        raise BadValue("mode", params.mode, f"{after.mode}, as in the answer that the cursor is from, or left out")
+    hit = (after.key, after.id)
+    return search.Query(params.k, after.mode, params.filter(), params.max_distance, _radius(params), hit, after.given)
 
 
 def _radius(params: Search | Duplicates) -> int | None:

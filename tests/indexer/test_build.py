@@ -116,7 +116,7 @@ def test_the_first_photograph_whose_feature_is_not_finite_is_named(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tmp_path / "data"
-    write_photographs(data, 30)
+    write_photographs(data, 40)  # of which the red are in the second batch
     (data / "blue" / "000.jpg").write_bytes(b"not an image")
     features_of = AlexNet.features
 

@@ -21,15 +21,14 @@ from numpy.lib import format as npy
 
 from indexer import add, compact, remove
 from indexer.assembly import Plan, assemble
-from indexer.index import Index, open_index
+from indexer.index import open_index
 from indexer.milvus import connection
 from indexer.scans import native
 from indexer.scans.native import Wanted
-from indexer.search.shortlist import ByPrincipal
 from indexer.storage import artifact
 from indexer.storage.artifact import FileRecord
-from indexer.store import Filter, FirstPage, Query
-from tests.indexer.synthetic import LABELS, SOURCE, at_an_odd_address, block, features
+from indexer.store import Filter, Query
+from tests.indexer.synthetic import SOURCE, at_an_odd_address, block, features
 from training import files
 from training.errors import BadValue, Busy, Mismatch
 from training.files import exclusively, patiently
@@ -477,40 +476,3 @@ def test_a_label_is_found_in_whichever_form_it_is_spelt(grown: tuple[Path, np.nd
         hits = store.search(x_ND[50:51], Query(k=10, filter=Filter((label,)))).of(0)
         assert sorted(item for item, _, _ in hits) == ids
     store.close()
-
-
-@pytest.fixture
-def misses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes every short-list miss each third row."""
-    propose = ByPrincipal.candidates
-
-    def candidates(self: ByPrincipal, queries_QD: np.ndarray, codes_QW: None, r: int, allowed_N: np.ndarray | None) -> np.ndarray:
-        mask_N = np.ones(len(self._rows_NP), np.uint8) if allowed_N is None else allowed_N.copy()
-        mask_N[::3] = 0
-        return propose(self, queries_QD, codes_QW, r, mask_N)
-
-    monkeypatch.setattr(ByPrincipal, "candidates", candidates)
-
-
-@pytest.mark.usefixtures("misses")
-@pytest.mark.parametrize("label", [None, LABELS[1]])
-@pytest.mark.parametrize("k", [1, 50, 100])
-def test_pages_of_two_stages_give_every_item_once(two_stage: tuple[Index, np.ndarray], label: str | None, k: int) -> None:
-    store, x_ND = two_stage
-    query_D = features(1, seed=6)[0]
-    squared = np.square(x_ND.astype(np.float64) - query_D.astype(np.float64)).sum(1)
-    order = np.lexsort((np.arange(len(x_ND)), squared)).tolist()
-    filter = Filter() if label is None else Filter((label,))
-    wanted = [item for item in order if label is None or LABELS[item % len(LABELS)] == label]
-    page = store.search(query_D[None], Query(k=k, mode="two-stage", filter=filter)).of(0)
-    found: list[int] = [item for item, _, _ in page]
-    assert len(found) == k
-    if k > 1 and label is None:
-        assert found != wanted[:k]
-    first = FirstPage(k, page[-1][2], page[-1][0])
-    while page:
-        after = (page[-1][2], page[-1][0])
-        page = store.search(query_D[None], Query(k=500, mode="two-stage", filter=filter, after=after, first=first)).of(0)
-        found += [item for item, _, _ in page]
-    assert len(found) == len(set(found)) == len(wanted)
-    assert found[k:] == [item for item in wanted if item not in found[:k]]

@@ -17,7 +17,7 @@ from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
 from indexer.index import open_index
 from indexer.milvus.store import MilvusStore
-from indexer.store import MODES, MOST_LABELS, Filter, Query, Store, microseconds, time_of
+from indexer.store import MODES, MOST_LABELS, START, Filter, Query, Store, microseconds, time_of
 from tests.indexer.synthetic import LABELS, WIDTH, block, check, features, passes
 from training.errors import BadValue, NotFound
 from training.images.preprocess import ImageLimits
@@ -68,7 +68,7 @@ class Grown:
         found = []
         for item, distance in enumerate(distances.tolist()):
             near = distance <= min(most for most in (ask.max_distance, ask.radius, np.inf) if most is not None)
-            if item not in REMOVED and passes(item, ask.filter, added(item)) and near:
+            if item not in (*REMOVED, *ask.without) and passes(item, ask.filter, added(item)) and near:
                 found.append((item, distance))
         return sorted(found, key=lambda hit: (hit[1], hit[0]))
 
@@ -169,6 +169,11 @@ ASKED = [
     *(Query(k=300, mode="code", filter=filter) for filter in FILTERS),
     *(Query(k=20, mode="two-stage", filter=filter) for filter in FILTERS),
     *(Query(k=300, mode="ball", radius=9, filter=filter) for filter in FILTERS),
+    Query(k=30, without=(1, 131, 17, 259, 260, 2**62)),
+    Query(k=300, mode="two-stage", filter=Filter((LABELS[1],)), without=(1, 130)),
+    Query(k=9, mode="two-stage", after=START, without=(1, 131, 186)),
+    Query(k=9, mode="code", filter=Filter((LABELS[1],)), without=(1, 130)),
+    Query(k=300, mode="ball", radius=3, without=(1, 131, 186)),
 ]
 
 

@@ -220,6 +220,7 @@ def test_a_file_that_has_become_another_is_told_from_one_that_is_gone(model: Pat
             words = (paths[item], f"item {item},", "has become another since it was indexed")
             problem = assert_problem(client.get(f"/items/{item}/image", headers={"If-None-Match": etag}), 410, *words)
             assert problem["title"] == "Gone"
+            assert "410" in client.get("/openapi.json").json()["paths"]["/items/{id}/image"]["get"]["responses"]
             assert client.head(f"/items/{item}/image").status_code == 410
             assert_problem(client.get(f"/items/{item}/image", headers={"Range": "bytes=0-4"}), 410)
         for item in (2, 10):

@@ -133,6 +133,31 @@ def test_the_largest_picture_of_an_icon_is_taken(bitmap_format: str) -> None:
         (b"PK\x03\x04" + bytes(20), "is a ZIP archive"),
         ("Viele Gr\u00fc\u00dfe\n".encode(), "is text, and not an image"),
         (b"8BPS\0\1", "is a Photoshop document"),
+        (b"P6\n1 1 255\n123", "is a Netpbm image"),
+        (b"P3 # plain\n1 1 255 1 2 3", "is a Netpbm image"),
+        (b"Pf\n1 1\n-1.0\n\0\0\0\0", "is a portable float map"),
+        (b"v/1\x01\2\0\0\0", "is an OpenEXR image"),
+        (b"#?RADIANCE\n", "is a Radiance image"),
+        (b"\n\5\1\x08" + bytes(124), "is a PCX image"),
+        (bytes(18) + b"\1\2\3" + bytes(8) + b"TRUEVISION-XFILE.\0", "is a Targa image"),
+        (b"\1\xda\1\1\0\3", "is a Silicon Graphics image"),
+        (b"\0\0\1\0\x12\xaf"[2:] + bytes(9), "not an image in one of the formats"),
+        (bytes(4) + b"\x12\xaf" + bytes(122), "is an animation"),
+        (b"\0\0\2\0\1\0\x20\x20", "is a mouse pointer"),
+        (b"icns\0\0\0\x08", "is an icon of macOS"),
+        (b"\xc5\xd0\xd3\xc6" + bytes(26), "is a PostScript document"),
+        (b"\xd7\xcd\xc6\x9a" + bytes(18), "is a Windows metafile"),
+        (b"\1\0\0\0" + bytes(36) + b" EMF", "is a Windows metafile"),
+        (b"/* XPM */\nstatic char *a[] = {", "is an XPM image"),
+        (b"#define WIDTH 3\n", "is text, and not an image"),
+        (b"gimp xcf file\0", "is a GIMP image"),
+        (b"IIU\0\x18\0\0\0", "is a camera's raw file"),
+        (b"II\x1a\0\0\0HEAPCCDR", "is a camera's raw file"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(20), "is a camera's raw file"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "is a camera's raw file"),
+        (b"\0\1\0\0\0\x0c\0\x80", "is a font"),
+        (b"name".ljust(257, b"\0") + b"ustar\0" + b"00", "is a tar archive"),
+        (b"BZh91AY&SY", "is a bzip2 archive"),
         (bytes(range(1, 99)), "^not an image in one of the formats JPEG, PNG"),
     ],
 )
@@ -244,6 +269,95 @@ def tiff(pixels: bytes, tags: dict[int, tuple[int, list[int]]]) -> bytes:
         entries += struct.pack("<HHI", tag, kind, len(values)) + data.ljust(4, b"\0")
     start = len(body).to_bytes(4, "little")
     return body[:4] + start + body[8:] + struct.pack("<H", len(all_tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("marker", "what"),
+    [
+        (0xC3, "a lossless JPEG is not read"),
+        (0xC7, "a lossless JPEG is not read"),
+        (0xCB, "a lossless JPEG is not read"),
+        (0xC5, "a hierarchical JPEG is not read"),
+        (0xF7, "a JPEG-LS image is not read"),
+    ],
+)
+def test_a_jpeg_of_another_process_is_named_and_not_called_damaged(marker: int, what: str) -> None:
+    data = encoded(SMOOTH)
+    frame = data.index(b"\xff\xc0\0\x11\x08")
+    with pytest.raises(BadImage, match=f"^{what}"):
+        decode(data[: frame + 1] + bytes([marker]) + data[frame + 2 :], LIMITS)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_of_12_bits_is_named_and_not_called_damaged(progressive: bool) -> None:
+    data = bytearray(encoded(SMOOTH, progressive=progressive))
+    frame = data.index(b"\xff\xc2\0\x11\x08" if progressive else b"\xff\xc0\0\x11\x08")
+    data[frame + 4] = 12
+    with pytest.raises(BadImage, match=r"^a JPEG of 12 bits a value is not read; those of 8 are"):
+        decode(bytes(data), LIMITS)
+
+
+def test_a_png_whose_pixels_are_all_there_is_read_without_its_end() -> None:
+    data = encoded(SMOOTH, "PNG")
+    assert data[-12:] == b"\0\0\0\0IEND\xaeB\x60\x82"
+    for cut in range(1, 13):
+        np.testing.assert_array_equal(pixels(data[:-cut]), pixels(data))
+    with pytest.raises(BadImage):
+        decode(data[:-20], LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("tags", "what"),
+    [
+        ({259: (3, [50_001])}, "a TIFF compressed as WebP is not read"),
+        ({259: (3, [34_712])}, "a TIFF compressed as JPEG 2000 is not read"),
+        ({259: (3, [34_887])}, "a TIFF compressed as LERC is not read"),
+        ({258: (3, [64])}, "64-bit integers as pixels have no agreed range"),
+        ({258: (3, [64]), 339: (3, [6])}, "complex numbers as pixels have no agreed range"),
+        ({258: (3, [64]), 339: (3, [3])}, "floating-point pixels have no agreed range"),
+        (
+            {258: (3, [10])},
+            "a TIFF of PhotometricInterpretation 1, SamplesPerPixel 1, BitsPerSample 10, Compression 1 is not read",
+        ),
+        ({259: (3, [12_345])}, "a TIFF of .*, Compression 12345 is not read"),
+    ],
+)
+def test_a_tiff_of_a_kind_that_is_not_read_is_named_and_not_called_damaged(
+    tags: dict[int, tuple[int, list[int]]], what: str
+) -> None:
+    with pytest.raises(BadImage, match=f"^{what}"):
+        decode(tiff(bytes(2**19), tags), LIMITS)
+
+
+def test_a_bitmap_of_a_kind_that_is_not_read_is_not_called_damaged() -> None:
+    data = bytearray(encoded(SMOOTH, "BMP"))
+    data[28:30] = (2).to_bytes(2, "little")  # bits a pixel
+    with pytest.raises(BadImage, match=r"^of a kind that is not read: Unsupported BMP pixel depth"):
+        decode(bytes(data), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("tags", "raw"),
+    [
+        ({50_706: (1, [1, 4, 0, 0])}, True),  # DNGVersion
+        ({254: (4, [1]), 330: (4, [8, 8])}, True),  # a preview, with the photograph in another directory: NEF, ARW
+        ({254: (4, [0]), 330: (4, [8, 8])}, False),  # smaller copies beside the picture itself
+        ({254: (4, [1])}, False),
+    ],
+)
+def test_a_cameras_raw_file_is_named_and_its_preview_not_taken_for_it(tags: dict[int, tuple[int, list[int]]], raw: bool) -> None:
+    data = tiff(b"\x55" * 2**16, tags)
+    if not raw:
+        assert (pixels(data) == 0x55).all()
+        return
+    with pytest.raises(NotAnImage, match=r"^is a camera's raw file"):
+        decode(data, LIMITS)
+
+
+def test_bits_of_more_samples_than_a_tiff_has_are_the_first_ones() -> None:
+    assert (pixels(tiff(b"\x55" * 2**16, {258: (3, [8, 16, 16])})) == 0x55).all()
+    with pytest.raises(BadImage, match="tag 258 of a TIFF is not of 3 samples"):
+        decode(tiff(bytes(3 * 2**16), {258: (3, [8, 8]), 262: (3, [2]), 277: (3, [3])}), LIMITS)
 
 
 def test_values_of_a_tiff_go_to_where_the_file_says() -> None:
