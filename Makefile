@@ -7,6 +7,7 @@
 # make pages                                             every command of every page, on small made-up photographs
 # make bench-search                                      searches beside FAISS's; for a quiet machine
 # make bench-service                                     the service under load; for a quiet machine
+# make bench-duplicates DATA=FOLDER MODEL=FOLDER       near-duplicates found by FC7 and by perceptual hashes
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
 # make fuzz-files                                        an hour of damaged image files for the decoder
 # make attack                                            attacks on a running service; for a quiet machine
@@ -18,7 +19,7 @@ NATIVE := training/network/native.c indexer/scans/native.c
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 15 --durations-min 5
 export DATA ?= groceries
 
-.PHONY: demo test check sanitize lowest pages requirements attack bench-search bench-service bench-train fuzz-files fuzz-service
+.PHONY: demo test check sanitize lowest pages requirements attack bench-search bench-service bench-train bench-duplicates fuzz-files fuzz-service
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -57,6 +58,9 @@ bench-search: .venv/dev
 
 bench-service: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_service.py
+
+bench-duplicates: .venv/dev
+	$(BIN)/python tests/benchmarks/bench_duplicates.py --data $(DATA) --part $(PART) --model $(MODEL)
 
 fuzz-files: .venv/dev
 	$(BIN)/python tests/benchmarks/fuzz_files.py

@@ -38,7 +38,7 @@ if [ ! -e "$FC7_INDEX/current" ]; then
 fi
 if [ ! -f "$FC7_INDEX/evaluation.json" ]; then
     echo "== 4/5 figures on photographs that were neither trained on nor indexed"
-    { python -m training.evaluate && python -m indexer.evaluate; } || echo "demo: no figures, for the reason above" >&2
+    { python -m training.evaluate && python -m indexer.evaluate --untrained; } || echo "demo: no figures, for the reason above" >&2
 fi
 echo "== 5/5 service; model and index in $home"
 exec python -m service "$@"

@@ -70,5 +70,4 @@ def read(text: str, question: Question) -> Cursor:
 
 
 def _seal(content: bytes, question: Question) -> bytes:
-    asked = json.dumps(asdict(question), sort_keys=True, default=str)  # times in UTC
-    return hashlib.sha256(content + asked.encode()).digest()[:_SEAL_BYTES]
+    return hashlib.sha256(content + json.dumps(asdict(question), sort_keys=True, default=str).encode()).digest()[:_SEAL_BYTES]

@@ -15,9 +15,12 @@ import pytest
 from indexer.assembly import Plan, Source, assemble
 from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
+from indexer.grouping import groups
+from indexer.grouping.groups import Threshold
 from indexer.index import open_index
 from indexer.milvus.store import MilvusStore
 from indexer.store import MODES, MOST_LABELS, START, Filter, Query, Store, microseconds, time_of
+from tests.indexer.grouping import brute
 from tests.indexer.synthetic import LABELS, WIDTH, block, check, features, passes
 from training.errors import BadValue, NotFound
 from training.images.preprocess import ImageLimits
@@ -336,6 +339,29 @@ def test_queries_are_answered_alone_as_together(grown: Grown) -> None:
         together = grown.store.search(queries_QD, ask)
         for row, query_D in enumerate(queries_QD):
             assert grown.store.search(query_D[None], ask).of(0) == together.of(row)
+
+
+@pytest.mark.parametrize(
+    "threshold",
+    [Threshold("hamming", 0), Threshold("hamming", 2), Threshold("euclidean", 0.0), Threshold("euclidean", 14.0)],
+    ids=str,
+)
+def test_near_duplicates_are_those_of_brute_force(grown: Grown, threshold: Threshold) -> None:
+    left = [item for item in range(len(grown.x_ND)) if item not in REMOVED]
+    if threshold.metric == "hamming":
+        distances_NN = brute.hamming(grown.autoencoder.encode(grown.x_ND[left]))
+    else:
+        distances_NN = brute.euclidean(grown.x_ND[left])
+    found = groups.find(grown.store, threshold)
+    expected = brute.groups(distances_NN, threshold.most, left)
+    assert 1 < len(expected) < 100
+    assert sorted(sorted(item.id for item in group.items) for group in found) == sorted(expected)
+    assert [len(group.items) for group in found] == [len(group) for group in expected]
+    for group in found:
+        rows = [left.index(item.id) for item in group.items]
+        assert group.items[0] == max(group.items, key=lambda item: (item.width * item.height, item.size, -item.id))
+        assert group.distances.tolist() == distances_NN[rows[0]][rows].tolist()
+        assert group.distances.tolist() == sorted(group.distances)
 
 
 def test_a_store_tells_what_is_in_it(grown: Grown) -> None:
