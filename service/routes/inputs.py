@@ -98,7 +98,14 @@ def form_description(**texts: dict[str, Any]) -> dict[str, Any]:
 
 def body_description(photographs_only: bool) -> dict[str, Any]:
     """The description of a body that `read` takes."""
-    content = {**form_description(), _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
+    form = form_description()
+    if not photographs_only:
+        schema = form[forms.MEDIA_TYPE]["schema"]
+        files = schema["properties"]["image"]
+        for name, text in ((forms.LIKE, "photographs that are one query together"), (forms.UNLIKE, "what that is unlike")):
+            schema["properties"][name] = {**files, "description": text}
+        del schema["required"]
+    content = {**form, _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
     return {"requestBody": {"required": photographs_only, "content": content}}
 
 
@@ -139,8 +146,18 @@ async def read(request: Request) -> list[ParsedInput]:
     if kind == forms.MEDIA_TYPE:
         form = await read_form(request)
         for field, data in form.others:
-            raise BadValue(field, f"{len(data)} bytes", "in the query string; a form holds photographs named image alone")
+            raise BadValue(
+                field, f"{len(data)} bytes", "in the query string; a form holds photographs named image, like and unlike"
+            )
         parsed = [ParsedInput(name, data) for name, data in form.images]
+        like, unlike = (
+            tuple(ParsedInput(f"{field}.{i}", data) for i, (_, data) in enumerate(files))
+            for field, files in ((forms.LIKE, form.like), (forms.UNLIKE, form.unlike))
+        )
+        if unlike and not like:
+            raise BadValue(forms.UNLIKE, f"{len(unlike)} files", "given beside like")
+        if like:
+            parsed.append(ParsedInput(forms.LIKE, like=like, unlike=unlike))
     elif kind == _JSON:
         body, most = await request.body(), settings_of(request).max_images
         parsed = await _worked(request, partial(_from_json, body, most), len(body))

@@ -225,7 +225,7 @@ async def _of_examples(engine: Engine, pair: Pair, input: ParsedInput, stages: S
     """As _subject, of an input that has examples."""
     examples = (*input.like, *input.unlike)
     own = frozenset(example.item for example in examples if example.item is not None)
-    name = await engine.read(lambda: _name_of_examples(input))
+    name = await engine.read(lambda: _name_of_examples(input)) if input.photographs else _name_of_examples(input)
     if paged and (kept_D := engine.kept_feature(pair.model, name)) is not None:
         return name, Subject(vector_D=kept_D, leave_out=own, inexact=True)
 
@@ -255,11 +255,12 @@ def _name_of_examples(input: ParsedInput) -> str:
     names = []
     for kind, examples in (("like", input.like), ("unlike", input.unlike)):
         for example in examples:
-            if example.item is None:
-                content = example.data or np.array(example.vector).tobytes()
-                names.append(f"{kind} {'image' if example.data else 'vector'} {hashlib.sha256(content).hexdigest()}")
-            else:
+            if example.item is not None:
                 names.append(f"{kind} item {example.item}")
+            elif example.data is not None:
+                names.append(f"{kind} image {hashlib.sha256(example.data).hexdigest()}")
+            else:
+                names.append(f"{kind} vector {hashlib.sha256(np.array(example.vector).tobytes()).hexdigest()}")
     return ", ".join(names)
 
 
