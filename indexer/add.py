@@ -13,7 +13,7 @@ from indexer.features import BLOCK_ROWS, FeatureBlock, feature_block
 from indexer.opening import open_store
 from indexer.storage import artifact
 from training import checkpoint
-from training.files import patiently
+from training.files import patiently, printable
 from training.images.folders import Part, Reject, check_outside, list_examples, read_photographs
 from training.program import Settings, keep_freed_memory, progress, run_program
 
@@ -41,7 +41,7 @@ def main(settings: AddSettings) -> None:
     examples = list_examples(settings.data, settings.part)
     with patiently(settings.index):
         store = open_store(settings.index, contents=False)
-        before = len(store)
+        before, linked = len(store), store.manifest.linked
         model = checkpoint.load(settings.model)
         artifact.check_pair(store, model.fingerprint, model.net.config.fc7_width)
         limits, with_pixels = store.manifest.limits, store.manifest.pixel_bits > 0
@@ -57,6 +57,9 @@ def main(settings: AddSettings) -> None:
         after, ids = store.add(feature_blocks(), settings.data)
     for reject in rejects[:20]:
         print(f"rejected {reject.path}: {reject.reason}")
+    for folder in after.manifest.linked:
+        if folder not in linked:
+            print(f"links lead to photographs in {printable(folder)}; the service gives them out too")
     added = len(after) - before
     seconds = time.monotonic() - started
     print(

@@ -18,10 +18,10 @@ from indexer.milvus.index import collections, drop_unused, new_collection
 from indexer.search import shortlists
 from indexer.search.shortlist import ByCodes
 from indexer.search.shortlists import CODES, PRINCIPAL, LeaveOneOut, Measurement
-from indexer.storage import artifact
 from indexer.storage.artifact import BuildConfiguration, Manifest, MilvusRecord, RejectRecord
 from indexer.storage.draft import Draft
-from indexer.storage.originals import recorded_root
+from indexer.storage.originals import Places, recorded_root
+from training.files import printable
 from training.images.folders import Reject
 from training.images.preprocess import ImageLimits
 from training.program import progress
@@ -74,7 +74,7 @@ class _Prepared:
             for row, file in enumerate(block.files):
                 first = paths.setdefault(bytes.fromhex(file.sha256), file.path)
                 if first is not file.path:
-                    copies[row] = Reject(file.path, f"is a copy of {first}, which is indexed")
+                    copies[row] = Reject(printable(file.path), f"is a copy of {printable(first)}, which is indexed", file.sha256)
             yield block.without(copies.keys(), copies.values())
 
 
@@ -95,7 +95,8 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     """
     draft = Draft(index)
     feature_blocks = _Prepared(feature_blocks, plan.metric)
-    contents = (_in_milvus if plan.store else _on_disk)(index, draft, feature_blocks, source, plan)
+    places = Places()
+    contents = (_in_milvus if plan.store else _on_disk)(index, draft, feature_blocks, source, plan, places)
     if contents.measurement is None:
         draft.discard()
         return BuildResult(0, 0, contents.rejects)
@@ -112,7 +113,8 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
         rejected=len(contents.rejects),
         next_id=contents.rows,
         limits=source.limits,
-        sources=[root for root in [recorded_root(index, source.folder)] if root != artifact.UPLOADS],
+        sources=places.sources,
+        linked=places.linked,
         segments=[] if contents.milvus else [contents.rows],
         shortlist=contents.measurement.shortlist,
         recall=contents.measurement.recall,
@@ -124,11 +126,13 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     return BuildResult(number, contents.rows, contents.rejects)
 
 
-def _on_disk(index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> _Contents:
+def _on_disk(
+    index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, places: Places
+) -> _Contents:
     contents, segment, seed = _Contents(), draft.segment(0), plan.configuration.seed
     writer = segment.writer(source.width, plan.pixel_codes)
     for block in feature_blocks:
-        write_rows(writer, block, index, source.folder, range(len(block.files)), writer.rows)
+        write_rows(writer, block, index, source.folder, range(len(block.files)), writer.rows, places)
         contents.rejects += reject_records(index, source.folder, block)
     contents.rows = writer.finish()
     if not contents.rows:
@@ -145,11 +149,14 @@ def _on_disk(index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], 
     return contents
 
 
-def _in_milvus(index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> _Contents:
+def _in_milvus(
+    index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, places: Places
+) -> _Contents:
     """Counts the rows, trains on a sample of them, and measures while they go to Milvus; on disk there is only what encodes."""
     contents, blocks, seed = _Contents(), 0, plan.configuration.seed
     for block in feature_blocks:
         contents.rows += len(block.files)
+        places.take(recorded_root(index, block.folder or source.folder), [file.path for file in block.files])
         contents.rejects += reject_records(index, source.folder, block)
         blocks += 1
     if not contents.rows:

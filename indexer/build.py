@@ -27,7 +27,7 @@ from indexer.storage.originals import count_uploads, uploads_of
 from training import checkpoint
 from training.checkpoint import Model
 from training.errors import BadSettings, BadValue, FC7Error, NotReady
-from training.files import patiently
+from training.files import patiently, printable
 from training.images.folders import Example, Part, check_outside, list_examples
 from training.images.preprocess import ImageLimits, MaxImageBytes, MaxImagePixels
 from training.program import Settings, keep_freed_memory, run_program
@@ -192,6 +192,8 @@ def _report(settings: BuildSettings, result: BuildResult, seconds: float) -> Non
     if rejected:
         print(f"all rejected files and their reasons: {artifact.rejects_file(settings.index)}")
     manifest = artifact.read_manifest(artifact.current(settings.index))
+    for folder in manifest.linked:
+        print(f"links lead to photographs in {printable(folder)}; the service gives them out too")
     for name, value in manifest.recall.items():
         print(f"leave-one-out recall@10 of {name} against exact search: {value:.4f}")
     print(

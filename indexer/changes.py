@@ -17,26 +17,30 @@ from indexer.metric import vectors_of
 from indexer.search import shortlists
 from indexer.search.shortlists import CODES
 from indexer.storage import artifact
-from indexer.storage.artifact import RejectRecord
+from indexer.storage.artifact import Manifest, RejectRecord
 from indexer.storage.draft import Draft
-from indexer.storage.originals import forget_uploads, recorded_root
+from indexer.storage.originals import Places, forget_uploads, recorded_root
 from indexer.storage.segment import SegmentDraft, SegmentWriter
 from indexer.storage.version import Version
 from indexer.store import Item
 from training.errors import NotReady
+from training.files import printable
 
 
 def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[list[int], bool]:
     """Publishes the version with these items too.
 
-    Returns the ids they got, row for row, and whether anything was new: a file whose bytes are an item's already keeps its id.
+    Returns the ids they got, row for row, and whether a version was published: not where every file was an item already, by its
+    bytes, or a reject. A file is one reject, however often it is added, and none once it is an item.
     """
     manifest = version.manifest.model_copy()
     draft = Draft(version.index)
     segment = draft.segment(len(version.segments))
     writer = segment.writer(manifest.width, manifest.pixel_bits > 0)
+    places = Places(manifest.sources, manifest.linked)
     ids: list[int] = []
-    rejects = {(record.folder, record.path): record for record in artifact.reject_records(version.folder)}
+    before = artifact.reject_records(version.folder)
+    rejects = {_file_of(record.folder, record.path): record for record in before}
     folder = recorded_root(version.index, root)
     known: dict[str, int] = {}
     for block in feature_blocks:
@@ -49,14 +53,15 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
                 manifest.next_id += 1
                 new.append(row)
             ids.append(known[file.sha256])
-            rejects.pop((folder, file.path), None)
+            rejects.pop(_file_of(folder, printable(file.path)), None)
         block = replace(block, features_ND=vectors_of(block.features_ND, manifest.metric))
-        write_rows(writer, block, version.index, root, new, first)
-        rejects |= {(record.folder, record.path): record for record in reject_records(version.index, root, block)}
+        write_rows(writer, block, version.index, root, new, first, places)
+        rejects |= {_file_of(record.folder, record.path): record for record in reject_records(version.index, root, block)}
     added = writer.finish()
+    manifest.rejected = len(rejects)
     if not added:
-        draft.discard()
-        return ids, False
+        segment.discard()
+        return ids, _publish_rejects(version, draft, manifest, before, list(rejects.values()))
     kept_segments, segment, rows = _merge_tail(version, draft, segment, added)
     _encode(segment, version)
     if version.principal:
@@ -67,9 +72,7 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
     draft.write_deleted(deleted)
     draft.write_rejects(rejects.values())
     manifest.kept += added
-    manifest.rejected = len(rejects)
-    if folder != artifact.UPLOADS and folder not in manifest.sources:
-        manifest.sources = [*manifest.sources, folder]
+    manifest.sources, manifest.linked = places.sources, places.linked
     manifest.deleted = len(deleted)
     manifest.segments = [*manifest.segments[:kept_segments], rows]
     draft.publish(manifest)
@@ -77,11 +80,18 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
 
 
 def remove(version: Version, ids: Sequence[int]) -> None:
-    """Publishes the version without these items, which are there; files of theirs that came over HTTP are deleted."""
+    """Publishes the version without these items, which are there; files of theirs that came over HTTP are deleted.
+
+    A reject that is a copy of such an item is none any more.
+    """
     gone = [item for segment in version.segments for item in segment.catalog.items(ids).values()]
+    hashes = {item.sha256 for item in gone}
+    rejects = [record for record in artifact.reject_records(version.folder) if record.sha256 not in hashes]
     manifest = version.manifest.model_copy()
     draft = Draft(version.index)
-    draft.take_over(version, len(version.segments), without={artifact.DELETED})
+    draft.take_over(version, len(version.segments), without={artifact.DELETED, artifact.REJECTS})
+    draft.write_rejects(rejects)
+    manifest.rejected = len(rejects)
     deleted = np.union1d(version.deleted, np.array(ids, np.int64))
     draft.write_deleted(deleted)
     manifest.deleted = len(deleted)
@@ -121,15 +131,39 @@ def holding(version: Version, sha256s: Sequence[str]) -> dict[str, int]:
 def reject_records(index: Path, root: Path, block: FeatureBlock) -> list[RejectRecord]:
     """The rejects of a block whose paths are below `root`, or below its own folder."""
     folder = recorded_root(index, block.folder or root)
-    return [RejectRecord(folder, reject.path, reject.reason) for reject in block.rejects]
+    return [RejectRecord(folder, reject.path, reject.reason, reject.sha256) for reject in block.rejects]
 
 
-def write_rows(writer: SegmentWriter, block: FeatureBlock, index: Path, root: Path, rows: Sequence[int], first_id: int) -> None:
-    """Appends rows of a block, as items numbered from `first_id` on; their paths are below `root`, or the block's folder."""
+def write_rows(
+    writer: SegmentWriter, block: FeatureBlock, index: Path, root: Path, rows: Sequence[int], first_id: int, places: Places
+) -> None:
+    """Appends rows of a block, as items numbered from `first_id` on; their paths are below `root`, or the block's folder.
+
+    `places` notes where they lie.
+    """
     folder, jpegs = recorded_root(index, block.folder or root), block.jpegs()
     items = [Item.of(block.files[row], first_id + i, folder) for i, row in enumerate(rows)]
     pixels = None if block.pixels_NP is None else block.pixels_NP[list(rows)]
+    places.take(folder, [item.path for item in items])
     writer.add(items, block.features_ND[list(rows)], pixels, [jpegs[row] for row in rows])
+
+
+def _file_of(folder: str, path: str) -> str:
+    """What a file is called whichever folder above it was given; `path` as it is printed."""
+    return f"{folder}/{path}"
+
+
+def _publish_rejects(
+    version: Version, draft: Draft, manifest: Manifest, before: list[RejectRecord], after: list[RejectRecord]
+) -> bool:
+    """Publishes the same items beside other rejects, where these are others."""
+    if after == before:
+        draft.discard()
+        return False
+    draft.take_over(version, len(version.segments), without={artifact.REJECTS})
+    draft.write_rejects(after)
+    draft.publish(manifest)
+    return True
 
 
 def _merge_tail(version: Version, draft: Draft, added: SegmentDraft, rows: int) -> tuple[int, SegmentDraft, int]:

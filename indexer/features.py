@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from indexer.arrays import Vectors, blocks
 from indexer.metric import NO_DIRECTION, Metric, have_vectors, vectors_of
 from training.checkpoint import Model
-from training.errors import FC7Error
-from training.files import write_tensors
+from training.errors import FC7Error, Mismatch, NotFinite
+from training.files import printable, write_tensors
 from training.images.folders import Example, ReadResult, Reject, read_photographs, stamp
 from training.images.preprocess import ImageLimits, Photograph
 from training.program import progress
@@ -159,9 +159,11 @@ def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool) 
                 rejects.append(Reject(read.example.shown, str(read.outcome)))
         if pixels:
             pixels_BCHW = torch.stack(pixels)
-            features.append(model.fc7(pixels_BCHW).numpy())
-            if not np.isfinite(features[-1]).all():
-                raise FC7Error("the model gives features that are not finite: its weights are damaged, or too large")
+            try:
+                features.append(model.fc7(pixels_BCHW).numpy())
+            except NotFinite as error:
+                first = files[len(files) - len(pixels) + error.positions[0]]
+                raise Mismatch(f"{error}; the first is {printable(first.path)}") from error
             raw.append(raw_pixels(pixels_BCHW))
     return FeatureBlock(
         np.concatenate(features), np.concatenate(raw) if with_pixels else None, files, b"".join(thumbnails), rejects

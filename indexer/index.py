@@ -22,7 +22,7 @@ from indexer.storage.artifact import Manifest
 from indexer.storage.originals import read_original, sweep_uploads
 from indexer.storage.segment import code_bytes
 from indexer.storage.version import Version, open_version
-from indexer.store import Hits, Item, Mode, Query, check_mode, without_codes
+from indexer.store import Filter, Hits, Item, Mode, Query, check_mode, without_codes
 from training.errors import BadValue, NotFound
 
 
@@ -95,6 +95,10 @@ class Index:
         """What `search` orders this item by; see Hits. Raises NotFound."""
         return key_of(self, self._version.autoencoder, query_D, item, mode)
 
+    def count(self, filter: Filter) -> int:
+        """Items that pass a filter."""
+        return self._searcher.count(filter)
+
     def ids(self) -> Ids:
         """The ids of all items, ascending."""
         ids = np.concatenate([np.empty(0, np.int64), *(segment.ids_N for segment in self._segments)])
@@ -129,9 +133,9 @@ class Index:
         """The item's thumbnail, a JPEG file's bytes. Raises NotFound."""
         return self._segments[self._find(item.id)[0]].thumbnail(item)
 
-    def original(self, item: Item) -> Path | bytes | None:
-        """The item's own file, or its bytes where it lies in a tar file; None where it is gone or leads out of its folder."""
-        return read_original(self._version.index, self.manifest.sources, item, self.manifest.limits)
+    def original(self, item: Item) -> Path | bytes:
+        """The item's own file, or its bytes where it lies in a tar file. Raises Gone and NotFound; see read_original."""
+        return read_original(self._version.index, self.manifest, item, self.manifest.limits)
 
     def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Which of these files are among the items: SHA-256 -> the item's id."""

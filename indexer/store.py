@@ -21,6 +21,20 @@ from training.errors import BadValue
 
 Mode = Literal["exact", "code", "two-stage", "ball"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+MOST_LABELS: Final = 100  # of a filter, each way
+
+
+def normalised(text: str) -> str:
+    """A text in the form (NFC) in which equal ones are the same, however a keyboard or file system composes them."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _text(name: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadValue(name, value, "text in UTF-8") from error
+    return normalised(value)
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class Item:
             id=id,
             root=root,
             path=file.path,
-            label=unicodedata.normalize("NFC", file.label),
+            label=normalised(file.label),
             size=file.size,
             width=file.width,
             height=file.height,
@@ -55,6 +69,30 @@ class Item:
             thumbnail_start=0,
             thumbnail_size=file.thumbnail_size,
         )
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which items a search is among: those that meet every condition given. Without any, all.
+
+    Texts are compared in Unicode's form NFC, in whichever form they are spelt. Raises BadValue for what is no text in UTF-8, and
+    for more than MOST_LABELS labels.
+    """
+
+    labels: tuple[str, ...] = ()  # items of one of these; "" for items without a label
+    exclude_labels: tuple[str, ...] = ()  # items of none of these
+    path_prefix: str = ""  # the characters that Item.path begins with; none of them stands for others
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "exclude_labels"):
+            labels = {_text(name, label) for label in getattr(self, name)}
+            if len(labels) > MOST_LABELS:
+                raise BadValue(name, f"{len(labels)} labels", f"at most {MOST_LABELS}")
+            object.__setattr__(self, name, tuple(sorted(labels)))
+        object.__setattr__(self, "path_prefix", _text("path_prefix", self.path_prefix))
+
+
+ALL: Final = Filter()
 
 
 class FirstPage(NamedTuple):
@@ -79,15 +117,13 @@ class Query:
 
     k: int  # neighbours to return at most
     mode: Mode = "exact"
-    label: str | None = None  # only items of this label, in whichever of Unicode's forms it is spelt
+    filter: Filter = ALL
     max_distance: float | None = None  # in the mode's own distance; hits farther away are left out
     radius: int | None = None  # bits; of the mode "ball" alone
     after: tuple[float, int] | None = None  # a hit's `key` and id: only what comes after it in the order, for the next page
     first: "FirstPage | None" = None  # beside `after`, of the mode "two-stage": how the pages began
 
     def __post_init__(self) -> None:
-        if self.label is not None:
-            object.__setattr__(self, "label", unicodedata.normalize("NFC", self.label))
         if self.mode not in MODES:
             raise BadValue("mode", self.mode, f"one of {', '.join(MODES)}")
         if self.k < 1:
@@ -164,6 +200,9 @@ class Store(Protocol):
     def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
         """What `search` orders this item by; see Hits. Raises NotFound, and BadValue like `search`."""
 
+    def count(self, filter: Filter) -> int:
+        """Items that pass a filter."""
+
     def ids(self) -> Ids:
         """The ids of all items, ascending."""
 
@@ -179,8 +218,11 @@ class Store(Protocol):
     def thumbnail(self, item: Item) -> bytes:
         """The item's thumbnail, a JPEG file's bytes."""
 
-    def original(self, item: Item) -> Path | bytes | None:
-        """The item's own file, or its bytes where it lies in a tar file; None where it is gone."""
+    def original(self, item: Item) -> Path | bytes:
+        """The item's own file, or its bytes where it lies in a tar file.
+
+        Raises Gone where the file has become another, NotFound where it is not there, or not where it may be.
+        """
 
     def holding(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Which of these files are among the items: SHA-256 -> the item's id."""

@@ -11,7 +11,7 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from indexer.store import MODES, Mode
+from indexer.store import MODES, Filter, Mode
 from training.errors import BadValue
 
 _POSITION: Final = struct.Struct("<Bdq")  # number of the mode, key, id
@@ -25,7 +25,7 @@ class Question:
     model: str  # fingerprint
     metric: str  # of the index
     subject: str  # tells what neighbours are looked for of from everything else
-    label: str | None
+    filter: Filter
     max_distance: float | None
     radius: int | None
 

@@ -23,7 +23,7 @@ from indexer.metric import no_direction
 from indexer.opening import OpenStore
 from indexer.search.mode import choose
 from indexer.storage import artifact
-from indexer.store import Item, Mode, Query, Store, without_codes
+from indexer.store import Filter, Item, Mode, Query, Store, without_codes
 from service.batching import Batcher, Result, Worker
 from service.cursor import Cursor
 from service.decoding import Decoders
@@ -39,6 +39,7 @@ from training.images.preprocess import SIZE, Photograph, decode
 
 T = TypeVar("T")
 DUPLICATE_SHARE: Final = 0.25
+_MOST_NAMED: Final = 10  # labels in one note
 _FEATURES_KEPT: Final = 256  # of uploads that have further pages
 Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their probabilities, most probable first
 
@@ -50,7 +51,7 @@ class Page:
     neighbors: list[tuple[Item, float]]
     next: Cursor | None  # None at the end
     buckets: int | None  # codes looked up, in the mode "ball"
-    label_known: bool = True  # whether any item has the label that was asked for
+    note: str | None = None  # which labels of the filter no item has, or that none passes it
 
 
 @dataclass(frozen=True)
@@ -321,7 +322,7 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
         query = replace(query, after=_distance_again(store, queries_QD[0], query.mode, query.after))
     spare = 1 if search.leave_out is None else 2  # one more hit tells whether there is a next page
     hits = store.search(queries_QD, replace(query, k=query.k + spare))
-    known = bool(hits.ids_QK[:, :1].max(initial=-1) >= 0) or _is_known(store, queries_QD, query)
+    note = _note(store, query.filter, bool(hits.ids_QK[:, :1].max(initial=-1) >= 0))
     rows = [[hit for hit in hits.of(i) if hit[0] != search.leave_out] for i in range(len(subjects))]
     pages = [row[: query.k] for row in rows]
     items_by_id = {item.id: item for item in store.items(list({item for page in pages for item, _, _ in page}))}
@@ -330,15 +331,21 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
             [(items_by_id[item], distance) for item, distance, _ in page],
             Cursor(query.mode, page[-1][2], page[-1][0]) if len(row) > query.k else None,
             None if hits.buckets_Q is None else int(hits.buckets_Q[i]),
-            known,
+            note,
         )
         for i, (row, page) in enumerate(zip(rows, pages, strict=True))
     ]
 
 
-def _is_known(store: Store, queries_QD: Vectors, query: Query) -> bool:
-    """Whether any item has the label of a search that found nothing, which may be for its bounds."""
-    return not query.label or bool((store.search(queries_QD[:1], Query(1, label=query.label)).ids_QK >= 0).any())
+def _note(store: Store, filter: Filter, found: bool) -> str | None:
+    """What no item has of what a filter asks for. The label "" is never missed: it is asked for where some may have none."""
+    labels = () if found and len(filter.labels) == 1 else filter.labels
+    unknown = [label for label in (*labels, *filter.exclude_labels) if label and not store.count(Filter((label,)))]
+    if unknown:
+        return f"no item has the label {', '.join(f'{label!r:.100}' for label in unknown[:_MOST_NAMED])}"
+    if found or not (filter.exclude_labels or filter.path_prefix) or store.count(filter):
+        return None
+    return "no item passes the filter"
 
 
 def _distance_again(store: Store, query_D: Vectors, mode: Mode, after: tuple[float, int]) -> tuple[float, int]:

@@ -15,7 +15,7 @@ from starlette.routing import Match, Route
 
 from service.metrics import Metrics, Reason
 from service.schemas import FieldError, Problem
-from training.errors import BadImage, BadValue, FC7Error, ImageTooLarge, Mismatch, NotAnImage, NotFound, NotReady, TryAgain
+from training.errors import BadImage, BadValue, FC7Error, Gone, ImageTooLarge, Mismatch, NotAnImage, NotFound, NotReady, TryAgain
 from training.program import expected
 
 MEDIA_TYPE = "application/problem+json"
@@ -46,6 +46,7 @@ _STATUS: dict[type[FC7Error], HTTPStatus] = {
     ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     BadValue: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotFound: HTTPStatus.NOT_FOUND,
+    Gone: HTTPStatus.GONE,
     NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     Mismatch: HTTPStatus.SERVICE_UNAVAILABLE,
     TryAgain: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -33,7 +33,7 @@ Note = Annotated[
     str | None,
     Field(
         exclude_if=lambda note: note is None,
-        description="why there are no neighbours, where no item has the label; else left out",
+        description="which labels of the filter no item has, or that no item passes it; else left out",
     ),
 ]
 

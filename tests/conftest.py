@@ -44,6 +44,14 @@ def encoded(image: Image.Image, format: str = "JPEG", **options: object) -> byte
     return buffer.getvalue()
 
 
+def damaged_fax() -> bytes:
+    """A fax, as a TIFF, of which a part has been overwritten: libtiff finds errors in it, and Pillow goes on."""
+    data = bytearray(encoded(photograph(1, size=(400, 300)).convert("1"), "TIFF", compression="group4"))
+    start, end = len(data) // 4, len(data) // 2
+    data[start:end] = np.random.default_rng(3).bytes(end - start)
+    return bytes(data)
+
+
 def write_photographs(folder: Path, count: int, first_seed: int = 0) -> None:
     """`count` photographs for each of three classes, as folder/<class>/<i>.jpg."""
     for c, (name, colour) in enumerate(sorted(COLOURS.items())):

@@ -38,6 +38,10 @@ class NotFound(FC7Error):
     """Something asked for by name or id that does not exist."""
 
 
+class Gone(NotFound):
+    """What there was and is no more, because something else lies where it was."""
+
+
 class NotReady(FC7Error):
     """A model, an index or a data set that is not there yet; the text says which command makes it."""
 

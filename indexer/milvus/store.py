@@ -29,7 +29,7 @@ from indexer.search.ranking import by_vector, cut, hamming, key_of, later_page, 
 from indexer.search.shortlist import length_for
 from indexer.storage.originals import read_original, recorded_root
 from indexer.storage.segment import code_bytes
-from indexer.store import Hits, Item, Mode, Query, check_mode, without_codes
+from indexer.store import Filter, Hits, Item, Mode, Query, check_mode, without_codes
 from training.errors import BadValue, Mismatch, NotFound
 from training.images.preprocess import ImageLimits
 
@@ -135,7 +135,7 @@ class MilvusStore:
         """The nearest items of each float32 (Q, D) feature. Raises BadValue; see Store.search."""
         check_mode(query.mode, self.bits)
         queries_QD = vectors_of(queries_QD, self.metric)
-        expression = "" if query.label is None else collection.of_label(query.label)
+        expression = collection.passing(query.filter)
         if query.mode == "exact" or self._autoencoder is None:
             return by_vector(stack([self._exact(query_D, query, expression) for query_D in queries_QD]), self.metric)
         codes_QW = self._autoencoder.encode(queries_QD)
@@ -149,6 +149,10 @@ class MilvusStore:
     def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
         """What `search` orders this item by; see Hits. Raises NotFound."""
         return key_of(self, self._autoencoder, query_D, item, mode)
+
+    def count(self, filter: Filter) -> int:
+        """Items that pass a filter."""
+        return self._collection.count(collection.passing(filter))
 
     def ids(self) -> Ids:
         """The ids of all items, ascending."""
@@ -181,8 +185,8 @@ class MilvusStore:
             known[sha256] = min(item, known.get(sha256, item))
         return known
 
-    def original(self, item: Item) -> Path | bytes | None:
-        """The item's own file, or its bytes where it lies in a tar file; None where it is gone or another now."""
+    def original(self, item: Item) -> Path | bytes:
+        """The item's own file, or its bytes where it lies in a tar file. Raises Gone and NotFound; see read_original."""
         return read_original(self._index_folder, None, item, self._limits)
 
     def add(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:

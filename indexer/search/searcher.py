@@ -16,11 +16,12 @@ from indexer.scans.scan import Buckets
 from indexer.search.ranking import by_vector, cut, hamming, later_page, stack
 from indexer.search.shortlist import Shortlist, length_for
 from indexer.storage.segment import Segment
-from indexer.store import Hits, Mode, Query
+from indexer.store import ALL, Filter, Hits, Mode, Query
 
 # How much longer a short-list becomes when it did not give as many neighbours as were asked for.
 _GROWTH: Final = 4
-_LABELS_KEPT: Final = 32
+_FILTERS_KEPT: Final = 32  # as masks
+_COUNTS_KEPT: Final = 4096
 _MOST_BITS: Final = 2**16
 
 
@@ -42,7 +43,8 @@ class Searcher:
         self._length, self._bits, self._metric = length, bits, metric
         self._longest = max(map(len, segments), default=0)
         self._live = [_live(segment, deleted) for segment in segments]
-        self._masks: dict[str, list[Mask | None]] = {}
+        self._masks: dict[Filter, list[Mask | None]] = {}
+        self._counts: dict[Filter, int] = {}
         self._buckets: dict[int, Buckets] = {}
 
     def needs_codes(self, mode: Mode) -> bool:
@@ -52,7 +54,7 @@ class Searcher:
 
     def search(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query) -> Hits:
         """The hits of each float32 (Q, D) vector, as the metric has it; `codes_QW` are its codes, where the mode needs them."""
-        masks = self._live if query.label is None else self._of_label(query.label)
+        masks = self._passing(query.filter)
         match query.mode:
             case "exact":
                 return self._exact(queries_QD, query, masks)
@@ -64,6 +66,15 @@ class Searcher:
                 return self._ball(codes_QW, query, masks)
             case "two-stage":
                 return self._two_stage(queries_QD, codes_QW, query, masks)
+
+    def count(self, filter: Filter) -> int:
+        """The rows that pass a filter and have not been removed."""
+        if filter not in self._counts:
+            if len(self._counts) >= _COUNTS_KEPT:
+                self._counts.clear()
+            masks = zip(self._segments, self._masks.get(filter) or self._mask(filter), strict=True)
+            self._counts[filter] = sum(len(rows) if mask is None else int(np.count_nonzero(mask)) for rows, mask in masks)
+        return self._counts[filter]
 
     def _exact(self, queries_QD: Vectors, query: Query, masks: list[Mask | None]) -> Hits:
         parts = []
@@ -175,22 +186,20 @@ class Searcher:
             self._buckets[number] = Buckets(codes, self._bits)
         return self._buckets[number]
 
-    def _of_label(self, label: str) -> list[Mask | None]:
-        masks = self._masks.get(label)
+    def _passing(self, filter: Filter) -> list[Mask | None]:
+        masks = self._masks.get(filter)
         if masks is None:
-            masks = self._find_label(label)
-            if len(self._masks) >= _LABELS_KEPT:
+            masks = self._mask(filter)
+            if len(self._masks) >= _FILTERS_KEPT:
                 self._masks.clear()
-            self._masks[label] = masks
+            self._masks[filter] = masks
         return masks
 
-    def _find_label(self, label: str) -> list[Mask | None]:
-        masks: list[Mask | None] = []
-        for segment, live in zip(self._segments, self._live, strict=True):
-            mask = np.zeros(len(segment), np.uint8)
-            mask[segment.rows_of(np.array(segment.catalog.ids_of_label(label), np.int64))] = 1
-            masks.append(mask if live is None else mask & live)
-        return masks
+    def _mask(self, filter: Filter) -> list[Mask | None]:
+        if filter == ALL:
+            return self._live
+        masks = [segment.passing(filter) for segment in self._segments]
+        return [mask if live is None else mask & live for mask, live in zip(masks, self._live, strict=True)]
 
 
 def _live(segment: Segment, deleted: Ids) -> Mask | None:

@@ -2,8 +2,8 @@
 
 <index>/versions/<n>/       manifest.json  manifest.sha256  deleted.npy  rejects.jsonl  autoencoder.safetensors
                             principal.safetensors  shortlist.faiss  pixels.safetensors
-<index>/versions/<n>/<m>/   a segment: ids.npy  vectors.npy  codes.npy  components.npy  lengths.npy  catalog.sqlite
-                            thumbnails.bin  pixels.npy  pixel-codes.npy
+<index>/versions/<n>/<m>/   a segment: vectors.faiss  codes.faiss  components.npy  lengths.npy  catalog.sqlite  thumbnails.bin
+                            pixels.npy  pixel-codes.npy
 <index>/current             -> versions/<n>
 <index>/work                what a build that was interrupted has done
 <index>/uploads             files that came over HTTP
@@ -27,7 +27,7 @@ from training.files import replacing, verify
 from training.images.folders import Part, Reject
 from training.images.preprocess import ImageLimits
 
-FORMAT: Final[Literal[3]] = 3
+FORMAT: Final[Literal[4]] = 4
 CURRENT: Final = "current"
 VERSIONS: Final = "versions"
 MANIFEST: Final = "manifest.json"
@@ -38,9 +38,8 @@ AUTOENCODER: Final = "autoencoder.safetensors"
 PIXEL_AUTOENCODER: Final = "pixels.safetensors"
 PRINCIPAL: Final = "principal.safetensors"
 FAISS: Final = "shortlist.faiss"
-IDS: Final = "ids.npy"
-VECTORS: Final = "vectors.npy"
-CODES: Final = "codes.npy"
+VECTORS: Final = "vectors.faiss"
+CODES: Final = "codes.faiss"
 COMPONENTS: Final = "components.npy"
 LENGTHS: Final = "lengths.npy"
 PIXELS: Final = "pixels.npy"
@@ -49,7 +48,8 @@ CATALOG: Final = "catalog.sqlite"
 THUMBNAILS: Final = "thumbnails.bin"
 WORK: Final = "work"
 UPLOADS: Final = "uploads"
-_SEGMENT: Final = (IDS, VECTORS, CATALOG, THUMBNAILS)
+MOST_LINKED: Final = 100  # folders that the links of an index may lead to
+_SEGMENT: Final = (VECTORS, CATALOG, THUMBNAILS)
 _OF_VERSION: Final = (DELETED, REJECTS, AUTOENCODER, PIXEL_AUTOENCODER, PRINCIPAL, FAISS)
 _OF_SEGMENT: Final = (*_SEGMENT, CODES, COMPONENTS, LENGTHS, PIXELS, PIXEL_CODES)
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,5}")
@@ -122,7 +122,7 @@ class Manifest(BaseModel):
 
     model_config = _OURS
 
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
     created: str = Field("", max_length=40)  # ISO 8601, UTC; known from publishing on
     fingerprint: str = Field(min_length=1, max_length=128)  # of the model: weights, preprocessing, layer
     metric: Metric = "euclidean"  # of the vectors, which lie at length 1 where it is cosine
@@ -136,6 +136,7 @@ class Manifest(BaseModel):
     next_id: _Count  # the first id that was never given
     limits: ImageLimits  # what decoding one image might cost
     sources: list[_Text] = Field([], max_length=10_000)  # folders, absolute, that items' files lie below, but for uploads
+    linked: list[_Text] = Field([], max_length=MOST_LINKED)  # and those that links below these led to, absolute
     segments: list[Annotated[int, Field(ge=1, le=2**53)]] = Field(max_length=10_000)  # rows of each
     shortlist: ShortlistRecord | None = None
     # leave-one-out recall@10 of codes and of two stages against exact search, by name
@@ -149,8 +150,9 @@ class RejectRecord(NamedTuple):
     """A line of `rejects.jsonl`: a file that is left out."""
 
     folder: str  # that the path is below
-    path: str
+    path: str  # as one line of printable text
     reason: str
+    sha256: str  # of a copy of an item, or ""
 
 
 class _Format(BaseModel):
@@ -284,7 +286,7 @@ def reject_records(folder: Path) -> list[RejectRecord]:
     """The files left out of a version, and the folders that they lie below. Raises Mismatch."""
     try:
         rows = map(json.loads, (folder / REJECTS).read_text().splitlines())
-        return [RejectRecord(str(row["folder"]), str(row["path"]), str(row["reason"])) for row in rows]
+        return [RejectRecord(*(str(row[name]) for name in RejectRecord._fields)) for row in rows]
     except (ValueError, TypeError, KeyError) as error:
         raise Mismatch(f"{folder / REJECTS} is not a list of files left out: {error!r}") from error
 
@@ -312,8 +314,10 @@ def _check_manifest(path: Path, manifest: Manifest) -> None:
         raise Mismatch(f"{path} has pixel_bits {manifest.pixel_bits} beside bits {manifest.bits}")
     if sum(manifest.segments) > manifest.next_id:
         raise Mismatch(f"{path} has {sum(manifest.segments)} rows with ids below {manifest.next_id}")
-    if wrong := [source for source in manifest.sources if not source.startswith("/")]:
+    if wrong := [folder for folder in (*manifest.sources, *manifest.linked) if not folder.startswith("/")]:
         raise Mismatch(f"{path} names the source {wrong[0]}, which is not absolute")
+    if wrong := [folder for folder in manifest.linked if os.path.normpath(folder) != folder or folder == "/"]:
+        raise Mismatch(f"{path} says that links lead to {wrong[0]}, which is no folder of photographs")
 
 
 def _not_a_manifest(path: Path, field: tuple[int | str, ...], reason: str) -> str:

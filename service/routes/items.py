@@ -1,20 +1,21 @@
 """The items of the index, one by one: shown to everyone, added and removed by those who have the key."""
 
 import unicodedata
-from contextlib import suppress
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from indexer.storage.originals import missing
+from indexer.store import normalised
 from service import schemas
 from service.engine import Upload
 from service.errors import problem
 from service.middleware.access import needs_key
 from service.routes import files, inputs
-from service.routes.common import DescribedRoute, ItemId, engine_of, links, metrics_of, normalised, pictures, problems
+from service.routes.common import DescribedRoute, ItemId, engine_of, links, metrics_of, pictures, problems
 from service.routes.forms import Form
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
-from training.errors import BadValue, FC7Error, NotFound
+from training.errors import BadValue, FC7Error
 from training.images.preprocess import FORMATS
 
 MEDIA_TYPES = {name: f"image/{name.lower()}" for name in FORMATS} | {
@@ -51,7 +52,7 @@ def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
 @router.get(
     "/items/{id}/image",
     response_class=Response,
-    responses=problems(404, 422, 503) | pictures(*MEDIA_TYPES.values()),
+    responses=problems(404, 410, 422, 503) | pictures(*MEDIA_TYPES.values()),
     tags=["items"],
 )
 def item_image(request: Request, item_id: ItemId) -> Response:
@@ -59,10 +60,10 @@ def item_image(request: Request, item_id: ItemId) -> Response:
     store = engine_of(request).current.newest().store
     [entry] = store.items([item_id])
     original = store.original(entry)
-    with suppress(OSError):
-        if original is not None:
-            return files.answer(request, original, MEDIA_TYPES[entry.format])
-    raise NotFound(f"{entry.path}, the file of item {item_id}, is gone or leads out of its folder; its thumbnail is still there")
+    try:
+        return files.answer(request, original, MEDIA_TYPES[entry.format])
+    except OSError as error:
+        raise missing(entry) from error
 
 
 @router.get(

@@ -2,16 +2,16 @@
 
 import hashlib
 import time
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from indexer import store as search
 from indexer.metric import distances_of, vectors_of
 from indexer.opening import OpenStore
-from indexer.store import Mode
+from indexer.store import MOST_LABELS, Filter, Mode
 from service import cursor, schemas
 from service.cursor import Cursor, Question
 from service.engine import DUPLICATE_SHARE, Engine, Page, Subject
@@ -25,7 +25,6 @@ from service.routes.common import (
     engine_of,
     links,
     metrics_of,
-    normalised,
     problems,
     settings_of,
 )
@@ -42,15 +41,23 @@ class Paging(BaseModel):
     """What every search takes."""
 
     k: schemas.Whole = Field(10, ge=1, description="neighbours a page, at most max_neighbors", examples=[5])
-    label: Annotated[str, AfterValidator(normalised)] | None = Field(
-        None, description="only items of this label; empty: only items without one"
+    label: list[str] = Field(
+        [], max_length=MOST_LABELS, description="only items of this label, or of any of several; empty: items without one"
     )
+    exclude_label: list[str] = Field(
+        [], max_length=MOST_LABELS, description="no items of this label, nor of any other of several; empty: none without one"
+    )
+    path_prefix: str = Field("", max_length=4096, description="only items whose path begins with these characters")
     max_distance: schemas.Number | None = Field(
         None, ge=0, le=1e9, allow_inf_nan=False, description="leave out what is farther away"
     )
     cursor: str | None = Field(
         None, max_length=100, description="`next` of an answer to this same question: what comes after it; k may be another"
     )
+
+    def filter(self) -> Filter:
+        """Which items are searched."""
+        return Filter(tuple(self.label), tuple(self.exclude_label), self.path_prefix)
 
 
 class Search(Paging):
@@ -129,7 +136,7 @@ async def neighbors(request: Request) -> Response:
             request,
             schemas.NeighborsOfOne,
             parsed,
-            [answer if isinstance(answer, FC7Error) else _of_one(request, params, *answer) for answer in answers],
+            [answer if isinstance(answer, FC7Error) else _of_one(request, *answer) for answer in answers],
         )
         answer = schemas.NeighborsAnswer(
             model=pair.model.fingerprint,
@@ -177,7 +184,7 @@ async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAns
         max_distance=params.max_distance,
         neighbors=_neighbors(request, page),
         next=_next(page, question),
-        note=_note(params, page),
+        note=page.note,
     )
 
 
@@ -208,7 +215,7 @@ async def _subject(engine: Engine, pair: Pair, input: ParsedInput, stages: Stage
 
 
 def _question(params: Search | Duplicates, store: OpenStore, subject: str) -> Question:
-    return Question(store.fingerprint, store.metric, subject, params.label, params.max_distance, _radius(params))
+    return Question(store.fingerprint, store.metric, subject, params.filter(), params.max_distance, _radius(params))
 
 
 def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> search.Query:
@@ -216,20 +223,20 @@ def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> 
     mode, hit = (after.mode, (after.key, after.id)) if after else (default, None)
     if after and params.mode not in (None, "auto", mode):
         raise BadValue("mode", params.mode, f"{mode}, as in the answer that the cursor is from, or left out")
-    return search.Query(params.k, mode, params.label, params.max_distance, _radius(params), hit)
+    return search.Query(params.k, mode, params.filter(), params.max_distance, _radius(params), hit)
 
 
 def _radius(params: Search | Duplicates) -> int | None:
     return params.radius if isinstance(params, Search) else None
 
 
-def _of_one(request: Request, params: Search, name: str, page: Page, question: Question) -> schemas.NeighborsOfOne:
+def _of_one(request: Request, name: str, page: Page, question: Question) -> schemas.NeighborsOfOne:
     return schemas.NeighborsOfOne(
         name=name,
         neighbors=_neighbors(request, page),
         buckets=page.buckets,
         next=_next(page, question),
-        note=_note(params, page),
+        note=page.note,
     )
 
 
@@ -242,10 +249,6 @@ def _neighbors(request: Request, page: Page) -> list[schemas.Neighbor]:
 
 def _next(page: Page, question: Question) -> str | None:
     return page.next.text(question) if page.next else None
-
-
-def _note(params: Search | Duplicates, page: Page) -> str | None:
-    return None if page.label_known else f"no item has the label {params.label!r:.100}"
 
 
 def _check_k(request: Request, k: int) -> None:

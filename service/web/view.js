@@ -48,6 +48,16 @@ export function offerMore(onMore) {
   at("more").onclick = onMore;
 }
 
+export function showChosen(labels, onTakeBack) {
+  const buttons = Object.entries(labels).flatMap(([name, chosen]) => [...chosen].map((label) => {
+    const text = name === "label" ? label : `not ${label}`;
+    const button = element("button", { type: "button", title: "Click: take it back", onclick: () => onTakeBack(name, label) }, text);
+    return element("li", {}, button);
+  }));
+  at("chosen").hidden = !buttons.length;
+  at("chosen").replaceChildren(...buttons);
+}
+
 export function showQuery(source, name) {
   URL.revokeObjectURL(at("query").src);
   Object.assign(at("query"), { src: source, alt: name, hidden: false, onerror: () => { at("query").hidden = true; } });

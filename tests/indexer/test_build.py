@@ -23,12 +23,13 @@ from indexer.build import BuildSettings, main
 from indexer.index import open_index
 from indexer.storage import artifact
 from indexer.storage.originals import read_original
-from tests.conftest import write_photographs
+from tests.conftest import damaged_fax, write_photographs
 from tests.indexer.synthetic import SEGMENT
 from training import checkpoint, files
 from training.errors import BadValue, Busy, FC7Error, Mismatch, NotFound, NotReady
 from training.files import exclusively
 from training.images.preprocess import ImageLimits, decode
+from training.network.alexnet import AlexNet
 
 
 def build(model: Path, data: Path, index: Path, **changes: object) -> None:
@@ -90,6 +91,39 @@ def test_bad_files_are_reported_with_reasons_and_the_rest_is_indexed(
     assert reasons["huge.png"] == "image is 1000 x 600 pixels, more than max_image_pixels=500000"
     assert "truncated" in reasons["red/truncated.jpg"]
     assert "6 photographs indexed, 6 rejected" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_what_libtiff_says_of_a_damaged_file_is_the_reason_of_its_reject(
+    tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    write_photographs(data, 2)
+    (data / "red" / "fax.tif").write_bytes(damaged_fax())
+    build(model, data, tmp_path / "index")
+    [reject] = artifact.rejects(open_index(tmp_path / "index"))
+    assert reject.path == "red/fax.tif"
+    assert "Fax4Decode: " in reject.reason
+    out, err = capfd.readouterr()
+    assert f"rejected red/fax.tif: {reject.reason}" in out
+    assert "Fax" not in err
+
+
+def test_the_first_photograph_whose_feature_is_not_finite_is_named(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    write_photographs(data, 30)
+    (data / "blue" / "000.jpg").write_bytes(b"not an image")
+    features_of = AlexNet.features
+
+    def features_but_of_red(net: AlexNet, x_BCHW: torch.Tensor) -> torch.Tensor:
+        values_BD = features_of(net, x_BCHW)
+        values_BD[x_BCHW[:, 0].mean((1, 2)) > x_BCHW[:, 2].mean((1, 2)) + 100] = torch.inf
+        return values_BD
+
+    monkeypatch.setattr(AlexNet, "features", features_but_of_red)
+    with pytest.raises(Mismatch, match=r"the model gives no finite FC7 feature for .*; the first is red/000\.jpg"):
+        build(model, data, tmp_path / "index")
 
 
 def test_nothing_to_index_is_an_error_and_the_old_version_stays(tmp_path: Path, model: Path, images: Path) -> None:
@@ -218,11 +252,11 @@ def test_one_flipped_byte_in_any_file_is_refused_by_name(copied: Path, name: str
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 7, "has format 7, this program reads format 3"),
+        ("format", 7, "has format 7, this program reads format 4"),
         ("kept", 23, "holds 24 items of which 0 are removed, manifest.json says 23 are kept"),
         ("segments", [23], "segment 0 of .* holds 24 items, manifest.json says 23"),
         ("width", 33, "is for vectors of 32 components, the index has 33"),
-        ("bits", 64, r"expected uint8 of width 8"),
+        ("bits", 64, r"rows of 8 uint8: its header has 128 for d, expected 64"),
         ("files", {}, "does not list deleted.npy"),
         ("kept", "many", "is not a manifest: kept"),
         ("metric", "cosine", "is not a manifest: metric Input should be 'euclidean'"),
@@ -254,8 +288,11 @@ def test_a_path_that_leads_out_of_the_collection_is_not_served(tmp_path: Path, i
     with tarfile.open(tmp_path / "outside.tar", "w") as tar:
         tar.add(tmp_path / "outside.jpg", "1.jpg")
     (root / "link.tar").symlink_to(tmp_path / "outside.tar")
-    item = replace(opened.items([0])[0], root=str(root), path=path)
-    assert read_original(index, [str(root)], item, ImageLimits()) is None
+    empty = hashlib.sha256().hexdigest()
+    item = replace(opened.items([0])[0], root=str(root), path=path, size=0, sha256=empty)
+    manifest = opened.manifest.model_copy(update={"sources": [str(root)]})
+    with pytest.raises(NotFound, match="leads out of the folders"):
+        read_original(index, manifest, item, ImageLimits())
 
 
 @pytest.mark.parametrize("item", [24, -1, 2**63 - 1])
@@ -292,7 +329,7 @@ def test_a_build_killed_before_it_publishes_leaves_the_old_version_and_ends_the_
     assert len(open_index(index)) == 24
     records = [artifact.read_manifest(artifact.current(folder)).files for folder in (index, whole)]
     assert records[0].keys() == records[1].keys()
-    for name in (artifact.IDS, artifact.VECTORS, artifact.CODES, artifact.PIXELS, artifact.PIXEL_CODES, artifact.THUMBNAILS):
+    for name in (artifact.VECTORS, artifact.CODES, artifact.PIXELS, artifact.PIXEL_CODES, artifact.THUMBNAILS):
         assert records[0][f"0/{name}"] == records[1][f"0/{name}"]
 
 

@@ -16,14 +16,15 @@ from indexer.build import main as build
 from indexer.evaluate import EvaluateSettings
 from indexer.evaluate import main as evaluate
 from indexer.features import feature_block
-from indexer.index import open_index
+from indexer.index import Index, open_index
 from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
 from indexer.storage import artifact
-from indexer.store import MODES, Query
-from tests.conftest import encoded, photograph
+from indexer.storage.originals import Places
+from indexer.store import MODES, Item, Query
+from tests.conftest import encoded, photograph, write_photographs
 from training import checkpoint
-from training.errors import Mismatch, NotFound, NotReady
+from training.errors import FC7Error, Gone, Mismatch, NotFound, NotReady
 from training.files import exclusively
 from training.images.folders import Example, read_photographs
 from training.images.preprocess import ImageLimits
@@ -186,6 +187,54 @@ def test_the_same_bad_file_is_one_reject_however_often_it_is_added(copied: Path,
     assert (len(mended), mended.manifest.rejected, artifact.rejects(mended)) == (28, 0, [])
 
 
+def test_an_addition_of_bad_files_alone_records_them_once(
+    copied: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "more"
+    (data / "red").mkdir(parents=True)
+    (data / "red" / "bad\u202e.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    for number in range(3):
+        add(AddSettings(model=model, data=data if number < 2 else data / "red", index=copied))  # the same file by another folder
+        assert "0 photographs added, 0 there already, 1 rejected" in capsys.readouterr().out
+        store = open_index(copied)
+        assert (len(store), store.manifest.rejected, store.version_number) == (24, 1, 2 if number < 2 else 3)
+        [reject] = artifact.rejects(store)
+        assert reject.path.endswith(r"bad\u202e.jpg")
+    (data / "red" / "bad\u202e.jpg").write_bytes(encoded(photograph(85)))
+    add(AddSettings(model=model, data=data, index=copied))
+    mended = open_index(copied)
+    assert (len(mended), mended.manifest.rejected, artifact.rejects(mended)) == (25, 0, [])
+
+
+def test_a_bad_file_that_becomes_a_copy_of_an_item_is_no_reject_any_more(
+    copied: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "more"
+    data.mkdir()
+    (data / "bad.jpg").write_bytes(b"nothing")
+    add(AddSettings(model=model, data=data, index=copied))
+    assert open_index(copied).manifest.rejected == 1
+    shutil.copy(images / "train" / "red" / "000.jpg", data / "bad.jpg")
+    add(AddSettings(model=model, data=data, index=copied))
+    store = open_index(copied)
+    assert (len(store), store.manifest.rejected, artifact.rejects(store)) == (24, 0, [])
+
+
+def test_no_reject_is_a_copy_of_what_has_been_removed(model: Path, images: Path, tmp_path: Path) -> None:
+    data, folder = tmp_path / "data", tmp_path / "index"
+    shutil.copytree(images / "train" / "red", data / "red")
+    shutil.copy(data / "red" / "000.jpg", data / "red" / "again.jpg")
+    shutil.copy(data / "red" / "001.jpg", data / "red" / "one more.jpg")
+    (data / "bad.jpg").write_bytes(b"nothing")
+    build(BuildSettings(model=model, data=data, index=folder, bits=0))
+    store = open_index(folder)
+    assert [reject.path for reject in artifact.rejects(store)] == ["bad.jpg", "red/again.jpg", "red/one more.jpg"]
+    remove(RemoveSettings(index=folder, ids=[0, 5]))
+    left = open_index(folder)
+    assert [reject.path for reject in artifact.rejects(left)] == ["bad.jpg", "red/one more.jpg"]
+    assert (len(left), left.manifest.rejected) == (6, 2)
+
+
 def test_an_upload_that_no_item_names_is_swept_and_nothing_else_is(copied: Path, model: Path) -> None:
     item = upload(copied, model, encoded(photograph(91)))
     uploads = copied / "uploads"
@@ -207,13 +256,18 @@ def test_an_uploads_folder_that_is_a_link_is_not_swept(copied: Path, tmp_path: P
     assert len(files_of(tmp_path / "elsewhere")) == 1
 
 
+def assert_outside(store: Index, item: Item) -> None:
+    with pytest.raises(NotFound, match="leads out of the folders that the index was made from"):
+        store.original(item)
+
+
 def test_a_catalogue_leads_to_no_file_outside_the_sources_and_the_uploads(copied: Path, tmp_path: Path) -> None:
     store = open_index(copied)
     item = store.items([0])[0]
     assert store.original(item) is not None
     passwd = Path("/etc/passwd").read_bytes()
     host = replace(item, root="/etc", path="passwd", size=len(passwd), sha256=hashlib.sha256(passwd).hexdigest())
-    assert store.original(host) is None
+    assert_outside(store, host)
     data = b"a secret"
     sha256 = hashlib.sha256(data).hexdigest()
     secret = replace(item, size=len(data), sha256=sha256)
@@ -223,10 +277,11 @@ def test_a_catalogue_leads_to_no_file_outside_the_sources_and_the_uploads(copied
     (copied / "uploads" / "secret").write_bytes(data)
     (copied / "uploads" / f"{sha256}.jpeg").symlink_to(tmp_path / "secret")
     paths = ["../secret", "../../secret", str(tmp_path / "secret"), "secret", "./secret", f"{sha256}.jpeg", "", "a\0b"]
-    assert [store.original(replace(secret, root="uploads", path=path)) for path in paths] == [None] * len(paths)
+    for path in paths:
+        assert_outside(store, replace(secret, root="uploads", path=path))
     up = os.path.relpath(tmp_path / "secret", item.root)
     assert (Path(item.root) / up).read_bytes() == data
-    assert store.original(replace(secret, path=up)) is None
+    assert_outside(store, replace(secret, path=up))
 
 
 def test_removing_an_item_deletes_no_file_that_is_not_an_upload(copied: Path, images: Path) -> None:
@@ -244,7 +299,11 @@ def test_a_file_that_has_become_another_is_not_given(model: Path, images: Path, 
     assert store.original(item) == data / item.path
     before = (data / item.path).read_bytes()
     (data / item.path).write_bytes(b"x" * len(before) if keeps_its_size else b"text")
-    assert store.original(item) is None
+    with pytest.raises(Gone, match="the file of item 0, has become another since it was indexed"):
+        store.original(item)
+    (data / item.path).unlink()
+    with pytest.raises(NotFound, match="the file of item 0, is gone"):
+        store.original(item)
     (data / item.path).write_bytes(before)
     assert store.original(item) == data / item.path
 
@@ -261,3 +320,163 @@ def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(copied: Path, tmp
         remove(RemoveSettings(index=copied, ids=[0]))
     assert target.read_text() == "somebody's own"
     assert len(open_index(copied)) == 24
+
+
+def annex(root: Path, objects: Path, seed: int = 0) -> None:
+    """A folder as git-annex keeps it: each photograph a link to a file in a folder of its own, named by its hash."""
+    write_photographs(root, 2, seed)
+    for file in sorted(root.rglob("*.jpg")):
+        key = f"SHA256E-s{file.stat().st_size}--{hashlib.sha256(file.read_bytes()).hexdigest()}.jpg"
+        place = objects / key[-9:-7] / key[-7:-5] / key
+        place.mkdir(parents=True)
+        file.rename(place / key)
+        file.symlink_to(os.path.relpath(place / key, file.parent))
+
+
+def hub(root: Path, seed: int = 0) -> Path:
+    """A model hub's cache of one data set: the snapshot, whose files are links to blobs beside the snapshots."""
+    snapshot, blobs = root / "snapshots" / "0a1b", root / "blobs"
+    write_photographs(snapshot / "data", 2, seed)
+    blobs.mkdir()
+    for file in sorted(snapshot.rglob("*.jpg")):
+        blob = blobs / hashlib.sha256(file.read_bytes()).hexdigest()
+        file.rename(blob)
+        file.symlink_to(os.path.relpath(blob, file.parent))
+    return snapshot
+
+
+@pytest.mark.parametrize("kind", ["annex within", "annex elsewhere", "hub", "folders", "tar"])
+def test_photographs_that_links_lead_to_are_given(
+    model: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, folder, elsewhere = tmp_path / "data", tmp_path / "index", tmp_path / "elsewhere"
+    linked = [str(elsewhere)]
+    match kind:
+        case "annex within":
+            annex(data, data / ".git" / "annex" / "objects")
+            linked = []
+        case "annex elsewhere":
+            annex(data, elsewhere)
+            linked = sorted({str(file.resolve().parent) for file in data.rglob("*.jpg")})
+        case "hub":
+            data = hub(tmp_path / "hub")
+            linked = [str(tmp_path / "hub" / "blobs")]
+        case "folders":
+            write_photographs(elsewhere, 2)
+            data.mkdir()
+            for name in ("blue", "green", "red"):
+                (data / name).symlink_to(elsewhere / name)
+            linked = [str(elsewhere / name) for name in ("blue", "green", "red")]
+        case "tar":
+            write_photographs(tmp_path / "loose", 2)
+            data.mkdir()
+            elsewhere.mkdir()
+            shutil.make_archive(str(elsewhere / "some"), "tar", tmp_path / "loose")
+            (data / "link.tar").symlink_to(elsewhere / "some.tar")
+    build(BuildSettings(model=model, data=data, index=folder, bits=0))
+    store = open_index(folder)
+    assert sorted(store.manifest.linked) == linked
+    assert capsys.readouterr().out.count("links lead to photographs in ") == len(linked)
+    for item in store.items(range(6)):
+        original = store.original(item)
+        content = original if isinstance(original, bytes) else original.read_bytes()
+        assert hashlib.sha256(content).hexdigest() == item.sha256
+
+
+def test_added_photographs_that_links_lead_to_are_given(
+    copied: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    snapshot = hub(tmp_path / "hub", seed=40)
+    add(AddSettings(model=model, data=snapshot, index=copied))
+    store = open_index(copied)
+    assert store.manifest.linked == [str(tmp_path / "hub" / "blobs")]
+    for item in store.items(range(24, 30)):
+        assert store.original(item) == (snapshot / item.path).resolve()
+    assert f"links lead to photographs in {tmp_path / 'hub' / 'blobs'}" in capsys.readouterr().out
+    annex(tmp_path / "more", tmp_path / "objects", seed=50)
+    add(AddSettings(model=model, data=tmp_path / "more", index=copied))
+    out = capsys.readouterr().out
+    assert out.count("links lead to photographs in ") == out.count(str(tmp_path / "objects")) == 6
+    assert len(open_index(copied).manifest.linked) == 7
+
+
+def test_a_link_that_leads_elsewhere_than_when_it_was_indexed_is_not_followed(model: Path, tmp_path: Path) -> None:
+    snapshot, folder = hub(tmp_path / "hub"), tmp_path / "index"
+    build(BuildSettings(model=model, data=snapshot, index=folder, bits=0))
+    store = open_index(folder)
+    item, other = store.items([0, 1])
+    link = snapshot / item.path
+    before = link.readlink()
+
+    def lead_to(target: Path) -> None:
+        link.unlink()
+        link.symlink_to(target)
+
+    data = link.read_bytes()
+    secret = tmp_path / "secret"
+    secret.write_bytes(data)  # the same bytes, where nobody said that they may be read
+    lead_to(secret)
+    assert_outside(store, item)
+    lead_to(Path("/etc/passwd"))
+    assert_outside(store, item)
+    (tmp_path / "hub" / "blobs2").mkdir()  # no folder of the manifest's, though its name begins with one
+    (tmp_path / "hub" / "blobs2" / "x").write_bytes(data)
+    lead_to(tmp_path / "hub" / "blobs2" / "x")
+    assert_outside(store, item)
+    lead_to((snapshot / other.path).resolve())
+    with pytest.raises(Gone, match="has become another"):
+        store.original(item)
+    lead_to(tmp_path / "nowhere")
+    with pytest.raises(NotFound, match="is gone"):
+        store.original(item)
+    lead_to(link)
+    with pytest.raises(NotFound, match="is gone"):
+        store.original(item)
+    lead_to(before)
+    assert store.original(item) == link.resolve()
+    passwd = Path("/etc/passwd").read_bytes()
+    host = replace(item, root="/etc", path="passwd", size=len(passwd), sha256=hashlib.sha256(passwd).hexdigest())
+    assert_outside(store, host)
+
+
+def test_a_source_that_moves_and_leaves_a_link_is_followed(model: Path, tmp_path: Path) -> None:
+    data, folder = tmp_path / "data", tmp_path / "index"
+    write_photographs(data, 2)
+    build(BuildSettings(model=model, data=data, index=folder, bits=0))
+    data.rename(tmp_path / "moved")
+    data.symlink_to(tmp_path / "moved")
+    store = open_index(folder)
+    [item] = store.items([3])
+    assert store.original(item) == tmp_path / "moved" / item.path
+
+
+def test_of_many_folders_that_links_lead_to_the_deepest_give_way_to_those_above_them(tmp_path: Path) -> None:
+    root = tmp_path.resolve() / "data"
+    root.mkdir()
+    targets = [Path("/annex/objects", f"{i % 7:02d}", f"{i % 31:02d}", str(i), "1.jpg") for i in range(300)]
+    targets += [Path("/pictures", str(i), "1.jpg") for i in range(40)]
+    for number, target in enumerate(targets):
+        (root / f"{number}.jpg").symlink_to(target)
+    places = Places()
+    places.take(str(root), [f"{number}.jpg" for number in range(len(targets))])
+    assert places.sources == [str(root)]
+    assert len(places.linked) <= 100
+    for target in targets:
+        assert any(target.is_relative_to(folder) for folder in places.linked)
+    assert {Path(folder).parts[1] for folder in places.linked} == {"annex", "pictures"}
+    assert {f"/pictures/{i}" for i in range(40)} <= set(places.linked)
+
+
+def test_links_never_open_the_whole_disk(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").symlink_to("/1.jpg")
+    places = Places()
+    places.take(str(tmp_path), ["1.jpg"])
+    assert places.linked == ["/1.jpg"]
+    for number in range(101):
+        (tmp_path / f"{number}.png").symlink_to(f"/{number}/{number}.png")
+    with pytest.raises(FC7Error, match="links lead to photographs in /"):
+        places.take(str(tmp_path), [f"{number}.png" for number in range(101)])
+    places = Places()
+    (tmp_path / "2.jpg").symlink_to(os.fsdecode(b"/pictures/of \xe9/2.jpg"))
+    places.take(str(tmp_path), ["2.jpg"])
+    assert places.linked == ["/pictures"]

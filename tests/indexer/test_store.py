@@ -1,6 +1,7 @@
 """What every store promises, on disk and in Milvus alike: the same items, and every answer against brute force."""
 
 import hashlib
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
@@ -15,8 +16,8 @@ from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
 from indexer.index import open_index
 from indexer.milvus.store import MilvusStore
-from indexer.store import Query, Store
-from tests.indexer.synthetic import LABELS, WIDTH, block, check, features
+from indexer.store import MODES, MOST_LABELS, Filter, Query, Store
+from tests.indexer.synthetic import LABELS, WIDTH, block, check, features, passes
 from training.errors import BadValue, NotFound
 from training.images.preprocess import ImageLimits
 
@@ -57,9 +58,8 @@ class Grown:
         distances = by_vector if ask.mode in ("exact", "two-stage") else (bits[0] ^ bits[1]).sum(1)
         found = []
         for item, distance in enumerate(distances.tolist()):
-            wanted = ask.label is None or LABELS[item % len(LABELS)] == ask.label
             near = distance <= min(most for most in (ask.max_distance, ask.radius, np.inf) if most is not None)
-            if item not in REMOVED and wanted and near:
+            if item not in REMOVED and passes(item, ask.filter) and near:
                 found.append((item, distance))
         return sorted(found, key=lambda hit: (hit[1], hit[0]))
 
@@ -118,24 +118,37 @@ def grown(make: Make, trained: Autoencoder) -> Iterator[Grown]:
     store.close()
 
 
+FILTERS = [
+    Filter((LABELS[0], LABELS[2], "no such label")),
+    Filter(exclude_labels=(LABELS[1],)),
+    Filter(exclude_labels=LABELS),
+    Filter((LABELS[0],), (LABELS[0],)),
+    Filter(path_prefix="0012"),
+    Filter(path_prefix="00%"),
+    Filter(LABELS[:2], (LABELS[1], "no such label"), "001"),
+]
 ASKED = [
     Query(k=1),
     Query(k=7),
     Query(k=300),
-    Query(k=20, label=LABELS[2]),
-    Query(k=20, label="no such label"),
+    Query(k=20, filter=Filter((LABELS[2],))),
+    Query(k=20, filter=Filter(("no such label",))),
     Query(k=20, max_distance=9.0),
     Query(k=20, max_distance=0.0),
-    Query(k=5, mode="two-stage", label=LABELS[1]),
+    Query(k=5, mode="two-stage", filter=Filter((LABELS[1],))),
     Query(k=300, mode="two-stage"),
     Query(k=300, mode="two-stage", max_distance=9.0),
     Query(k=7, mode="code"),
-    Query(k=300, mode="code", label=LABELS[0]),
+    Query(k=300, mode="code", filter=Filter((LABELS[0],))),
     Query(k=40, mode="code", max_distance=4),
     Query(k=300, mode="ball", radius=0),
-    Query(k=300, mode="ball", radius=3, label=LABELS[2]),
+    Query(k=300, mode="ball", radius=3, filter=Filter((LABELS[2],))),
     Query(k=300, mode="ball", radius=5, max_distance=2),
     Query(k=6, mode="ball", radius=16),
+    *(Query(k=4, filter=filter) for filter in FILTERS),
+    *(Query(k=300, mode="code", filter=filter) for filter in FILTERS),
+    *(Query(k=20, mode="two-stage", filter=filter) for filter in FILTERS),
+    *(Query(k=300, mode="ball", radius=9, filter=filter) for filter in FILTERS),
 ]
 
 
@@ -154,11 +167,12 @@ def test_every_mode_equals_brute_force_and_equals_come_by_id(grown: Grown, ask: 
     "ask",
     [
         Query(k=7),
-        Query(k=60, label=LABELS[0]),
+        Query(k=60, filter=Filter((LABELS[0],))),
         Query(k=7, max_distance=9.0),
         Query(k=7, mode="code"),
         Query(k=7, mode="ball", radius=6),
         Query(k=40, mode="two-stage"),
+        *(Query(k=7, mode=mode, filter=Filter(LABELS[1:], path_prefix="001")) for mode in MODES if mode != "ball"),
     ],
     ids=str,
 )
@@ -171,6 +185,80 @@ def test_pages_give_everything_once_and_in_order(grown: Grown, ask: Query) -> No
         page = grown.store.search(query_1D, replace(ask, after=after)).of(0)
         got += page
     assert [item for item, _, _ in got] == [item for item, _ in grown.oracle(query_1D[0], ask)]
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+def test_what_passes_a_filter_is_counted(grown: Grown, filter: Filter) -> None:
+    passing = [item for item in range(260) if item not in REMOVED and passes(item, filter)]
+    assert grown.store.count(filter) == len(passing)
+    assert grown.store.count(Filter()) == 255
+
+
+def test_a_path_begins_with_the_characters_of_a_prefix_in_either_form_and_none_of_them_is_a_wildcard(make: Make) -> None:
+    composed = 'caf\u00e9/100%_"of" it\'s.jpg'
+    paths = [
+        composed,
+        unicodedata.normalize("NFD", composed),
+        "cafe/1.jpg",
+        "caf",
+        "100%_a.jpg",
+        "100xxa.jpg",
+        "\ud7ff/a.jpg",
+        "\ue000/a.jpg",
+        "\U0010ffff.jpg",
+        "a\\b.jpg",
+    ]
+    made_up = block(features(len(paths), seed=6), 700)
+    files = [replace(file, path=path) for file, path in zip(made_up.files, paths, strict=True)]
+    store, ids = make(features(180), 0).add([replace(made_up, files=files)], ROOT)
+    prefixes = [
+        "caf",
+        "cafe",
+        "cafe\u0301",
+        "caf\u00e9",
+        "caf\u00e9/100%",
+        "100%",
+        "100%_",
+        "100_",
+        "%",
+        "*",
+        "[c]afe",
+        "CAF",
+        "\ud7ff",
+        "\U0010ffff",
+    ]
+    for prefix in (*prefixes, *paths, "a\\", 'caf\u00e9/100%_"'):
+        expected = [
+            item
+            for item, path in zip(ids, paths, strict=True)
+            if list(unicodedata.normalize("NFC", path))[: len(unicodedata.normalize("NFC", prefix))]
+            == list(unicodedata.normalize("NFC", prefix))
+        ]
+        hits = store.search(features(1), Query(k=300, filter=Filter(path_prefix=prefix))).of(0)
+        assert sorted(item for item, _, _ in hits) == expected, prefix
+        assert store.count(Filter(path_prefix=prefix)) == len(expected)
+    assert [item.path for item in store.items(ids)] == paths
+    store.close()
+
+
+def test_a_filter_is_the_same_in_whatever_order_and_form_it_is_written() -> None:
+    one = Filter(("b", "A\u030a", "b"), ("d", "c"), "A\u030a/")
+    assert one == Filter(("\u00c5", "b"), ("c", "d", "c"), "\u00c5/")
+    assert hash(one) == hash(Filter(("\u00c5", "b"), ("c", "d"), "\u00c5/"))
+
+
+def test_a_filter_of_what_is_no_text_or_of_too_many_labels_is_refused() -> None:
+    alone = "\udc80"
+    for name in ("labels", "exclude_labels", "path_prefix"):
+        asked: dict[str, Any] = {name: alone if name == "path_prefix" else (alone,)}
+        with pytest.raises(BadValue, match=f"{name} must be text in UTF-8"):
+            Filter(**asked)
+    many = tuple(map(str, range(MOST_LABELS + 1)))
+    assert len(Filter(many[1:], many[1:]).labels) == MOST_LABELS
+    with pytest.raises(BadValue, match=r"^labels must be at most 100, got '101 labels'"):
+        Filter(many)
+    with pytest.raises(BadValue, match=r"^exclude_labels must be at most 100, got '101 labels'"):
+        Filter((), many)
 
 
 def test_after_the_last_hit_comes_nothing(grown: Grown) -> None:
@@ -211,7 +299,8 @@ def test_a_store_tells_what_is_in_it(grown: Grown) -> None:
         assert (item.path, item.root, item.label) == (f"{item.id:05d}.jpg", "/c", LABELS[item.id % len(LABELS)])
         assert (item.size, item.width, item.height, item.format) == (1000 + item.id, 96, 72, "JPEG")
     assert [item.id for item in store.items(some)] == some
-    assert store.original(store.items([3])[0]) is None
+    with pytest.raises(NotFound, match=r"00003\.jpg, the file of item 3, is gone"):
+        store.original(store.items([3])[0])
 
 
 def test_a_file_is_found_by_its_hash(grown: Grown) -> None:
@@ -252,7 +341,7 @@ def test_it_grows_and_shrinks_and_gives_no_id_twice(make: Make) -> None:
     labelled = block(features(2, seed=8), 900)
     labelled.files[0] = replace(labelled.files[0], label=awkward)
     store, ids = same.add([labelled], ROOT)
-    assert [item for item, _, _ in store.search(x_ND[:1], Query(k=9, label=awkward)).of(0)] == [121]
+    assert [item for item, _, _ in store.search(x_ND[:1], Query(k=9, filter=Filter((awkward,)))).of(0)] == [121]
     assert store.items([121])[0].label == awkward
     store = store.remove(store.ids().tolist())
     assert (len(store), store.ids().tolist(), store.search(x_ND[:1], Query(k=3)).of(0)) == (0, [], [])

@@ -7,11 +7,17 @@ import warnings
 from collections.abc import Iterator
 from contextvars import copy_context
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
 from service import logs
+from service.app import create_app
+from service.settings import ServiceSettings
+from tests.conftest import damaged_fax
+from tests.service.calls import assert_problem
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +111,16 @@ def test_configuring_again_does_not_say_everything_twice(capsys: pytest.CaptureF
     logging.getLogger("fc7").info("once")
     logging.getLogger("fc7").debug("never")
     assert [line["message"] for line in lines(capsys)] == ["once"]
+
+
+def test_what_libtiff_says_of_a_photograph_is_told_to_its_sender_and_breaks_no_line(
+    model: Path, index: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure()
+    with TestClient(create_app(ServiceSettings(model=model, index=index))) as client:
+        for path in ("/classify", "/neighbors"):
+            assert_problem(client.post(path, files={"image": damaged_fax()}), 422, "Fax4Decode: ")
+    out, err = capfd.readouterr()  # what goes to descriptor 2 too
+    assert out == ""
+    paths = [json.loads(line).get("path") for line in err.splitlines()]
+    assert [path for path in paths if path] == ["/classify", "/neighbors"]

@@ -63,6 +63,7 @@ class Reject:
 
     path: str  # as one line of printable text
     reason: str
+    sha256: str = ""  # of its bytes, where they are an item's already
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from training.errors import BadImage, ImageTooLarge, NotAnImage
+from training.images import libtiff
 from training.images.containers import Container, open_container
 
 try:
@@ -159,20 +160,23 @@ def _open(data: bytes, limits: ImageLimits) -> Iterator[_Header]:
     container = open_container(data)
     if container.kind == "HEIF" and not READS_HEIC:
         raise NotAnImage("is a HEIC image, which is read with the extra heic: pip install 'fc7[heic]'")
-    try:
-        with Image.open(io.BytesIO(container.data), formats=(container.picture or container.kind,)) as image:
-            width, height = image.size
-            counted = _reduce(image, container)
-            limits.check_pixels(width, height, counted)
-            _check_cost(width * height, container, limits)
-            _check_range(image, container)
-            yield _Header(image, container, width, height, counted)
-    except (BadImage, ImageTooLarge, MemoryError):
-        raise
-    except UnidentifiedImageError as error:
-        raise BadImage(f"damaged or truncated image: its headers are not those of a {container.kind} file") from error
-    except Exception as error:  # damaged files make Pillow raise almost anything
-        raise BadImage(f"damaged or truncated image: {error}") from error
+    with libtiff.errors_of_a_file() as errors:
+        try:
+            with Image.open(io.BytesIO(container.data), formats=(container.picture or container.kind,)) as image:
+                width, height = image.size
+                counted = _reduce(image, container)
+                limits.check_pixels(width, height, counted)
+                _check_cost(width * height, container, limits)
+                _check_range(image, container)
+                yield _Header(image, container, width, height, counted)
+        except (BadImage, ImageTooLarge, MemoryError):
+            raise
+        except UnidentifiedImageError as error:
+            raise BadImage(f"damaged or truncated image: its headers are not those of a {container.kind} file") from error
+        except Exception as error:  # damaged files make Pillow raise almost anything
+            raise BadImage(f"damaged or truncated image: {errors if errors.count else error}") from error
+    if errors.count:  # after which Pillow goes on, with pixels of its own
+        raise BadImage(f"damaged or truncated image: {errors}")
 
 
 def _reduce(image: Image.Image, container: Container) -> int:

@@ -27,7 +27,7 @@ from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
 from indexer.storage import artifact
 from indexer.storage.artifact import RejectRecord
-from indexer.store import Query
+from indexer.store import Filter, Query
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.indexer.synthetic import SOURCE, WIDTH, block, features
@@ -54,7 +54,7 @@ def test_an_index_in_milvus_does_what_one_on_disk_does(
     assert isinstance(store, MilvusIndex)
     assert (store.manifest.kept, len(store), store.bits) == (24, 24, 128)
     queries = disk.vectors([0, 11])
-    for ask in (Query(k=9), Query(k=9, label="red"), Query(k=30, mode="two-stage")):
+    for ask in (Query(k=9), Query(k=9, filter=Filter(("red",))), Query(k=30, mode="two-stage")):
         for row in range(2):
             ours, theirs = store.search(queries, ask).of(row), disk.search(queries, ask).of(row)
             assert [item for item, _, _ in ours] == [item for item, _, _ in theirs]
@@ -115,7 +115,12 @@ def test_an_index_by_cosine_in_milvus_answers_as_one_on_disk(tmp_path: Path, mod
     assert (store.metric, store.manifest.metric, store.manifest.recall) == ("cosine", "cosine", disk.manifest.recall)
     np.testing.assert_array_equal(store.vectors(range(24)), disk.vectors(range(24)))
     queries_QD = np.abs(np.random.default_rng(0).normal(size=(3, 32))).astype(np.float32) * 1e-9
-    for ask in (Query(k=24), Query(k=5, mode="two-stage", label="red"), Query(k=24, max_distance=0.4), Query(k=5, mode="code")):
+    for ask in (
+        Query(k=24),
+        Query(k=5, mode="two-stage", filter=Filter(labels=("red",))),
+        Query(k=24, max_distance=0.4),
+        Query(k=5, mode="code"),
+    ):
         ours, theirs = store.search(queries_QD, ask), disk.search(queries_QD, ask)
         for row in range(3):
             assert ours.of(row) == theirs.of(row)
@@ -142,7 +147,7 @@ def test_measuring_block_by_block_is_measuring_all_at_once(tmp_path: Path, monke
     for plan, folder in zip(plans, ("disk", "milvus"), strict=True):
         (tmp_path / folder).mkdir()
         result = assemble(tmp_path / folder, blocks, SOURCE, plan)
-        assert (result.version_number, result.kept, result.rejects) == (1, 700, [RejectRecord("/c", "a.txt", "not an image")])
+        assert (result.version_number, result.kept, result.rejects) == (1, 700, [RejectRecord("/c", "a.txt", "not an image", "")])
     disk, milvus = (artifact.read_manifest(artifact.current(tmp_path / folder)) for folder in ("disk", "milvus"))
     assert disk.shortlist is not None
     assert 50 < disk.shortlist.length < 700

@@ -200,6 +200,36 @@ def test_a_file_that_changes_has_another_tag(client: TestClient, model: Path, in
         assert after.headers["etag"] != before.headers["etag"]
 
 
+def test_a_file_that_has_become_another_is_told_from_one_that_is_gone(model: Path, images: Path, tmp_path: Path) -> None:
+    data, loose = tmp_path / "data", tmp_path / "loose"
+    shutil.copytree(images / "test", data / "a")
+    shutil.copytree(images / "train" / "red", loose)
+    shutil.make_archive(str(data / "b"), "tar", loose)
+    build.main(build.BuildSettings(model=model, data=data, index=tmp_path / "index", bits=0))
+    with TestClient(create_app(ServiceSettings(model=model, index=tmp_path / "index"))) as client:
+        paths = [client.get(f"/items/{item}").json()["path"] for item in range(17)]
+        etag = client.get("/items/0/image").headers["etag"]
+        before = (data / paths[0]).read_bytes()
+        (data / paths[0]).write_bytes(before[:-1] + b"x")
+        (data / paths[1]).write_text("a text")
+        (data / paths[2]).unlink()
+        (loose / "000.jpg").write_bytes((loose / "000.jpg").read_bytes()[:-1] + b"x")
+        (loose / "001.jpg").unlink()
+        shutil.make_archive(str(data / "b"), "tar", loose)
+        for item in (0, 1, 9):
+            words = (paths[item], f"item {item},", "has become another since it was indexed")
+            problem = assert_problem(client.get(f"/items/{item}/image", headers={"If-None-Match": etag}), 410, *words)
+            assert problem["title"] == "Gone"
+            assert client.head(f"/items/{item}/image").status_code == 410
+            assert_problem(client.get(f"/items/{item}/image", headers={"Range": "bytes=0-4"}), 410)
+        for item in (2, 10):
+            assert_problem(client.get(f"/items/{item}/image"), 404, paths[item], "is gone")
+        for item in (0, 1, 2, 9, 10):
+            assert client.get(f"/items/{item}/thumbnail").headers["content-type"] == "image/jpeg"
+        (data / paths[0]).write_bytes(before)
+        assert client.get("/items/0/image").content == before
+
+
 def test_a_file_that_cannot_be_opened_is_told_like_one_that_is_gone(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
