@@ -21,7 +21,8 @@ from training.program import Settings, keep_freed_memory, progress, run_program
 class AddSettings(Settings):
     """Add the photographs of a folder to an index; those that it holds already, by their bytes, stay as they are.
 
-    The work is in proportion to what is added. Codes are made by the index's own autoencoder. Interrupted, nothing is added.
+    The work is in proportion to what is added. The metric is the index's own, and its autoencoder makes the codes. Interrupted,
+    nothing is added.
     """
 
     model_config = SettingsConfigDict(cli_prog_name="python -m indexer.add")
@@ -49,7 +50,7 @@ def main(settings: AddSettings) -> None:
         def feature_blocks() -> Iterator[FeatureBlock]:
             reads = iter(progress(read_photographs(settings.data, examples, limits), len(examples), "FC7 features"))
             for rows in blocks(len(examples), BLOCK_ROWS):
-                block = feature_block(model, islice(reads, rows.stop - rows.start), with_pixels)
+                block = feature_block(model, islice(reads, rows.stop - rows.start), with_pixels).in_metric(store.metric)
                 rejects.extend(block.rejects)
                 yield block
 

@@ -4,7 +4,7 @@ Legend: N rows, Q queries, D width of a vector, W bytes of a code, P principal c
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,11 @@ BLOCK: Final = 4096  # rows looked at together, so that memory does not grow wit
 def blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
     """Slices that cover `rows`, a block of `size` each."""
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def aligned(rows: NDArray[Any]) -> NDArray[Any]:
+    """The rows, or where their numbers lie at no multiples of their size, as in a mapped file of FAISS, a copy of them."""
+    return np.require(rows, requirements=("C", "A"))
 
 
 def sample(rows: int, rng: np.random.Generator) -> Rows:

@@ -13,6 +13,7 @@ from indexer.arrays import Rows, Vectors, sample
 from indexer.changes import reject_records, write_rows
 from indexer.codes import autoencoder
 from indexer.features import FeatureBlock
+from indexer.metric import Metric
 from indexer.milvus.index import collections, drop_unused, new_collection
 from indexer.search import shortlists
 from indexer.search.shortlist import ByCodes
@@ -41,6 +42,7 @@ class Plan:
     """What an index is to hold beside the vectors."""
 
     bits: int = 128  # of the codes; 0 for none
+    metric: Metric = "euclidean"
     pixel_codes: bool = False  # whether to keep raw pixels and their codes too, for comparison
     shortlist: str = PRINCIPAL  # see indexer/search/shortlist.py
     store: str = ""  # Milvus to put the items into, whose short-list are the codes; see connection.parse
@@ -56,15 +58,18 @@ class BuildResult:
     rejects: list[RejectRecord]
 
 
-class _WithoutCopies:
-    """Blocks in which every photograph is there once, by its bytes; its copies are rejects. Can be gone through again."""
+class _Prepared:
+    """Blocks of what the metric compares, in which every photograph is there once, by its bytes; its copies are rejects.
 
-    def __init__(self, feature_blocks: Iterable[FeatureBlock]) -> None:
-        self._feature_blocks = feature_blocks
+    Can be gone through again.
+    """
+
+    def __init__(self, feature_blocks: Iterable[FeatureBlock], metric: Metric) -> None:
+        self._feature_blocks, self._metric = feature_blocks, metric
 
     def __iter__(self) -> Iterator[FeatureBlock]:
         paths: dict[bytes, str] = {}
-        for block in self._feature_blocks:
+        for block in (block.in_metric(self._metric) for block in self._feature_blocks):
             copies: dict[int, Reject] = {}
             for row, file in enumerate(block.files):
                 first = paths.setdefault(bytes.fromhex(file.sha256), file.path)
@@ -89,7 +94,7 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     The blocks are gone through once for an index on disk, and three times for one in Milvus.
     """
     draft = Draft(index)
-    feature_blocks = _WithoutCopies(feature_blocks)
+    feature_blocks = _Prepared(feature_blocks, plan.metric)
     places = Places()
     contents = (_in_milvus if plan.store else _on_disk)(index, draft, feature_blocks, source, plan, places)
     if contents.measurement is None:
@@ -100,6 +105,7 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     before = collections(index)
     manifest = Manifest(
         fingerprint=source.fingerprint,
+        metric=plan.metric,
         width=source.width,
         bits=plan.bits,
         pixel_bits=plan.bits if plan.pixel_codes else 0,
@@ -173,7 +179,7 @@ def _in_milvus(
                 first += len(block.files)
             yield block
 
-    with new_collection(plan.store, encoder, source.fingerprint, source.limits) as (store, contents.milvus):
+    with new_collection(plan.store, encoder, source.fingerprint, source.limits, plan.metric) as (store, contents.milvus):
         store.fill(compared(), source.folder, index)
         codes_NW = np.concatenate(codes)
         contents.measurement = shortlists.measure(ByCodes(codes_NW), CODES, queries, queries_QD, codes_NW)

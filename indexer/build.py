@@ -16,6 +16,7 @@ from pydantic_settings import SettingsConfigDict
 from indexer.assembly import BuildResult, Plan, Source, assemble
 from indexer.codes.autoencoder import BITS
 from indexer.features import Extraction, FeatureBlock
+from indexer.metric import Metric
 from indexer.milvus import connection
 from indexer.opening import open_store
 from indexer.search import shortlists
@@ -51,6 +52,11 @@ class BuildSettings(Settings):
     part: Part = Field("all", description="part of the data set to index")
     bits: int = Field(128, description=f"bits of the codes: {', '.join(map(str, BITS))}; 0 for no codes, and exact search alone")
     raw_pixel_codes: bool = Field(False, description="keep raw 32 x 32 pixels and codes of them too, to compare with")
+    metric: Metric = Field(
+        "euclidean",
+        description="what is near: euclidean, by the distance of features, or cosine, by the angle between them, whatever their "
+        "lengths; cosine rejects features of zeros",
+    )
     shortlist: str = Field(
         "principal",
         description="first of the two stages: principal (components in a byte each), codes, or a string of FAISS's "
@@ -68,7 +74,7 @@ class BuildSettings(Settings):
         """What the index is to hold beside the vectors."""
         shortlist = CODES if self.store else self.shortlist
         configuration = BuildConfiguration(part=self.part, seed=self.seed, max_bad_fraction=self.max_bad_fraction)
-        return Plan(self.bits, self.raw_pixel_codes, shortlist, self.store, configuration)
+        return Plan(self.bits, self.metric, self.raw_pixel_codes, shortlist, self.store, configuration)
 
     def limits(self) -> ImageLimits:
         """What decoding one image may cost."""

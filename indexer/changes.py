@@ -7,11 +7,13 @@ Legend: N rows.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from indexer.features import FeatureBlock
+from indexer.metric import vectors_of
 from indexer.search import shortlists
 from indexer.search.shortlists import CODES
 from indexer.storage import artifact
@@ -52,6 +54,7 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
                 new.append(row)
             ids.append(known[file.sha256])
             rejects.pop(_file_of(folder, printable(file.path)), None)
+        block = replace(block, features_ND=vectors_of(block.features_ND, manifest.metric))
         write_rows(writer, block, version.index, root, new, first, places)
         rejects |= {_file_of(record.folder, record.path): record for record in reject_records(version.index, root, block)}
     added = writer.finish()

@@ -82,6 +82,7 @@ def evaluate(model: Model, store: OpenStore, settings: EvaluateSettings) -> Repo
     out.mkdir(parents=True, exist_ok=True)
     report = Report(
         index_version=store.version_number,
+        metric=store.metric,
         queries=len(queries.sha256s),
         database=len(database.items),
         classifier_top1=float((queries.predictions_Q == queries.labels_Q).mean()),

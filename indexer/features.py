@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from indexer.arrays import Vectors, blocks
+from indexer.metric import NO_DIRECTION, Metric, have_vectors, vectors_of
 from training.checkpoint import Model
 from training.errors import FC7Error, Mismatch, NotFinite
 from training.files import printable, write_tensors
@@ -72,6 +73,12 @@ class FeatureBlock:
             thumbnails=b"".join(jpeg for row, jpeg in enumerate(self.jpegs()) if row not in rows),
             rejects=[*self.rejects, *rejects],
         )
+
+    def in_metric(self, metric: Metric) -> Self:
+        """The block with what an index of this metric compares for features; those that it cannot compare are rejects."""
+        rows: list[int] = np.flatnonzero(~have_vectors(self.features_ND, metric)).tolist()
+        block = self.without(rows, [Reject(self.files[row].path, NO_DIRECTION) for row in rows])
+        return replace(block, features_ND=vectors_of(block.features_ND, metric))
 
     def jpegs(self) -> list[bytes]:
         """The thumbnail of each row."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from indexer import changes
 from indexer.arrays import Codes, Ids, Vectors
 from indexer.features import FeatureBlock
+from indexer.metric import Metric, vectors_of
 from indexer.search.ranking import key_of
 from indexer.search.searcher import Searcher
 from indexer.search.shortlists import open_shortlists
@@ -21,7 +22,7 @@ from indexer.storage.artifact import Manifest
 from indexer.storage.originals import read_original, sweep_uploads
 from indexer.storage.segment import code_bytes
 from indexer.storage.version import Version, open_version
-from indexer.store import Hits, Item, Mode, Query, check_mode, without_codes
+from indexer.store import Filter, Hits, Item, Mode, Query, check_mode, without_codes
 from training.errors import BadValue, NotFound
 
 
@@ -34,7 +35,8 @@ class Index:
         self._segments, self._deleted = version.segments, version.deleted
         shortlists = open_shortlists(version)
         length = version.manifest.shortlist.length if version.manifest.shortlist else 0
-        self._searcher = Searcher(version.segments, shortlists, length, version.manifest.bits, version.deleted)
+        manifest = version.manifest
+        self._searcher = Searcher(version.segments, shortlists, length, manifest.bits, version.deleted, manifest.metric)
 
     @property
     def version(self) -> Version:
@@ -62,6 +64,11 @@ class Index:
         return self.manifest.fingerprint
 
     @property
+    def metric(self) -> Metric:
+        """What the distance between two vectors is."""
+        return self.manifest.metric
+
+    @property
     def width(self) -> int:
         """Components of a vector."""
         return self.manifest.width
@@ -75,10 +82,11 @@ class Index:
         return self.manifest.kept
 
     def search(self, queries_QD: Vectors, query: Query) -> Hits:
-        """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this index has not."""
+        """The nearest items of each float32 (Q, D) feature. Raises BadValue; see Store.search."""
         check_mode(query.mode, self.bits)
         if queries_QD.ndim != 2 or queries_QD.shape[1] != self.width:
             raise BadValue("queries", queries_QD.shape, f"a table of {self.width} columns")
+        queries_QD = vectors_of(queries_QD, self.metric)
         autoencoder = self._version.autoencoder if self._searcher.needs_codes(query.mode) else None
         codes_QW = autoencoder.encode(queries_QD) if autoencoder else None
         return self._searcher.search(queries_QD, codes_QW, query)
@@ -87,13 +95,17 @@ class Index:
         """What `search` orders this item by; see Hits. Raises NotFound."""
         return key_of(self, self._version.autoencoder, query_D, item, mode)
 
+    def count(self, filter: Filter) -> int:
+        """Items that pass a filter."""
+        return self._searcher.count(filter)
+
     def ids(self) -> Ids:
         """The ids of all items, ascending."""
         ids = np.concatenate([np.empty(0, np.int64), *(segment.ids_N for segment in self._segments)])
         return ids[~np.isin(ids, self._deleted)]
 
     def vectors(self, ids: Sequence[int]) -> Vectors:
-        """The stored vectors, float32 (n, D). Raises NotFound for the first id that is not there."""
+        """The stored vectors, float32 (n, D); see Store.vectors. Raises NotFound for the first id that is not there."""
         if not len(ids):
             return np.empty((0, self.width), np.float32)
         return self._gather(ids, [segment.vectors_ND for segment in self._segments])

@@ -16,10 +16,25 @@ from numpy.typing import NDArray
 
 from indexer.arrays import Codes, Ids, Keys, Vectors
 from indexer.features import FeatureBlock, FileFacts
+from indexer.metric import Metric
 from training.errors import BadValue
 
 Mode = Literal["exact", "code", "two-stage", "ball"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+MOST_LABELS: Final = 100  # of a filter, each way
+
+
+def normalised(text: str) -> str:
+    """A text in the form (NFC) in which equal ones are the same, however a keyboard or file system composes them."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _text(name: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadValue(name, value, "text in UTF-8") from error
+    return normalised(value)
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ class Item:
             id=id,
             root=root,
             path=file.path,
-            label=unicodedata.normalize("NFC", file.label),
+            label=normalised(file.label),
             size=file.size,
             width=file.width,
             height=file.height,
@@ -54,6 +69,30 @@ class Item:
             thumbnail_start=0,
             thumbnail_size=file.thumbnail_size,
         )
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which items a search is among: those that meet every condition given. Without any, all.
+
+    Texts are compared in Unicode's form NFC, in whichever form they are spelt. Raises BadValue for what is no text in UTF-8, and
+    for more than MOST_LABELS labels.
+    """
+
+    labels: tuple[str, ...] = ()  # items of one of these; "" for items without a label
+    exclude_labels: tuple[str, ...] = ()  # items of none of these
+    path_prefix: str = ""  # the characters that Item.path begins with; none of them stands for others
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "exclude_labels"):
+            labels = {_text(name, label) for label in getattr(self, name)}
+            if len(labels) > MOST_LABELS:
+                raise BadValue(name, f"{len(labels)} labels", f"at most {MOST_LABELS}")
+            object.__setattr__(self, name, tuple(sorted(labels)))
+        object.__setattr__(self, "path_prefix", _text("path_prefix", self.path_prefix))
+
+
+ALL: Final = Filter()
 
 
 class FirstPage(NamedTuple):
@@ -68,8 +107,8 @@ class FirstPage(NamedTuple):
 class Query:
     """What to look for, beside the vectors themselves. Raises BadValue for what cannot be answered.
 
-    exact: every vector is compared, by Euclidean distance. code: every code, by Hamming distance. two-stage: a short-list, then
-    the exact Euclidean distances of what is on it. ball: every item whose code is within `radius` bits of the query's.
+    exact: every vector is compared, by the metric. code: every code, by Hamming distance. two-stage: a short-list, then
+    the exact distances of what is on it. ball: every item whose code is within `radius` bits of the query's.
 
     Pages give every item once. In two stages the first page is of the short-list, nearest first; those after it are of all other
     items, by exact search, nearest first. What the short-list missed thus comes at the beginning of the second page, if `first`
@@ -78,15 +117,13 @@ class Query:
 
     k: int  # neighbours to return at most
     mode: Mode = "exact"
-    label: str | None = None  # only items of this label, in whichever of Unicode's forms it is spelt
+    filter: Filter = ALL
     max_distance: float | None = None  # in the mode's own distance; hits farther away are left out
     radius: int | None = None  # bits; of the mode "ball" alone
     after: tuple[float, int] | None = None  # a hit's `key` and id: only what comes after it in the order, for the next page
     first: "FirstPage | None" = None  # beside `after`, of the mode "two-stage": how the pages began
 
     def __post_init__(self) -> None:
-        if self.label is not None:
-            object.__setattr__(self, "label", unicodedata.normalize("NFC", self.label))
         if self.mode not in MODES:
             raise BadValue("mode", self.mode, f"one of {', '.join(MODES)}")
         if self.k < 1:
@@ -105,9 +142,9 @@ class Query:
 class Hits:
     """The neighbours of Q queries, nearest first; equal distances in order of id. Rows with fewer than K end in ids of -1."""
 
-    distances_QK: NDArray[np.float32]  # Euclidean, or Hamming in the modes "code" and "ball"; inf where the id is -1
+    distances_QK: NDArray[np.float32]  # by the metric, or Hamming in the modes "code" and "ball"; inf where the id is -1
     ids_QK: Ids
-    keys_QK: Keys  # what they are ordered by: the squared Euclidean, or the Hamming distance; for Query.after
+    keys_QK: Keys  # what they are ordered by: the squared distance of the vectors, or the Hamming distance; for Query.after
     buckets_Q: NDArray[np.int64] | None = None  # mode "ball": how many codes were looked up
 
     def of(self, query: int) -> list[tuple[int, float, float]]:
@@ -140,6 +177,10 @@ class Store(Protocol):
         """The fingerprint of the model that made the vectors."""
 
     @property
+    def metric(self) -> Metric:
+        """What the distance between two vectors is."""
+
+    @property
     def width(self) -> int:
         """Components of a vector."""
 
@@ -151,16 +192,22 @@ class Store(Protocol):
         """Items that can be found."""
 
     def search(self, queries_QD: Vectors, query: Query) -> Hits:
-        """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this store has not."""
+        """The nearest items of each float32 (Q, D) feature.
+
+        Raises BadValue for a mode that this store has not, and for features and distances that its metric has not.
+        """
 
     def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
-        """What `search` orders this item by; see Hits. Raises NotFound."""
+        """What `search` orders this item by; see Hits. Raises NotFound, and BadValue like `search`."""
+
+    def count(self, filter: Filter) -> int:
+        """Items that pass a filter."""
 
     def ids(self) -> Ids:
         """The ids of all items, ascending."""
 
     def vectors(self, ids: Sequence[int]) -> Vectors:
-        """The stored vectors, float32 (n, D). Raises NotFound for the first id that is not there."""
+        """The stored vectors, float32 (n, D), of length 1 where the metric is cosine. Raises NotFound for the first not there."""
 
     def codes(self, ids: Sequence[int]) -> Codes:
         """The stored codes, uint8 (n, W). Raises NotFound like `vectors`."""
@@ -183,7 +230,8 @@ class Store(Protocol):
     def add(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
         """The store with these items too, and the ids they got, row for row; files that it holds already keep their id.
 
-        `root` is the folder that the items' paths are below. When this returns, the change has outlived any power cut.
+        `root` is the folder that the items' paths are below. When this returns, the change has outlived any power cut. Raises
+        BadValue for features that its metric has not, which FeatureBlock.in_metric makes rejects, and then adds none.
         """
 
     def remove(self, ids: Sequence[int]) -> Self:

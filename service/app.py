@@ -28,7 +28,7 @@ from training.errors import BadValue
 _log = logging.getLogger("fc7.service")
 THREADS = 8  # that answer what waits for the disk; forty would keep the event loop waiting for its turn
 DESCRIPTION = """Classifies photographs with the two-GPU AlexNet of 2012, finds their nearest neighbours among an indexed
-collection by Euclidean distance of 4096-d FC7 features or by Hamming distance of short codes, lets the collection grow and
+collection by the distance of 4096-d FC7 features or by Hamming distance of short codes, lets the collection grow and
 shrink, and shows what the first layer has learned.
 
 Errors are application/problem+json and name the field and the value."""

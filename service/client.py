@@ -66,19 +66,34 @@ class FC7:
         *queries: Query,
         k: int = 10,
         mode: str | None = None,
-        label: str | None = None,
+        label: str | Iterable[str] | None = None,
+        exclude_label: str | Iterable[str] | None = None,
+        path_prefix: str | None = None,
         max_distance: float | None = None,
         radius: int | None = None,
         cursor: str | None = None,
     ) -> list[Json]:
-        """For each query its `name`, the `k` `neighbors` nearest to it, and `next`, the `cursor` of those that follow."""
-        options = {"k": k, "mode": mode, "label": label, "max_distance": max_distance, "radius": radius, "cursor": cursor}
+        """For each query its `name`, the `k` `neighbors` nearest to it, and `next`, the `cursor` of those that follow.
+
+        Neighbours have the `label`, or any of several, none of `exclude_label`, and a path that begins with `path_prefix`.
+        Distances are by the index's metric, `info()["index"]["metric"]`, or in bits in the modes "code" and "ball".
+        """
+        options = {
+            "k": k,
+            "mode": mode,
+            "label": _texts(label),
+            "exclude_label": _texts(exclude_label),
+            "path_prefix": path_prefix,
+            "max_distance": max_distance,
+            "radius": radius,
+            "cursor": cursor,
+        }
         params = {name: value for name, value in options.items() if value is not None}
         inputs = [_input(position, query) for position, query in enumerate(queries)]
         return list(self._send("POST", "/neighbors", params=params, json={"inputs": inputs})["results"])
 
     def pages(self, query: Query, k: int = 100, **options: Any) -> Iterator[list[Json]]:
-        """All neighbours of one query, `k` at a time; `mode`, `label`, `max_distance` and `radius` as in `neighbors`."""
+        """All neighbours of one query, `k` at a time; the other options are those of `neighbors`."""
         cursor = None
         while True:
             [result] = self.neighbors(query, k=k, cursor=cursor, **options)
@@ -134,6 +149,10 @@ def _read(response: httpx.Response) -> Json:
     problem = body if isinstance(body, dict) else {}
     other = f"{response.url} answered {response.status_code} {response.reason_phrase} as no service of FC7 does"
     raise FC7ServiceError(response.status_code, problem.get("detail", other), problem)
+
+
+def _texts(texts: str | Iterable[str] | None) -> list[str] | None:
+    return [texts] if isinstance(texts, str) else None if texts is None else list(texts)
 
 
 def _file(photograph: Photograph, position: int) -> tuple[str, bytes]:

@@ -11,7 +11,7 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from indexer.store import MODES, Mode
+from indexer.store import MODES, Filter, Mode
 from training.errors import BadValue
 
 _POSITION: Final = struct.Struct("<Bdq")  # number of the mode, key, id
@@ -23,8 +23,9 @@ class Question:
     """What a cursor is bound to: the search whose pages it goes through."""
 
     model: str  # fingerprint
+    metric: str  # of the index
     subject: str  # tells what neighbours are looked for of from everything else
-    label: str | None
+    filter: Filter
     max_distance: float | None
     radius: int | None
 

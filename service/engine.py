@@ -19,10 +19,11 @@ from torch import Tensor
 
 from indexer.arrays import Vectors
 from indexer.features import feature_block
+from indexer.metric import no_direction
 from indexer.opening import OpenStore
 from indexer.search.mode import choose
 from indexer.storage import artifact
-from indexer.store import Item, Mode, Query, Store, without_codes
+from indexer.store import Filter, Item, Mode, Query, Store, without_codes
 from service.batching import Batcher, Result, Worker
 from service.cursor import Cursor
 from service.decoding import Decoders
@@ -31,13 +32,14 @@ from service.pair import CurrentPair, Pair
 from service.settings import ServiceSettings
 from service.stages import Stages
 from training.checkpoint import Model
-from training.errors import FC7Error, NotFound, NotReady
+from training.errors import BadValue, FC7Error, NotFound, NotReady
 from training.files import replacing
 from training.images.folders import Example, ReadResult
 from training.images.preprocess import SIZE, Photograph, decode
 
 T = TypeVar("T")
 DUPLICATE_SHARE: Final = 0.25
+_MOST_NAMED: Final = 10  # labels in one note
 _FEATURES_KEPT: Final = 256  # of uploads that have further pages
 Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their probabilities, most probable first
 
@@ -49,7 +51,7 @@ class Page:
     neighbors: list[tuple[Item, float]]
     next: Cursor | None  # None at the end
     buckets: int | None  # codes looked up, in the mode "ball"
-    label_known: bool = True  # whether any item has the label that was asked for
+    note: str | None = None  # which labels of the filter no item has, or that none passes it
 
 
 @dataclass(frozen=True)
@@ -209,17 +211,20 @@ class Engine:
         """A page of neighbours; the item `leave_out` is not among them. Raises NotFound for an item that is not there."""
         return _recorded(await self._searches(_Search(store, query, leave_out), subject), "search", stages)
 
-    async def add(self, uploads: Sequence[Upload], label: str) -> tuple[int, list[tuple[int, bool]]]:
+    async def add(self, uploads: Sequence[Upload], label: str) -> tuple[int, list[tuple[int, bool] | BadValue]]:
         """Adds photographs to the index: its version then, the id of each, and whether it was there already.
 
-        Raises like CurrentPair.change.
+        Instead of these, the error of a photograph whose feature the index's metric has not. Raises like CurrentPair.change.
         """
         if not uploads:
             return self.pair.store.version_number, []
         once = {upload.sha256: upload for upload in uploads}
         version, ids, fresh = await self.current.change(lambda pair: self._add(pair, once, label))
-        answers = []
+        answers: list[tuple[int, bool] | BadValue] = []
         for upload in uploads:
+            if upload.sha256 not in ids:
+                answers.append(no_direction("image"))
+                continue
             answers.append((ids[upload.sha256], upload.sha256 not in fresh))
             fresh.discard(upload.sha256)  # the second copy in a request is there already
         return version, answers
@@ -240,29 +245,37 @@ class Engine:
         self._worker.submit(lambda: model.fc7(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8))).result()
 
     def _add(self, pair: Pair, uploads: dict[str, Upload], label: str) -> tuple[OpenStore, tuple[int, dict[str, int], set[str]]]:
-        """The store with what is new of `uploads`, which are by SHA-256; its version, the ids of all, and which were new."""
+        """The store with what is new of `uploads`, which are by SHA-256; its version, the ids, and which were new.
+
+        Those whose features the store's metric has not are left out.
+        """
         store = pair.store
         ids = store.holding(uploads)
-        fresh = [_read_result(upload, label) for sha256, upload in uploads.items() if sha256 not in ids]
+        unknown = [_read_result(upload, label) for sha256, upload in uploads.items() if sha256 not in ids]
+        if not unknown:
+            return store, (store.version_number, ids, set())
+        with_pixels = store.manifest.pixel_bits > 0
+        block = (
+            self._worker.submit(lambda: feature_block(pair.model, iter(unknown), with_pixels)).result().in_metric(store.metric)
+        )
+        fresh = block.files
         if fresh:
-            with_pixels = store.manifest.pixel_bits > 0
-            block = self._worker.submit(lambda: feature_block(pair.model, iter(fresh), with_pixels)).result()
             root = (self._settings.index / artifact.UPLOADS).resolve()
             root.mkdir(exist_ok=True)
             try:
-                for read in fresh:
-                    with replacing(root / read.example.path) as path:
-                        path.write_bytes(uploads[read.sha256].data)
-                store, added = store.add([block], root)
+                for file in fresh:
+                    with replacing(root / file.path) as path:
+                        path.write_bytes(uploads[file.sha256].data)
+                store, added = store.add([replace(block, rejects=[])], root)
             except BaseException:
                 with suppress(FC7Error, OSError):  # where it cannot be told what was published, all stay
                     published = store.renewed().holding(uploads)
-                    for read in fresh:
-                        if read.sha256 not in published:
-                            (root / read.example.path).unlink(missing_ok=True)
+                    for file in fresh:
+                        if file.sha256 not in published:
+                            (root / file.path).unlink(missing_ok=True)
                 raise
-            ids |= {read.sha256: item for read, item in zip(fresh, added, strict=True)}
-        return store, (store.version_number, ids, {read.sha256 for read in fresh})
+            ids |= {file.sha256: item for file, item in zip(fresh, added, strict=True)}
+        return store, (store.version_number, ids, {file.sha256 for file in fresh})
 
 
 def _read_result(upload: Upload, label: str) -> ReadResult:
@@ -309,7 +322,7 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
         query = replace(query, after=_distance_again(store, queries_QD[0], query.mode, query.after))
     spare = 1 if search.leave_out is None else 2  # one more hit tells whether there is a next page
     hits = store.search(queries_QD, replace(query, k=query.k + spare))
-    known = bool(hits.ids_QK[:, :1].max(initial=-1) >= 0) or _is_known(store, queries_QD, query)
+    note = _note(store, query.filter, bool(hits.ids_QK[:, :1].max(initial=-1) >= 0))
     rows = [[hit for hit in hits.of(i) if hit[0] != search.leave_out] for i in range(len(subjects))]
     pages = [row[: query.k] for row in rows]
     items_by_id = {item.id: item for item in store.items(list({item for page in pages for item, _, _ in page}))}
@@ -318,15 +331,21 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
             [(items_by_id[item], distance) for item, distance, _ in page],
             Cursor(query.mode, page[-1][2], page[-1][0]) if len(row) > query.k else None,
             None if hits.buckets_Q is None else int(hits.buckets_Q[i]),
-            known,
+            note,
         )
         for i, (row, page) in enumerate(zip(rows, pages, strict=True))
     ]
 
 
-def _is_known(store: Store, queries_QD: Vectors, query: Query) -> bool:
-    """Whether any item has the label of a search that found nothing, which may be for its bounds."""
-    return not query.label or bool((store.search(queries_QD[:1], Query(1, label=query.label)).ids_QK >= 0).any())
+def _note(store: Store, filter: Filter, found: bool) -> str | None:
+    """What no item has of what a filter asks for. The label "" is never missed: it is asked for where some may have none."""
+    labels = () if found and len(filter.labels) == 1 else filter.labels
+    unknown = [label for label in (*labels, *filter.exclude_labels) if label and not store.count(Filter((label,)))]
+    if unknown:
+        return f"no item has the label {', '.join(f'{label!r:.100}' for label in unknown[:_MOST_NAMED])}"
+    if found or not (filter.exclude_labels or filter.path_prefix) or store.count(filter):
+        return None
+    return "no item passes the filter"
 
 
 def _distance_again(store: Store, query_D: Vectors, mode: Mode, after: tuple[float, int]) -> tuple[float, int]:

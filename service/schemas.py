@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from indexer.metric import Metric
 from indexer.store import Mode
 from training.images.preprocess import Corner
 
@@ -32,7 +33,7 @@ Note = Annotated[
     str | None,
     Field(
         exclude_if=lambda note: note is None,
-        description="why there are no neighbours, where no item has the label; else left out",
+        description="which labels of the filter no item has, or that no item passes it; else left out",
     ),
 ]
 
@@ -142,7 +143,11 @@ class NeighborsAnswer(BaseModel):
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
     index_version: int = Field(examples=[1])
     mode: Mode = Field(description="how it was searched", examples=["exact"])
-    metric: Literal["euclidean", "hamming"]
+    metric: Literal["euclidean", "cosine", "hamming"] = Field(
+        description="of the distances: hamming (bits) in the modes code and ball, else the index's own: euclidean, or cosine "
+        "(1 - cos, from 0 to 2)",
+        examples=["euclidean"],
+    )
     results: list[NeighborsOfOne]
     timings_ms: Timings | None = Field(None, description="with timings=true")
 
@@ -153,7 +158,7 @@ class DuplicatesAnswer(BaseModel):
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
     index_version: int = Field(examples=[1])
     mode: Mode = Field(description="how it was searched", examples=["exact"])
-    metric: Literal["euclidean"] = "euclidean"
+    metric: Metric = Field(description="of the distances, as the index is", examples=["euclidean"])
     id: int = Field(description="the item that the others are near", examples=[17])
     max_distance: float = Field(description="how far a near-duplicate may be", examples=[8.25])
     neighbors: list[Neighbor] = Field(description="nearest first; equal distances in order of id")
@@ -215,6 +220,7 @@ class IndexInfo(BaseModel):
     created: str
     items: int
     rejected: int
+    metric: Metric = Field(description="of the distances between features", examples=["euclidean"])
     width: int = Field(description="components of a feature")
     bits: int = Field(description="of a short code; 0 where there are none")
     bytes: int = Field(description="size of all its files")

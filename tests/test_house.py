@@ -30,18 +30,19 @@ ROOMS = {
     },
     "indexer": {
         "arrays": "",
-        "features": "arrays",
-        "store": "arrays features",
+        "metric": "arrays",
+        "features": "arrays metric",
+        "store": "arrays metric features",
         "scans": "arrays",
         "codes": "arrays scans",
-        "storage": "arrays features store scans codes",
-        "search": "arrays store scans codes storage",
-        "changes": "arrays features store codes storage search",
-        "milvus": "arrays features store scans codes storage search",
-        "index": "arrays features store codes storage search changes",
-        "assembly": "arrays features codes storage search changes milvus",
+        "storage": "arrays metric features store scans codes",
+        "search": "arrays metric store scans codes storage",
+        "changes": "arrays metric features store codes storage search",
+        "milvus": "arrays metric features store scans codes storage search",
+        "index": "arrays metric features store codes storage search changes",
+        "assembly": "arrays metric features codes storage search changes milvus",
         "opening": "store storage index milvus",
-        "evaluation": "arrays features store codes storage search index opening",
+        "evaluation": "arrays metric features store codes storage search index opening",
     },
     "service": {
         "metrics": "",
@@ -74,7 +75,7 @@ BELOW = {
     "indexer": {f"training.{room}" for room in ("errors", "compiled", "files", "program", "images", "checkpoint")},
     "service": {
         *(f"training.{room}" for room in ("errors", "files", "program", "images", "checkpoint")),
-        *(f"indexer.{room}" for room in ("arrays", "features", "store", "storage", "search", "opening")),
+        *(f"indexer.{room}" for room in ("arrays", "metric", "features", "store", "storage", "search", "opening")),
     },
 }
 ANALYSES = {"training.analysis"}  # which only commands and routes import

@@ -11,7 +11,7 @@ import faiss
 import numpy as np
 from sklearn.decomposition import PCA
 
-from indexer.arrays import Codes, Vectors, blocks, sample
+from indexer.arrays import Codes, Vectors, aligned, blocks, sample
 
 
 class Encoder(Protocol):
@@ -42,7 +42,7 @@ class RandomHyperplanes:
 
     def encode(self, features_ND: Vectors) -> Codes:
         """Codes of float32 (N, D) features: uint8 (N, W)."""
-        parts = (np.ascontiguousarray(features_ND[block]) for block in blocks(len(features_ND)))
+        parts = (aligned(features_ND[block]) for block in blocks(len(features_ND)))
         return np.concatenate([self.index.sa_encode(part_ND) for part_ND in parts])
 
 
@@ -58,7 +58,7 @@ def fit(features_ND: Vectors, lengths: Sequence[int], seed: int = 0) -> Iterator
         features_ND = features_ND[rows]
     for bits in lengths:
         lsh = faiss.IndexLSH(features_ND.shape[1], bits, True, True)
-        lsh.train(np.ascontiguousarray(features_ND))
+        lsh.train(aligned(features_ND))
         yield "LSH", bits, RandomHyperplanes(lsh)
     centre_D = features_ND.mean(0, dtype=np.float64).astype(np.float32)
     components = min(max(lengths, default=0), *features_ND.shape)

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.arrays import Codes, Floats, Rows, Vectors, blocks
+from indexer.arrays import Codes, Floats, Rows, Vectors, aligned, blocks
 
 Order = Literal["expected", "best", "worst"]
 ORDERS: Final[tuple[Order, ...]] = ("expected", "best", "worst")
@@ -88,7 +88,9 @@ def rank_vectors(
     lengths_N = _squared_lengths(vectors_ND)
     for block in blocks(len(queries_QD), QUERY_BLOCK):
         block_QD = queries_QD[block]
-        squared_QN = block_QD @ vectors_ND.T
+        squared_QN = np.empty((len(block_QD), len(vectors_ND)), np.float32)
+        for rows in blocks(len(vectors_ND)):
+            squared_QN[:, rows] = block_QD @ aligned(vectors_ND[rows]).T
         squared_QN *= -2
         squared_QN += lengths_N
         squared_QN += _squared_lengths(block_QD)[:, None]

@@ -70,7 +70,7 @@ class GroundTruth:
     labels_Q: Rows
 
     def measure_vectors(self, name: str, vectors_ND: Vectors, queries_QD: Vectors, size: int) -> tuple[MethodResult, Rows]:
-        """Ranks by exact Euclidean distance; also gives the rows of the 100 nearest, int64 (Q, K). `size` is bytes an item."""
+        """Ranks by |a - b| of the vectors; also gives the rows of the 100 nearest, int64 (Q, K). `size` is bytes an item."""
         tallies, nearest = [], []
         ranked = metrics.rank_vectors(vectors_ND, self.labels_N, queries_QD, self.labels_Q, LIST_LENGTH)
         for rankings, rows_QK in progress(ranked, -(-len(queries_QD) // metrics.QUERY_BLOCK), name, "blocks"):

@@ -5,7 +5,7 @@ Legend: N database, Q queries, D feature width, P raw pixels (32 x 32 RGB), B ba
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import compress, groupby, islice
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ import torch
 from indexer.arrays import Ids, Labels, Rows, Vectors
 from indexer.features import raw_pixels
 from indexer.index import Index
+from indexer.metric import Metric, have_vectors, vectors_of
 from indexer.opening import OpenStore
 from indexer.storage.originals import folder_of
 from indexer.store import Hits, Item
@@ -34,7 +35,8 @@ class Database:
     ids_N: Ids
     items: list[Item]
     labels_N: Labels
-    vectors_ND: Vectors  # a memory map where the index is one segment on disk
+    metric: Metric
+    vectors_ND: Vectors  # as the metric has them; a memory map where the index is one segment on disk
     pixels_NP: Vectors  # 0..255
 
     def rows(self, hits: Hits) -> Rows:
@@ -60,13 +62,14 @@ def read_database(store: OpenStore) -> Database:
         raise NotReady(f"the index {store.folder} holds no items; there is nothing to compare queries with")
     items = store.items(ids_N.tolist())
     labels_N = np.array([item.label for item in items])
-    return Database(ids_N, items, labels_N, _vectors(store, ids_N), _pixels(store, items))
+    return Database(ids_N, items, labels_N, store.metric, _vectors(store, ids_N), _pixels(store, items))
 
 
 def read_queries(model: Model, database: Database, root: Path, examples: Sequence[Example], limits: ImageLimits) -> Queries:
-    """Reads examples and computes their features; left out are photographs that the index holds, copies, and labels it has not.
+    """Reads examples and computes their features, as the metric has them.
 
-    Raises NotReady where none is left.
+    Left out are photographs that the index holds, copies, labels that it has not, and features that its metric has not. Raises
+    NotReady where none is left.
     """
     reads = progress(read_photographs(root, examples, limits), len(examples), "FC7 features of queries")
     new = _new(reads, {item.sha256 for item in database.items}, set(database.labels_N.tolist()))
@@ -75,11 +78,16 @@ def read_queries(model: Model, database: Database, root: Path, examples: Sequenc
     while batch := list(islice(new, _BATCH)):
         pixels_BCHW = torch.stack([photograph.pixels_CHW for _, photograph in batch])
         features_BD = model.fc7(pixels_BCHW)
+        usable_B = have_vectors(features_BD.numpy(), database.metric)
+        if not usable_B.any():
+            continue
+        batch = list(compress(batch, usable_B))
+        pixels_BCHW, features_BD = pixels_BCHW[usable_B], features_BD[usable_B]
         with torch.inference_mode():
             predictions += [model.classes[best] for best in model.net.fc8(features_BD).argmax(1)]
         hashes += [read.sha256 for read, _ in batch]
         own += [read.example.label for read, _ in batch]
-        features.append(features_BD.numpy())
+        features.append(vectors_of(features_BD.numpy(), database.metric))
         raw.append(raw_pixels(pixels_BCHW))
     if not hashes:
         raise NotReady(

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from indexer.evaluation.methods import AUTOENCODER, EXACT, RAW_AUTOENCODER, RAW_EXACT
 from indexer.evaluation.protocol import Figure, Latency, MethodResult
 from indexer.evaluation.splits import Split
+from indexer.metric import Metric
 from training.files import replacing
 
 PROTOCOL: Final = (
@@ -38,6 +39,7 @@ class Report(BaseModel):
     """Shares of right answers over the queries: of the single best class, and of the five nearest neighbours; and the rest."""
 
     index_version: int
+    metric: Metric  # that FC7 is compared by
     queries: int
     database: int
     classifier_top1: float
@@ -58,7 +60,7 @@ class Report(BaseModel):
         rows = [
             ("AlexNet, centre view", f"{self.classifier_top1:.3f} {self.classifier_top1 / top1:6.2f}x", ""),
             (
-                "FC7, Euclidean neighbours",
+                f"FC7, {self.metric} neighbours",
                 f"{self.fc7_nearest_top1:.3f} {self.fc7_nearest_top1 / top1:6.2f}x",
                 f"{self.fc7_precision_at_5:.3f} {self.fc7_precision_at_5 / precision:6.2f}x",
             ),
@@ -85,7 +87,8 @@ class Report(BaseModel):
         heads = ["", "bits", "bytes an item", "mAP", "mAP@1000", "mAP@5000", "P@1", "P@10", "P@100", "P@1000"]
         heads += ["recall@10", "recall@100", "10 in 100"]
         parts = [
-            f"{self.queries} queries, none of them indexed, against {self.database} photographs.",
+            f"{self.queries} queries, none of them indexed, against {self.database} photographs. FC7 is compared by the "
+            f"{self.metric} distance.",
             PROTOCOL,
             _rows(heads, map(_cells, self.methods)),
             _rows(

@@ -1,8 +1,9 @@
 """One Milvus collection of items: its fields, its rows, and all of them by distance, past Milvus's limit of 16384 a search.
 
 A second, small collection, `<name>_state`, holds one row: what the collection was made for, the next id, the changes so far;
-milvus-lite has no properties of a collection to keep them in. Labels never stand in an expression, whose quoting differs between
-Milvus and milvus-lite: their SHA-256 does.
+milvus-lite has no properties of a collection to keep them in. The collection's description names its metric, where that is not
+euclidean; Milvus compares vectors by L2 with either. Labels and paths never stand in an expression, whose quoting and wildcards
+differ between Milvus and milvus-lite: a label's SHA-256 does, and a path's bytes in hexadecimal.
 
 Legend: D feature width, W bytes of a code, K hits.
 """
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.arrays import Codes, Ids, Keys, Vectors, blocks
+from indexer.metric import Metric
 from indexer.milvus.connection import Connection
-from indexer.store import Item
+from indexer.store import Filter, Item, normalised
 from training.errors import FC7Error, Mismatch, NotReady
 
 LIMIT: Final = 16384  # Milvus's own: hits of one search, rows of one answer
@@ -27,7 +29,15 @@ _GROWTH: Final = 4
 _TEXT_BYTES: Final = 65535  # Milvus's longest VARCHAR
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _HASHES: Final = {"sha256": 64, "label_sha256": 64}
-_TEXTS: Final = {"root": 16384, "path": 16384, "label": 16384, "format": 32, "thumbnail": _TEXT_BYTES, **_HASHES}  # bytes at most
+_TEXTS: Final = {  # bytes at most
+    "root": 16384,
+    "path": 16384,
+    "path_hex": _TEXT_BYTES,
+    "label": 16384,
+    "format": 32,
+    "thumbnail": _TEXT_BYTES,
+    **_HASHES,
+}
 _NUMBERS: Final = ("size", "width", "height", "thumbnail_size")
 ITEM: Final = ("id", "root", "path", "label", "size", "width", "height", "format", "sha256", "thumbnail_size")
 _METRIC: Final = {"vector": "L2", "code": "HAMMING"}
@@ -58,14 +68,14 @@ class Collection:
         """Whether Milvus has it."""
         return bool(self._call("has_collection"))
 
-    def create(self, state: State) -> None:
+    def create(self, state: State, metric: Metric) -> None:
         """Makes it, empty; its state last, so that one without is one that was not finished."""
         fields: list[dict[str, Any]] = [{"field_name": "vector", "datatype": "FLOAT_VECTOR", "dim": state.width}]
         if state.code_bits:
             fields.append({"field_name": "code", "datatype": "BINARY_VECTOR", "dim": state.code_bits})
         fields += [{"field_name": name, "datatype": "VARCHAR", "max_length": size} for name, size in _TEXTS.items()]
         fields += [{"field_name": name, "datatype": "INT64"} for name in _NUMBERS]
-        self._make(self.name, fields, inverted=list(_HASHES))
+        self._make(self.name, fields, inverted=[*_HASHES, "path_hex"], description="" if metric == "euclidean" else metric)
         texts = [{"field_name": name, "datatype": "VARCHAR", "max_length": 64} for name in ("fingerprint", "encoder")]
         numbers = [{"field_name": name, "datatype": "INT64"} for name in ("width", "code_bits", "next_id")]
         # a collection needs a vector, and no vector has fewer than two components
@@ -91,6 +101,10 @@ class Collection:
         newest = max(rows, key=lambda row: int(row["id"]))
         return State(version=newest["id"], **{name: newest[name] for name in names[1:]})
 
+    def metric(self) -> str:
+        """What the distance between two of its vectors is."""
+        return str(self._call("describe_collection")["description"]) or "euclidean"
+
     def write_state(self, state: State) -> None:
         """Replaces its state by one of a higher version. The new one comes before the old goes: at every moment there is one."""
         row = asdict(state) | {"vector": [0.0, 0.0]}
@@ -98,9 +112,9 @@ class Collection:
         self._connection.call("insert", collection_name=self._state, data=[row])
         self._connection.call("delete", collection_name=self._state, filter=f"id < {state.version}")
 
-    def count(self) -> int:
-        """Its items."""
-        return int(self._call("query", filter="", output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"])
+    def count(self, expression: str = "") -> int:
+        """Its items, or those that satisfy an expression."""
+        return int(self._call("query", filter=expression, output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"])
 
     def insert(self, items: Sequence[Item], vectors_ND: Vectors, codes_NW: Codes | None, jpegs: Sequence[bytes]) -> None:
         """Adds items with their vectors, codes and thumbnails. Raises FC7Error for a thumbnail past what a field holds."""
@@ -109,6 +123,7 @@ class Collection:
             for i in range(block.start, block.stop):
                 row = {name: getattr(items[i], name) for name in ITEM} | {"vector": vectors_ND[i]}
                 row["label_sha256"] = _sha256(items[i].label)
+                row["path_hex"] = _hex(items[i].path)
                 row["thumbnail"] = base64.b64encode(jpegs[i]).decode()
                 if len(row["thumbnail"]) > _TEXT_BYTES:
                     raise FC7Error(
@@ -218,15 +233,15 @@ class Collection:
         )
         return list(answer)
 
-    def _make(self, name: str, fields: list[dict[str, Any]], inverted: Sequence[str]) -> None:
+    def _make(self, name: str, fields: list[dict[str, Any]], inverted: Sequence[str], description: str = "") -> None:
         from pymilvus import DataType, MilvusClient
 
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description=description)
         schema.add_field("id", DataType.INT64, is_primary=True)
         index = MilvusClient.prepare_index_params()
-        for description in fields:
-            field = description["field_name"]
-            schema.add_field(**description | {"datatype": DataType[description["datatype"]]})
+        for described in fields:
+            field = described["field_name"]
+            schema.add_field(**described | {"datatype": DataType[described["datatype"]]})
             if field in _METRIC:
                 kind = "FLAT" if field == "vector" else "BIN_FLAT"
                 index.add_index(field, index_type=kind, metric_type=_METRIC[field])
@@ -247,9 +262,16 @@ class Collection:
         return f"the collection {self.name} of {self._connection.address.shown}"
 
 
-def of_label(label: str) -> str:
-    """The expression that items of one label satisfy."""
-    return f'label_sha256 == "{_sha256(label)}"'
+def passing(filter: Filter) -> str:
+    """The expression that items satisfy that pass a filter; "" for all."""
+    parts = []
+    if filter.labels:
+        parts.append(f"label_sha256 in {_list(filter.labels)}")
+    if filter.exclude_labels:
+        parts.append(f"label_sha256 not in {_list(filter.exclude_labels)}")
+    if filter.path_prefix:
+        parts.append(f'path_hex like "{_hex(filter.path_prefix)}%"')
+    return " and ".join(parts)
 
 
 def item_of(row: dict[str, Any]) -> Item:
@@ -264,6 +286,14 @@ def among(ids: Sequence[int]) -> str:
 
 def _both(one: str, other: str) -> str:
     return f"({one}) and ({other})" if one and other else one or other
+
+
+def _list(labels: Sequence[str]) -> str:
+    return "[{}]".format(", ".join(f'"{_sha256(label)}"' for label in labels))
+
+
+def _hex(path: str) -> str:
+    return normalised(path).encode().hex()
 
 
 def _sha256(text: str) -> str:

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from indexer.codes.autoencoder import Autoencoder
 from indexer.features import FeatureBlock
+from indexer.metric import Metric
 from indexer.milvus import connection
 from indexer.milvus.collection import Collection, State
 from indexer.milvus.store import MilvusStore
@@ -54,20 +55,19 @@ def open_milvus_index(folder: Path, manifest: Manifest, record: MilvusRecord) ->
     """Opens the collection that a version's manifest names. Raises NotReady, Busy or Mismatch; see MilvusStore.open."""
     encoder = load_autoencoder(folder, manifest)
     length = manifest.shortlist.length if manifest.shortlist else 0
-    store = MilvusIndex.open(
-        connection.parse_recorded(record.uri), record.collection, encoder, manifest.fingerprint, manifest.limits, length
-    )
+    address = connection.parse_recorded(record.uri)
+    store = MilvusIndex.open(address, record.collection, encoder, manifest.fingerprint, manifest.limits, length, manifest.metric)
     store.folder, store.manifest, store._index_folder = folder, manifest, folder.parents[1]
     return store
 
 
 @contextmanager
 def new_collection(
-    uri: str, encoder: Autoencoder, fingerprint: str, limits: ImageLimits
+    uri: str, encoder: Autoencoder, fingerprint: str, limits: ImageLimits, metric: Metric
 ) -> Iterator[tuple[MilvusStore, MilvusRecord]]:
     """An empty collection to be filled, which is dropped where that, or whatever else is done meanwhile, fails."""
     name = f"fc7_{uuid4().hex[:16]}"
-    store = MilvusStore.create(uri, name, encoder.width, encoder, fingerprint, limits)
+    store = MilvusStore.create(uri, name, encoder.width, encoder, fingerprint, limits, metric=metric)
     try:
         yield store, MilvusRecord(uri=store.address, collection=name)
     except BaseException:

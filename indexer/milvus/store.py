@@ -20,15 +20,16 @@ import numpy as np
 from indexer.arrays import Codes, Ids, Keys, Vectors
 from indexer.codes.autoencoder import Autoencoder
 from indexer.features import FeatureBlock
+from indexer.metric import Metric, most_squared, vectors_of
 from indexer.milvus import collection, connection
 from indexer.milvus.collection import ITEM, Collection, State
 from indexer.milvus.connection import Address
 from indexer.scans import scan
-from indexer.search.ranking import cut, euclidean, hamming, key_of, later_page, most_squared, stack
+from indexer.search.ranking import by_vector, cut, hamming, key_of, later_page, stack
 from indexer.search.shortlist import length_for
 from indexer.storage.originals import read_original, recorded_root
 from indexer.storage.segment import code_bytes
-from indexer.store import Hits, Item, Mode, Query, check_mode, without_codes
+from indexer.store import Filter, Hits, Item, Mode, Query, check_mode, without_codes
 from training.errors import BadValue, Mismatch, NotFound
 from training.images.preprocess import ImageLimits
 
@@ -42,17 +43,18 @@ class MilvusStore:
     """One collection in Milvus, as it was when opened or changed by this store; what is in it is always as it is now."""
 
     def __init__(
-        self, address: Address, name: str, autoencoder: Autoencoder | None, limits: ImageLimits, shortlist: int = _SHORTLIST
+        self,
+        address: Address,
+        name: str,
+        autoencoder: Autoencoder | None,
+        limits: ImageLimits,
+        shortlist: int = _SHORTLIST,
+        metric: Metric = "euclidean",
     ) -> None:
         """Connects. `autoencoder` makes the codes; None for no codes. `shortlist` is how many items two-stage search compares for
         NEIGHBORS. Raises NotReady where Milvus does not answer or is not installed, Busy for a file open elsewhere."""
-        self._address, self._name, self._autoencoder, self._limits, self._shortlist = (
-            address,
-            name,
-            autoencoder,
-            limits,
-            shortlist,
-        )
+        self._address, self._name, self._autoencoder, self._limits = address, name, autoencoder, limits
+        self._shortlist, self.metric = shortlist, metric
         self._connection = connection.connect(address, self)
         self._collection = Collection(self._connection, name)
         self._state: State
@@ -67,13 +69,14 @@ class MilvusStore:
         fingerprint: str,
         limits: ImageLimits,
         shortlist: int = _SHORTLIST,
+        metric: Metric = "euclidean",
     ) -> Self:
         """The store of a collection that is there; see connection.parse for `uri`.
 
-        Raises Mismatch where another model or autoencoder made it, and NotReady or Busy like __init__.
+        Raises Mismatch where another model or autoencoder made it, or it has another metric, and NotReady or Busy like __init__.
         """
         address = connection.parse(uri) if isinstance(uri, str) else uri
-        return cls(address, name, autoencoder, limits, shortlist)._connected(fingerprint)
+        return cls(address, name, autoencoder, limits, shortlist, metric)._connected(fingerprint)
 
     @classmethod
     def create(
@@ -85,14 +88,15 @@ class MilvusStore:
         fingerprint: str,
         limits: ImageLimits,
         shortlist: int = _SHORTLIST,
+        metric: Metric = "euclidean",
     ) -> Self:
         """The store of a new, empty collection, or of the one that is there, with what it holds, where all of these made it.
 
-        Raises Mismatch where another model or autoencoder did, and NotReady or Busy like __init__.
+        Raises Mismatch where another model or autoencoder did, or it has another metric, and NotReady or Busy like __init__.
         """
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,240}", name):
             raise BadValue("collection", name, "letters, digits and _, the first no digit")
-        return cls(connection.parse(uri), name, autoencoder, limits, shortlist)._connected(fingerprint, width)
+        return cls(connection.parse(uri), name, autoencoder, limits, shortlist, metric)._connected(fingerprint, width)
 
     @property
     def version_number(self) -> int:
@@ -128,15 +132,16 @@ class MilvusStore:
         return self._collection.count()
 
     def search(self, queries_QD: Vectors, query: Query) -> Hits:
-        """The nearest items of each float32 (Q, D) vector. Raises BadValue for a mode that this store has not."""
+        """The nearest items of each float32 (Q, D) feature. Raises BadValue; see Store.search."""
         check_mode(query.mode, self.bits)
-        expression = "" if query.label is None else collection.of_label(query.label)
+        queries_QD = vectors_of(queries_QD, self.metric)
+        expression = collection.passing(query.filter)
         if query.mode == "exact" or self._autoencoder is None:
-            return euclidean(stack([self._exact(query_D, query, expression) for query_D in queries_QD]))
+            return by_vector(stack([self._exact(query_D, query, expression) for query_D in queries_QD]), self.metric)
         codes_QW = self._autoencoder.encode(queries_QD)
         if query.mode == "two-stage":
             hits_Q = [self._page(*both, query, expression) for both in zip(queries_QD, codes_QW, strict=True)]
-            return euclidean(stack(hits_Q))
+            return by_vector(stack(hits_Q), self.metric)
         hits = stack([first_of(self._by_code(code_W, query, expression), query) for code_W in codes_QW])
         # Milvus compares every code: there are no buckets to look up
         return hamming(hits, np.full(len(codes_QW), len(self)) if query.mode == "ball" else None)
@@ -145,12 +150,16 @@ class MilvusStore:
         """What `search` orders this item by; see Hits. Raises NotFound."""
         return key_of(self, self._autoencoder, query_D, item, mode)
 
+    def count(self, filter: Filter) -> int:
+        """Items that pass a filter."""
+        return self._collection.count(collection.passing(filter))
+
     def ids(self) -> Ids:
         """The ids of all items, ascending."""
         return self._collection.ids()
 
     def vectors(self, ids: Sequence[int]) -> Vectors:
-        """The stored vectors, float32 (n, D). Raises NotFound for the first id that is not there."""
+        """The stored vectors, float32 (n, D); see Store.vectors. Raises NotFound for the first id that is not there."""
         rows = self._rows(ids, ["vector"])
         return np.array([row["vector"] for row in rows], np.float32).reshape(len(ids), self.width)
 
@@ -237,7 +246,7 @@ class MilvusStore:
         def slack(squared: float) -> float:
             return share * (2 * length + float(np.sqrt(squared))) ** 2
 
-        most = most_squared(query)
+        most = most_squared(query.max_distance, self.metric)
         low = None if query.after is None else max(0.0, query.after[0] - slack(query.after[0]))
         high = None if most is None else most + slack(most)
         nearest: tuple[Keys, Ids] = cut([], query)
@@ -303,14 +312,14 @@ class MilvusStore:
             return self, []
         if block.features_ND.shape[1] != self.width:
             raise Mismatch(f"the features have {block.features_ND.shape[1]} components, {self._collection} has {self.width}")
+        vectors_ND = vectors_of(block.features_ND[list(rows)], self.metric)
         state = self._collection.state()
         ids = list(range(state.next_id, state.next_id + len(rows)))
         self._collection.write_state(replace(state, version=state.version + 1, next_id=state.next_id + len(rows)))
         folder, jpegs = recorded_root(self._index_folder, block.folder or root), block.jpegs()
         items = [Item.of(block.files[row], item, folder) for item, row in zip(ids, rows, strict=True)]
-        features_ND = block.features_ND[list(rows)]
-        codes_NW = self._autoencoder.encode(features_ND) if self._autoencoder else None
-        self._collection.insert(items, features_ND, codes_NW, [jpegs[row] for row in rows])
+        codes_NW = self._autoencoder.encode(vectors_ND) if self._autoencoder else None
+        self._collection.insert(items, vectors_ND, codes_NW, [jpegs[row] for row in rows])
         return self._changed(), ids
 
     def _changed(self) -> Self:
@@ -320,7 +329,7 @@ class MilvusStore:
         return self._with(state)
 
     def _with(self, state: State) -> Self:
-        store = type(self)(self._address, self._name, self._autoencoder, self._limits, self._shortlist)
+        store = type(self)(self._address, self._name, self._autoencoder, self._limits, self._shortlist, self.metric)
         store._state, store._index_folder = state, self._index_folder
         store._check(self.fingerprint, self.width)
         return store
@@ -330,7 +339,8 @@ class MilvusStore:
         try:
             if width and not self._collection.exists():
                 bits = 8 * code_bytes(self.bits)
-                self._collection.create(State(fingerprint, _fingerprint(self._autoencoder), width, bits, next_id=0, version=1))
+                state = State(fingerprint, _fingerprint(self._autoencoder), width, bits, next_id=0, version=1)
+                self._collection.create(state, self.metric)
             self._state = self._collection.state()
             self._check(fingerprint, width or self._state.width)
         except BaseException:
@@ -343,6 +353,7 @@ class MilvusStore:
         pairs = {
             "model": (fingerprint, state.fingerprint),
             "autoencoder": (encoder, state.encoder),
+            "metric": (self.metric, self._collection.metric()),
             "width": (str(width), str(state.width)),
         }
         for what, (ours, theirs) in pairs.items():

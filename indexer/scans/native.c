@@ -33,6 +33,7 @@ typedef float Floats __attribute__((vector_size(64)));
 typedef float EightFloats __attribute__((vector_size(32)));
 typedef float FourFloats __attribute__((vector_size(16)));
 typedef double Doubles __attribute__((vector_size(64)));
+typedef float Stored __attribute__((aligned(1))); /* in a mapped file, at any address */
 
 typedef struct {
     double key;
@@ -93,7 +94,7 @@ static void push(Hit *heap, int64_t *size, int64_t k, Hit hit) {
 
 /* The squared distance in float64, from differences. `next`, NULL for none, is the row to have ready afterwards. */
 FOR_EACH_PROCESSOR
-static double squared_distance(const float *row, const float *query, int64_t width, const float *next) {
+static double squared_distance(const Stored *row, const float *query, int64_t width, const Stored *next) {
     Doubles lanes[4] = {{0}};
     int64_t d = 0;
     for (; d + 32 <= width; d += 32) {
@@ -134,7 +135,7 @@ INLINE float total(const Floats *lanes) {
    squares: it is off by no more than a share of itself that the number of terms in a lane bounds, and `limit` has that added.
    Several rows at once, because a processor reads ahead within a page of memory, and a row is four pages. */
 FOR_EACH_PROCESSOR
-static unsigned perhaps_near(const float *rows, const float *query, int64_t width, float limit) {
+static unsigned perhaps_near(const Stored *rows, const float *query, int64_t width, float limit) {
     Floats lanes[TOGETHER] = {{0}};
     float sums[TOGETHER] = {0};
     int64_t d = 0;
@@ -176,18 +177,18 @@ static float with_slack(double squared, int64_t width) {
 }
 
 /* The squared distances of given rows. */
-int fc7_distances(const float *vectors, int64_t width, const float *query, const int64_t *rows, int64_t count, int64_t threads,
+int fc7_distances(const Stored *vectors, int64_t width, const float *query, const int64_t *rows, int64_t count, int64_t threads,
                   double *squared) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (count > 16)
     for (int64_t i = 0; i < count; i++) {
-        const float *next = i + 1 < count ? vectors + rows[i + 1] * width : NULL;
+        const Stored *next = i + 1 < count ? vectors + rows[i + 1] * width : NULL;
         squared[i] = squared_distance(vectors + rows[i] * width, query, width, next);
     }
     return 0;
 }
 
 /* The first k of `count` rows. `hits` has room for threads * k. Returns how many there are, or -1 where memory is short. */
-int64_t fc7_exact(const float *vectors, int64_t count, int64_t width, const float *query, const Wanted *wanted, int64_t threads,
+int64_t fc7_exact(const Stored *vectors, int64_t count, int64_t width, const float *query, const Wanted *wanted, int64_t threads,
                   Hit *hits) {
     int64_t *sizes = calloc((size_t)threads, sizeof *sizes);
     if (!sizes)

@@ -71,7 +71,7 @@ def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
 
 def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows) -> Keys:
     """Squared Euclidean distances of some rows, float64 (R,)."""
-    _check(vectors_ND, np.float32, (None, len(query_D)))
+    _check(vectors_ND, np.float32, (None, len(query_D)), anywhere=True)
     _check(query_D, np.float32, (None,))
     _check(rows_R, np.int64, (None,))
     if len(rows_R) and not (rows_R.min() >= 0 and rows_R.max() < len(vectors_ND)):
@@ -84,7 +84,7 @@ def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows) -> Keys:
 def exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted) -> NDArray[Any]:
     """The first rows for one query, at most k: HIT records with squared distances."""
     _check(query_D, np.float32, (None,))
-    _check(vectors_ND, np.float32, (None, len(query_D)))
+    _check(vectors_ND, np.float32, (None, len(query_D)), anywhere=True)
     wanted.check(len(vectors_ND))
     threads = torch.get_num_threads()
     hits = np.empty(max(1, threads * wanted.k), HIT)
@@ -139,8 +139,10 @@ def principal(
     return rows_QK
 
 
-def _check(array: NDArray[Any], dtype: DTypeLike, shape: tuple[int | None, ...]) -> None:
-    """Raises ValueError for an array that is not what C takes it for; None: any length."""
+def _check(array: NDArray[Any], dtype: DTypeLike, shape: tuple[int | None, ...], anywhere: bool = False) -> None:
+    """Raises ValueError for an array that is not what C takes it for; None: any length; `anywhere`: at any address."""
+    if not (anywhere or array.flags.aligned):
+        raise ValueError(f"expected {np.dtype(dtype)} at a multiple of its size, got the address {array.ctypes.data}")
     fits = array.ndim == len(shape) and all(size in (None, own) for own, size in zip(array.shape, shape, strict=True))
     if not fits or array.dtype != np.dtype(dtype) or not array.flags.c_contiguous:
         raise ValueError(f"expected {np.dtype(dtype)} {shape}, row by row, got {array.dtype} {array.shape} {array.strides}")

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.arrays import BLOCK, Codes, Keys, Mask, Rows, Vectors, blocks
+from indexer.arrays import BLOCK, Codes, Keys, Mask, Rows, Vectors, aligned, blocks
 from indexer.scans import native
 from indexer.scans.native import HIT, Wanted
 
@@ -38,7 +38,7 @@ def exact(
     most: float | None = None,
 ) -> tuple[Keys, Rows]:
     """The k nearest rows of each float32 (Q, D) query: squared distances float64 (Q, K) and rows, filled up with (inf, -1)."""
-    queries_QD = np.ascontiguousarray(queries_QD, np.float32)
+    queries_QD = aligned(np.asarray(queries_QD, np.float32))
     k = min(k, len(vectors_ND))
     wanted = Wanted(k, allowed_N, after, most)
     hits = np.full((len(queries_QD), k), np.array((np.inf, -1), HIT))
@@ -52,7 +52,7 @@ def exact(
 
 def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows) -> Keys:
     """The squared distances of given rows from one query, float64 (R,)."""
-    query_D, rows_R = np.ascontiguousarray(query_D, np.float32), np.ascontiguousarray(rows_R, np.int64)
+    query_D, rows_R = aligned(np.asarray(query_D, np.float32)), np.ascontiguousarray(rows_R, np.int64)
     if native.library():
         return native.distances(vectors_ND, query_D, rows_R)
     if len(rows_R) and rows_R.min() < 0:
@@ -187,7 +187,7 @@ def _propose(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted) -> tuple[
     proposals: list[tuple[Rows, Rows, NDArray[np.float32]]] = []
     largest, longest, total = float(squares_Q.max()), 0.0, 0
     for block in blocks(len(vectors_ND)):
-        block_ND = vectors_ND[block]
+        block_ND = aligned(vectors_ND[block])
         squares_N = np.einsum("nd,nd->n", block_ND, block_ND)
         longest = max(longest, float(squares_N.max()))
         if not largest + longest <= _LARGE:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import faiss
 import numpy as np
 
-from indexer.arrays import Codes, Mask, Rows, Vectors, blocks
+from indexer.arrays import Codes, Mask, Rows, Vectors, aligned, blocks
 from training.errors import BadSettings, BadValue, FC7Error, Mismatch
 from training.program import progress
 
@@ -38,10 +38,10 @@ def build(factory: str, rows: Vectors | Codes, path: Path, bits: int, seed: int)
     index = _make(factory, rows.shape[1], bits)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:_SAMPLE])
     try:
-        index.train(np.ascontiguousarray(rows[chosen]))
+        index.train(rows[chosen])
         parts = list(blocks(len(rows)))
         for block in progress(parts, len(parts), f"short-list {factory}", "blocks"):
-            index.add(np.ascontiguousarray(rows[block]))
+            index.add(aligned(rows[block]))
         (faiss.write_index_binary if is_binary(factory) else faiss.write_index)(index, str(path))
     except RuntimeError as error:
         raise FC7Error(f"the short-list {factory!r} cannot be made of {len(rows)} rows: {_reason(error)}") from error
@@ -81,7 +81,7 @@ class ByFaiss:
             fetch = min(fetch * _SPARE, total)
 
     def _search(self, queries: Vectors | Codes | None, r: int) -> Rows:
-        rows: Rows = self._index.search(np.ascontiguousarray(queries), r)[1]
+        rows: Rows = self._index.search(aligned(np.asarray(queries)), r)[1]
         if rows.size and not (rows.min() >= -1 and rows.max() < self._index.ntotal):
             raise Mismatch(f"{self._path} proposes rows that are not among its {self._index.ntotal}; build the index again")
         return rows

@@ -9,7 +9,7 @@ SMALL_BYTES: Final = 2**28
 def choose(items: int, width: int, shortlist: str, memory_bytes: int) -> tuple[Literal["exact", "two-stage"], str]:
     """The mode to search `items` vectors of `width` float32 components with, and the reason in a sentence.
 
-    Only modes that answer in Euclidean distances are chosen. `shortlist` is what the first of two stages goes by, "" where
+    Only modes that answer in distances of vectors are chosen. `shortlist` is what the first of two stages goes by, "" where
     there is none; `memory_bytes` what the vectors may take up in memory.
     """
     size = items * width * 4

@@ -12,20 +12,12 @@ from numpy.typing import NDArray
 
 from indexer.arrays import Ids, Keys, Vectors
 from indexer.codes.autoencoder import Autoencoder
+from indexer.metric import Metric, distances_of, vectors_of
 from indexer.scans import scan
 from indexer.store import Hits, Mode, Query, Store
 
 _NO_KEYS: Final[Keys] = np.empty(0)
 _NO_IDS: Final[Ids] = np.empty(0, np.int64)
-
-
-def most_squared(query: Query) -> float | None:
-    """The largest squared distance that is reported, in float32, as one of at most `max_distance`."""
-    if query.max_distance is None:
-        return None
-    nearest = np.float32(query.max_distance)
-    middle = (float(nearest) + float(np.nextafter(nearest, np.float32(np.inf)))) / 2
-    return middle * middle
 
 
 def cut(parts: Sequence[tuple[Keys, Ids]], query: Query) -> tuple[Keys, Ids]:
@@ -66,9 +58,9 @@ def stack(lists: Sequence[tuple[Keys, Ids]]) -> tuple[Keys, Ids]:
     return keys_QK, ids_QK
 
 
-def euclidean(hits: tuple[Keys, Ids]) -> Hits:
-    """Hits whose keys are squared Euclidean distances."""
-    return Hits(np.sqrt(hits[0]).astype(np.float32), hits[1], hits[0])
+def by_vector(hits: tuple[Keys, Ids], metric: Metric) -> Hits:
+    """Hits whose keys are squared distances of vectors."""
+    return Hits(distances_of(hits[0], metric), hits[1], hits[0])
 
 
 def hamming(hits: tuple[Keys, Ids], buckets: NDArray[np.int64] | None = None) -> Hits:
@@ -81,4 +73,5 @@ def key_of(store: Store, autoencoder: Autoencoder | None, query_D: Vectors, item
     if mode in ("code", "ball"):
         assert autoencoder  # noqa: S101
         return float(scan.hamming(store.codes([item]), autoencoder.encode(query_D[None]), 1)[0][0, 0])
-    return float(scan.distances(store.vectors([item]), query_D, np.zeros(1, np.int64))[0])
+    [vector_D] = vectors_of(query_D[None], store.metric)
+    return float(scan.distances(store.vectors([item]), vector_D, np.zeros(1, np.int64))[0])

@@ -10,16 +10,18 @@ from typing import Final
 import numpy as np
 
 from indexer.arrays import Codes, Ids, Keys, Mask, Vectors
+from indexer.metric import Metric, most_squared
 from indexer.scans import scan
 from indexer.scans.scan import Buckets
-from indexer.search.ranking import cut, euclidean, hamming, later_page, most_squared, stack
+from indexer.search.ranking import by_vector, cut, hamming, later_page, stack
 from indexer.search.shortlist import Shortlist, length_for
 from indexer.storage.segment import Segment
-from indexer.store import Hits, Mode, Query
+from indexer.store import ALL, Filter, Hits, Mode, Query
 
 # How much longer a short-list becomes when it did not give as many neighbours as were asked for.
 _GROWTH: Final = 4
-_LABELS_KEPT: Final = 32
+_FILTERS_KEPT: Final = 32  # as masks
+_COUNTS_KEPT: Final = 4096
 _MOST_BITS: Final = 2**16
 
 
@@ -33,14 +35,16 @@ class Searcher:
         length: int,
         bits: int,
         deleted: Ids,
+        metric: Metric,
     ) -> None:
         """`shortlists` has one a segment, None where all its rows are compared exactly; `length` is R for NEIGHBORS."""
         self._segments = segments
         self._shortlists = shortlists
-        self._length, self._bits = length, bits
+        self._length, self._bits, self._metric = length, bits, metric
         self._longest = max(map(len, segments), default=0)
         self._live = [_live(segment, deleted) for segment in segments]
-        self._masks: dict[str, list[Mask | None]] = {}
+        self._masks: dict[Filter, list[Mask | None]] = {}
+        self._counts: dict[Filter, int] = {}
         self._buckets: dict[int, Buckets] = {}
 
     def needs_codes(self, mode: Mode) -> bool:
@@ -49,8 +53,8 @@ class Searcher:
         return mode in ("code", "ball") or (mode == "two-stage" and any(by_code))
 
     def search(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query) -> Hits:
-        """The hits of each float32 (Q, D) vector; `codes_QW` are its codes, where the mode needs them."""
-        masks = self._live if query.label is None else self._of_label(query.label)
+        """The hits of each float32 (Q, D) vector, as the metric has it; `codes_QW` are its codes, where the mode needs them."""
+        masks = self._passing(query.filter)
         match query.mode:
             case "exact":
                 return self._exact(queries_QD, query, masks)
@@ -63,13 +67,22 @@ class Searcher:
             case "two-stage":
                 return self._two_stage(queries_QD, codes_QW, query, masks)
 
+    def count(self, filter: Filter) -> int:
+        """The rows that pass a filter and have not been removed."""
+        if filter not in self._counts:
+            if len(self._counts) >= _COUNTS_KEPT:
+                self._counts.clear()
+            masks = zip(self._segments, self._masks.get(filter) or self._mask(filter), strict=True)
+            self._counts[filter] = sum(len(rows) if mask is None else int(np.count_nonzero(mask)) for rows, mask in masks)
+        return self._counts[filter]
+
     def _exact(self, queries_QD: Vectors, query: Query, masks: list[Mask | None]) -> Hits:
         parts = []
         for segment, mask in zip(self._segments, masks, strict=True):
-            after, most = _row_after(segment, query), most_squared(query)
+            after, most = _row_after(segment, query), most_squared(query.max_distance, self._metric)
             squared, rows = scan.exact(segment.vectors_ND, queries_QD, min(query.k, len(segment)), mask, after, most)
             parts.append((squared, _ids(segment, rows)))
-        return euclidean(_merge(parts, len(queries_QD), query.k))
+        return by_vector(_merge(parts, len(queries_QD), query.k), self._metric)
 
     def _code(self, codes_QW: Codes, query: Query, masks: list[Mask | None]) -> Hits:
         parts = []
@@ -104,13 +117,13 @@ class Searcher:
                 one_1D, code = queries_QD[i : i + 1], None if codes_QW is None else codes_QW[i : i + 1]
                 first_page = partial(self._first_page, one_1D, code, masks)
                 lists.append(later_page(query, first_page, partial(self._every, one_1D, masks)))
-            return euclidean(stack(lists))
+            return by_vector(stack(lists), self._metric)
         proposed = self._proposed(queries_QD, codes_QW, length_for(self._length, query.k), masks)
         for i in range(len(queries_QD)):
             code = None if codes_QW is None else codes_QW[i : i + 1]
             first = [None if rows_QR is None else rows_QR[i : i + 1] for rows_QR in proposed]
             lists.append(self._refined(queries_QD[i : i + 1], code, query, masks, first))
-        return euclidean(stack(lists))
+        return by_vector(stack(lists), self._metric)
 
     def _first_page(self, query_1D: Vectors, code_1W: Codes | None, masks: list[Mask | None], query: Query) -> tuple[Keys, Ids]:
         hits = self._two_stage(query_1D, code_1W, query, masks)
@@ -154,7 +167,7 @@ class Searcher:
     def _stage(
         self, segment: Segment, query_1D: Vectors, query: Query, rows_1R: Ids | None, mask: Mask | None
     ) -> tuple[Keys, Ids]:
-        most = most_squared(query)
+        most = most_squared(query.max_distance, self._metric)
         if rows_1R is None:
             squared, rows = scan.exact(segment.vectors_ND, query_1D, min(query.k, len(segment)), mask, most=most)
             here = rows[0] >= 0
@@ -173,22 +186,20 @@ class Searcher:
             self._buckets[number] = Buckets(codes, self._bits)
         return self._buckets[number]
 
-    def _of_label(self, label: str) -> list[Mask | None]:
-        masks = self._masks.get(label)
+    def _passing(self, filter: Filter) -> list[Mask | None]:
+        masks = self._masks.get(filter)
         if masks is None:
-            masks = self._find_label(label)
-            if len(self._masks) >= _LABELS_KEPT:
+            masks = self._mask(filter)
+            if len(self._masks) >= _FILTERS_KEPT:
                 self._masks.clear()
-            self._masks[label] = masks
+            self._masks[filter] = masks
         return masks
 
-    def _find_label(self, label: str) -> list[Mask | None]:
-        masks: list[Mask | None] = []
-        for segment, live in zip(self._segments, self._live, strict=True):
-            mask = np.zeros(len(segment), np.uint8)
-            mask[segment.rows_of(np.array(segment.catalog.ids_of_label(label), np.int64))] = 1
-            masks.append(mask if live is None else mask & live)
-        return masks
+    def _mask(self, filter: Filter) -> list[Mask | None]:
+        if filter == ALL:
+            return self._live
+        masks = [segment.passing(filter) for segment in self._segments]
+        return [mask if live is None else mask & live for mask, live in zip(masks, self._live, strict=True)]
 
 
 def _live(segment: Segment, deleted: Ids) -> Mask | None:

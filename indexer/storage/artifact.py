@@ -2,8 +2,8 @@
 
 <index>/versions/<n>/       manifest.json  manifest.sha256  deleted.npy  rejects.jsonl  autoencoder.safetensors
                             principal.safetensors  shortlist.faiss  pixels.safetensors
-<index>/versions/<n>/<m>/   a segment: ids.npy  vectors.npy  codes.npy  components.npy  lengths.npy  catalog.sqlite
-                            thumbnails.bin  pixels.npy  pixel-codes.npy
+<index>/versions/<n>/<m>/   a segment: vectors.faiss  codes.faiss  components.npy  lengths.npy  catalog.sqlite  thumbnails.bin
+                            pixels.npy  pixel-codes.npy
 <index>/current             -> versions/<n>
 <index>/work                what a build that was interrupted has done
 <index>/uploads             files that came over HTTP
@@ -21,12 +21,13 @@ from typing import Annotated, Final, Literal, NamedTuple, Protocol
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from indexer.codes.autoencoder import BITS
+from indexer.metric import Metric
 from training.errors import Mismatch, NotReady
 from training.files import replacing, verify
 from training.images.folders import Part, Reject
 from training.images.preprocess import ImageLimits
 
-FORMAT: Final[Literal[3]] = 3
+FORMAT: Final[Literal[4]] = 4
 CURRENT: Final = "current"
 VERSIONS: Final = "versions"
 MANIFEST: Final = "manifest.json"
@@ -37,9 +38,8 @@ AUTOENCODER: Final = "autoencoder.safetensors"
 PIXEL_AUTOENCODER: Final = "pixels.safetensors"
 PRINCIPAL: Final = "principal.safetensors"
 FAISS: Final = "shortlist.faiss"
-IDS: Final = "ids.npy"
-VECTORS: Final = "vectors.npy"
-CODES: Final = "codes.npy"
+VECTORS: Final = "vectors.faiss"
+CODES: Final = "codes.faiss"
 COMPONENTS: Final = "components.npy"
 LENGTHS: Final = "lengths.npy"
 PIXELS: Final = "pixels.npy"
@@ -49,7 +49,7 @@ THUMBNAILS: Final = "thumbnails.bin"
 WORK: Final = "work"
 UPLOADS: Final = "uploads"
 MOST_LINKED: Final = 100  # folders that the links of an index may lead to
-_SEGMENT: Final = (IDS, VECTORS, CATALOG, THUMBNAILS)
+_SEGMENT: Final = (VECTORS, CATALOG, THUMBNAILS)
 _OF_VERSION: Final = (DELETED, REJECTS, AUTOENCODER, PIXEL_AUTOENCODER, PRINCIPAL, FAISS)
 _OF_SEGMENT: Final = (*_SEGMENT, CODES, COMPONENTS, LENGTHS, PIXELS, PIXEL_CODES)
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,5}")
@@ -122,10 +122,10 @@ class Manifest(BaseModel):
 
     model_config = _OURS
 
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
     created: str = Field("", max_length=40)  # ISO 8601, UTC; known from publishing on
     fingerprint: str = Field(min_length=1, max_length=128)  # of the model: weights, preprocessing, layer
-    metric: Literal["euclidean"] = "euclidean"  # of the vectors
+    metric: Metric = "euclidean"  # of the vectors, which lie at length 1 where it is cosine
     width: int = Field(ge=1, le=2**15)  # components of a vector
     bits: _Bits = 0  # of a code; 0 for none
     bit_order: Literal["little"] = "little"  # bit i of a code is bit i % 8 of byte i // 8

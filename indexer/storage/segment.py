@@ -13,14 +13,15 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.arrays import Codes, Ids, Rows, Vectors, blocks
+from indexer.arrays import Codes, Ids, Mask, Rows, Vectors, blocks
 from indexer.codes.autoencoder import Autoencoder
 from indexer.codes.principal import Principal
 from indexer.features import RAW_SIZE
-from indexer.storage import artifact
+from indexer.storage import artifact, flat
 from indexer.storage.catalog import Catalog, CatalogWriter
+from indexer.storage.flat import FlatWriter, open_flat
 from indexer.storage.rows import RowWriter, open_rows
-from indexer.store import Item
+from indexer.store import Filter, Item
 from training.errors import BadValue, Mismatch
 
 PIXELS: Final = 3 * RAW_SIZE**2
@@ -28,7 +29,7 @@ PIXELS: Final = 3 * RAW_SIZE**2
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """An opened segment; its arrays are memory maps."""
+    """An opened segment; its arrays are memory maps, but for the ids."""
 
     ids_N: Ids  # ascending
     vectors_ND: Vectors
@@ -46,6 +47,22 @@ class Segment:
     def thumbnail(self, item: Item) -> bytes:
         """The item's thumbnail, a JPEG file's bytes."""
         return self.thumbnails[item.thumbnail_start : item.thumbnail_start + item.thumbnail_size].tobytes()
+
+    def passing(self, filter: Filter) -> Mask:
+        """The rows that pass a filter."""
+        mask = np.ones(len(self), np.uint8)
+        if filter.labels:
+            mask &= self._mask(self.catalog.ids_of_labels(filter.labels))
+        if filter.exclude_labels:
+            mask &= 1 - self._mask(self.catalog.ids_of_labels(filter.exclude_labels))
+        if filter.path_prefix:
+            mask &= self._mask(self.catalog.ids_of_paths(filter.path_prefix))
+        return mask
+
+    def _mask(self, ids: Ids) -> Mask:
+        mask = np.zeros(len(self), np.uint8)
+        mask[self.rows_of(ids)] = 1
+        return mask
 
     def rows_of(self, ids: Ids) -> Rows:
         """The rows of those of these ids that are here."""
@@ -67,8 +84,7 @@ class SegmentWriter:
     def __init__(self, folder: Path, width: int, with_pixels: bool) -> None:
         folder.mkdir()
         self._folder = folder
-        self._ids = RowWriter(folder / artifact.IDS, np.int64, None)
-        self._vectors = RowWriter(folder / artifact.VECTORS, np.float32, width)
+        self._vectors = FlatWriter(folder / artifact.VECTORS, flat.VECTORS, width)
         self._pixels = RowWriter(folder / artifact.PIXELS, np.uint8, PIXELS) if with_pixels else None
         self._catalog = CatalogWriter(folder / artifact.CATALOG)
         self._thumbnails: BinaryIO = (folder / artifact.THUMBNAILS).open("wb")
@@ -76,7 +92,7 @@ class SegmentWriter:
     @property
     def rows(self) -> int:
         """Items written so far."""
-        return self._ids.rows
+        return self._vectors.rows
 
     def add(
         self, items: Sequence[Item], vectors_ND: Vectors, pixels_NP: NDArray[np.uint8] | None, thumbnails: Sequence[bytes]
@@ -88,8 +104,7 @@ class SegmentWriter:
         for item in items:
             rows.append(replace(item, thumbnail_start=start))
             start += item.thumbnail_size
-        self._ids.write(np.array([item.id for item in items], np.int64))
-        self._vectors.write(vectors_ND)
+        self._vectors.write(np.array([item.id for item in items], np.int64), vectors_ND)
         if self._pixels is not None and pixels_NP is not None:
             self._pixels.write(pixels_NP)
         self._catalog.add(rows)
@@ -109,9 +124,9 @@ class SegmentWriter:
 
     def finish(self) -> int:
         """Completes the files; returns how many rows they have."""
-        for writer in (self._ids, self._vectors, self._pixels):
-            if writer is not None:
-                writer.close()
+        self._vectors.close()
+        if self._pixels is not None:
+            self._pixels.close()
         self._catalog.close()
         self._thumbnails.close()
         return self.rows
@@ -122,9 +137,11 @@ class SegmentDraft:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._width = self._code_bytes = 0  # known when they have been written
 
     def writer(self, width: int, with_pixels: bool) -> SegmentWriter:
         """Makes the folder, and writes its items."""
+        self._width = width
         return SegmentWriter(self._folder, width, with_pixels)
 
     def discard(self) -> None:
@@ -137,11 +154,11 @@ class SegmentDraft:
 
     def vectors(self) -> Vectors:
         """A memory map of the vectors, float32 (N, D)."""
-        return _map(self._folder / artifact.VECTORS)
+        return open_flat(self._folder / artifact.VECTORS, flat.VECTORS, self._width)[1]
 
     def codes(self) -> Codes:
         """A memory map of the codes, uint8 (N, W)."""
-        return _map(self._folder / artifact.CODES)
+        return open_flat(self._folder / artifact.CODES, flat.CODES, self._code_bytes)[1]
 
     def pixels(self) -> NDArray[Any]:
         """A memory map of the raw pixels, uint8 (N, P)."""
@@ -153,11 +170,20 @@ class SegmentDraft:
 
     def write_codes(self, autoencoder: Autoencoder) -> None:
         """Writes the codes of the vectors."""
-        _encode(autoencoder, self.vectors(), self._folder / artifact.CODES)
+        self._code_bytes = code_bytes(autoencoder.bits)
+        ids_N, rows_ND = open_flat(self._folder / artifact.VECTORS, flat.VECTORS, self._width)
+        writer = FlatWriter(self._folder / artifact.CODES, flat.CODES, self._code_bytes)
+        for block in blocks(len(rows_ND)):
+            writer.write(ids_N[block], autoencoder.encode(rows_ND[block]))
+        writer.close()
 
     def write_pixel_codes(self, autoencoder: Autoencoder) -> None:
         """Writes the codes of the raw pixels."""
-        _encode(autoencoder, self.pixels(), self._folder / artifact.PIXEL_CODES)
+        rows_NP = self.pixels()
+        writer = RowWriter(self._folder / artifact.PIXEL_CODES, np.uint8, code_bytes(autoencoder.bits))
+        for block in blocks(len(rows_NP)):
+            writer.write(autoencoder.encode(rows_NP[block].astype(np.float32)))
+        writer.close()
 
     def write_components(self, principal: Principal) -> None:
         """Writes the principal components of the vectors."""
@@ -177,13 +203,6 @@ def _map(path: Path) -> NDArray[Any]:
     return rows
 
 
-def _encode(autoencoder: Autoencoder, rows_ND: NDArray[Any], path: Path) -> None:
-    writer = RowWriter(path, np.uint8, code_bytes(autoencoder.bits))
-    for block in blocks(len(rows_ND)):
-        writer.write(autoencoder.encode(rows_ND[block].astype(np.float32)))
-    writer.close()
-
-
 def open_segment(
     folder: Path, width: int, code_bytes: int, components: int, pixel_code_bytes: int, contents: bool = False
 ) -> Segment:
@@ -196,11 +215,17 @@ def open_segment(
         items = len(catalog)
     except sqlite3.Error as error:
         raise Mismatch(f"{folder / artifact.CATALOG} is not a catalogue: {error}") from error
+    ids_N, vectors_ND = open_flat(folder / artifact.VECTORS, flat.VECTORS, width)
+    codes_NW = None
+    if code_bytes:
+        ids_of_codes_N, codes_NW = open_flat(folder / artifact.CODES, flat.CODES, code_bytes)
+        if not np.array_equal(ids_of_codes_N, ids_N):
+            raise Mismatch(f"{folder / artifact.CODES} has other ids than {artifact.VECTORS} beside it")
     thumbnails = folder / artifact.THUMBNAILS
     segment = Segment(
-        open_rows(folder / artifact.IDS, np.int64, None),
-        open_rows(folder / artifact.VECTORS, np.float32, width),
-        open_rows(folder / artifact.CODES, np.uint8, code_bytes) if code_bytes else None,
+        ids_N,
+        vectors_ND,
+        codes_NW,
         open_rows(folder / artifact.COMPONENTS, np.uint8, components) if components else None,
         open_rows(folder / artifact.LENGTHS, np.float32, 2) if components else None,
         open_rows(folder / artifact.PIXELS, np.uint8, PIXELS) if pixel_code_bytes else None,
@@ -209,9 +234,7 @@ def open_segment(
         np.memmap(thumbnails, np.uint8, "r") if thumbnails.stat().st_size else np.empty(0, np.uint8),
     )
     for name, rows in (
-        (artifact.IDS, segment.ids_N),
         (artifact.VECTORS, segment.vectors_ND),
-        (artifact.CODES, segment.codes_NW),
         (artifact.COMPONENTS, segment.components_NP),
         (artifact.LENGTHS, segment.lengths_N2),
         (artifact.PIXELS, segment.pixels_NP),

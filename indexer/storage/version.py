@@ -74,8 +74,8 @@ def open_version(index: Path, known: Version | None = None, contents: bool = Tru
             segments.append(open_segment(folder / artifact.segment(number), *widths, contents))
         if len(segments[-1]) != rows:
             raise Mismatch(f"segment {number} of {folder} holds {len(segments[-1])} items, {artifact.MANIFEST} says {rows}")
-        ids = folder / artifact.segment(number) / artifact.IDS
-        check_ascending(ids, segments[-1].ids_N, first, manifest.next_id)
+        vectors = folder / artifact.segment(number) / artifact.VECTORS
+        check_ascending(vectors, segments[-1].ids_N, first, manifest.next_id)
         first = int(segments[-1].ids_N[-1]) + 1
     deleted = np.array(open_rows(folder / artifact.DELETED, np.int64, None))
     check_ascending(folder / artifact.DELETED, deleted, 0, manifest.next_id)

@@ -1,6 +1,5 @@
 """What the endpoints share: the engine, the settings and the metrics of a request; problems, pictures and answers described."""
 
-import unicodedata
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
@@ -22,24 +21,25 @@ ItemId = Annotated[schemas.Whole, Path(alias="id", ge=0, le=LARGEST_ID, descript
 
 
 class DescribedRoute(APIRoute):
-    """A route that takes the query parameters that are described, each once, and names all others in a 422."""
+    """A route that takes the query parameters that are described, each once but for lists, and names all others in a 422."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """What answers its requests."""
         handle = super().get_route_handler()
         further = (self.openapi_extra or {}).get("parameters", ())
         names = {field.alias for field in self.dependant.query_params} | {parameter["name"] for parameter in further}
+        lists = {parameter["name"] for parameter in further if parameter["schema"].get("type") == "array"}
 
         async def checked(request: Request) -> Response:
             if query := request.scope["query_string"]:
-                _check_names(query, names)
+                _check_names(query, names, lists)
             return await handle(request)
 
         return checked
 
 
-def _check_names(query: bytes, names: set[str]) -> None:
-    """Raises RequestValidationError for parameters of other names, given twice, or in bytes that are no UTF-8."""
+def _check_names(query: bytes, names: set[str], lists: set[str]) -> None:
+    """Raises RequestValidationError for parameters of other names, given twice but for `lists`, or in bytes that are no UTF-8."""
     errors: list[dict[str, Any]] = []
     seen: set[str] = set()
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="surrogateescape"):
@@ -47,7 +47,7 @@ def _check_names(query: bytes, names: set[str]) -> None:
         wrong = {"loc": ("query", readable), "input": shown}
         if name not in names:
             errors.append({**wrong, "type": "extra_forbidden"})
-        elif name in seen:
+        elif name in seen and name not in lists:
             errors.append({**wrong, "type": "repeated", "msg": "Input should be given once"})
         elif shown != value:
             errors.append({**wrong, "type": "encoding", "msg": "Input should be UTF-8"})
@@ -89,11 +89,6 @@ def settings_of(request: Request) -> ServiceSettings:
 def as_json(answer: BaseModel) -> Response:
     """An answer that is known to be as it is described, and so is not checked again."""
     return Response(answer.model_dump_json(by_alias=True), media_type="application/json")
-
-
-def normalised(label: str) -> str:
-    """A label in the form (NFC) in which equal ones are the same, however a keyboard or file system composes them."""
-    return unicodedata.normalize("NFC", label)
 
 
 def links(request: Request, item: Item) -> dict[str, str]:

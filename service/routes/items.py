@@ -5,12 +5,13 @@ import unicodedata
 from fastapi import APIRouter, Depends, Request, Response
 
 from indexer.storage.originals import missing
+from indexer.store import normalised
 from service import schemas
 from service.engine import Upload
 from service.errors import problem
 from service.middleware.access import needs_key
 from service.routes import files, inputs
-from service.routes.common import DescribedRoute, ItemId, engine_of, links, metrics_of, normalised, pictures, problems
+from service.routes.common import DescribedRoute, ItemId, engine_of, links, metrics_of, pictures, problems
 from service.routes.forms import Form
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
@@ -104,8 +105,14 @@ async def add_items(request: Request) -> schemas.AddAnswer:
     for input, upload in zip(parsed, uploads, strict=True):
         if isinstance(upload, FC7Error):
             results.append(schemas.AddedImage(name=input.name, error=problem(upload, request.app.state.folders)))
+            continue
+        addition = next(ids)
+        if isinstance(addition, FC7Error):
+            if len(parsed) == 1:
+                raise addition
+            results.append(schemas.AddedImage(name=input.name, error=problem(addition, request.app.state.folders)))
         else:
-            item_id, known = next(ids)
+            item_id, known = addition
             results.append(schemas.AddedImage(name=input.name, id=item_id, known=known))
     return schemas.AddAnswer(index_version=version, results=results)
 

@@ -2,15 +2,16 @@
 
 import hashlib
 import time
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from indexer import store as search
+from indexer.metric import distances_of, vectors_of
 from indexer.opening import OpenStore
-from indexer.store import Mode
+from indexer.store import MOST_LABELS, Filter, Mode
 from service import cursor, schemas
 from service.cursor import Cursor, Question
 from service.engine import DUPLICATE_SHARE, Engine, Page, Subject
@@ -24,7 +25,6 @@ from service.routes.common import (
     engine_of,
     links,
     metrics_of,
-    normalised,
     problems,
     settings_of,
 )
@@ -41,15 +41,23 @@ class Paging(BaseModel):
     """What every search takes."""
 
     k: schemas.Whole = Field(10, ge=1, description="neighbours a page, at most max_neighbors", examples=[5])
-    label: Annotated[str, AfterValidator(normalised)] | None = Field(
-        None, description="only items of this label; empty: only items without one"
+    label: list[str] = Field(
+        [], max_length=MOST_LABELS, description="only items of this label, or of any of several; empty: items without one"
     )
+    exclude_label: list[str] = Field(
+        [], max_length=MOST_LABELS, description="no items of this label, nor of any other of several; empty: none without one"
+    )
+    path_prefix: str = Field("", max_length=4096, description="only items whose path begins with these characters")
     max_distance: schemas.Number | None = Field(
         None, ge=0, le=1e9, allow_inf_nan=False, description="leave out what is farther away"
     )
     cursor: str | None = Field(
         None, max_length=100, description="`next` of an answer to this same question: what comes after it; k may be another"
     )
+
+    def filter(self) -> Filter:
+        """Which items are searched."""
+        return Filter(tuple(self.label), tuple(self.exclude_label), self.path_prefix)
 
 
 class Search(Paging):
@@ -58,8 +66,8 @@ class Search(Paging):
     id: schemas.Whole | None = Field(None, ge=0, le=LARGEST_ID, description="an indexed photograph to start from")
     mode: Mode | Literal["auto"] | None = Field(
         None,
-        description="exact: every feature is compared, by Euclidean distance. code: every short code, by Hamming distance. "
-        "two-stage: a short-list, then exact Euclidean distances. ball: all codes within `radius` bits. "
+        description="exact: every feature is compared, by the index's metric. code: every short code, by Hamming distance. "
+        "two-stage: a short-list, then exact distances by the metric. ball: all codes within `radius` bits. "
         "auto: exact or two-stage, by size. Left out: as the service is set",
     )
     radius: schemas.Whole | None = Field(None, ge=0, le=256, description="bits; with mode=ball, and with it alone")
@@ -74,7 +82,8 @@ class Duplicates(Paging):
         ge=0,
         le=1e9,
         allow_inf_nan=False,
-        description=f"largest Euclidean distance; left out: {DUPLICATE_SHARE} of the length of the item's own feature",
+        description=f"largest distance by the index's metric; left out: {DUPLICATE_SHARE} of the length of the item's feature; "
+        f"where the metric is cosine, {DUPLICATE_SHARE**2 / 2}, which is the same for features of one length",
     )
     mode: Literal["exact", "two-stage", "auto"] = Field("auto", description="as in POST /neighbors")
 
@@ -127,13 +136,13 @@ async def neighbors(request: Request) -> Response:
             request,
             schemas.NeighborsOfOne,
             parsed,
-            [answer if isinstance(answer, FC7Error) else _of_one(request, params, *answer) for answer in answers],
+            [answer if isinstance(answer, FC7Error) else _of_one(request, *answer) for answer in answers],
         )
         answer = schemas.NeighborsAnswer(
             model=pair.model.fingerprint,
             index_version=pair.store.version_number,
             mode=mode,
-            metric=_metric(mode),
+            metric=_metric(mode, pair.store),
             results=results,
             timings_ms=schemas.Timings.model_validate(stages.ms()) if params.timings else None,
         )
@@ -153,14 +162,15 @@ async def neighbors(request: Request) -> Response:
     tags=["search"],
 )
 async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAnswer:
-    """Finds near-duplicates: the items within a Euclidean distance of an indexed one, which is itself left out."""
+    """Finds near-duplicates: the items within a distance of an indexed one, which is itself left out."""
     params = inputs.query_string(request, Duplicates)
     engine, stages = engine_of(request), Stages(metrics_of(request))
     pair = await engine.current.followed()
     _check_k(request, params.k)
     if params.max_distance is None:
-        length = float(np.linalg.norm(await engine.vector(pair.store, item_id)))
-        params = params.model_copy(update={"max_distance": DUPLICATE_SHARE * length})
+        length = np.linalg.norm((await engine.vector(pair.store, item_id)).astype(np.float64))
+        [most] = distances_of(np.square(DUPLICATE_SHARE * length)[None], pair.store.metric).tolist()
+        params = params.model_copy(update={"max_distance": most})
     question = _question(params, pair.store, f"duplicates of {item_id}")
     after = cursor.read(params.cursor, question) if params.cursor else None
     query = _query(params, engine.mode(pair.store, params.mode)[0], after)
@@ -169,11 +179,12 @@ async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAns
         model=pair.model.fingerprint,
         index_version=pair.store.version_number,
         mode=query.mode,
+        metric=pair.store.metric,
         id=item_id,
         max_distance=params.max_distance,
         neighbors=_neighbors(request, page),
         next=_next(page, question),
-        note=_note(params, page),
+        note=page.note,
     )
 
 
@@ -189,7 +200,8 @@ async def _subject(engine: Engine, pair: Pair, input: ParsedInput, stages: Stage
         for number in numbers_D[~(np.abs(numbers_D) <= _LARGEST)][:1].tolist():
             raise BadValue("vector", number, f"of numbers between -{_LARGEST:g} and {_LARGEST:g}")
         vector_D = numbers_D.astype(np.float32)
-        return f"vector {hashlib.sha256(vector_D.tobytes()).hexdigest()}", Subject(vector_D=vector_D)
+        [compared_D] = vectors_of(vector_D[None], pair.store.metric, "vector")
+        return f"vector {hashlib.sha256(vector_D.tobytes()).hexdigest()}", Subject(vector_D=compared_D)
     assert input.data is not None  # noqa: S101
     if paged:
         name = f"image {hashlib.sha256(input.data).hexdigest()}"
@@ -198,11 +210,12 @@ async def _subject(engine: Engine, pair: Pair, input: ParsedInput, stages: Stage
             return name, Subject(vector_D=kept_D, inexact=True)
     upload = await engine.decode(input.data, stages)
     feature_D = await engine.feature(pair.model, upload.photograph, stages)
-    return f"image {upload.sha256}", Subject(vector_D=feature_D, inexact=True)
+    [compared_D] = vectors_of(feature_D[None], pair.store.metric, "image")
+    return f"image {upload.sha256}", Subject(vector_D=compared_D, inexact=True)
 
 
 def _question(params: Search | Duplicates, store: OpenStore, subject: str) -> Question:
-    return Question(store.fingerprint, subject, params.label, params.max_distance, _radius(params))
+    return Question(store.fingerprint, store.metric, subject, params.filter(), params.max_distance, _radius(params))
 
 
 def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> search.Query:
@@ -210,20 +223,20 @@ def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> 
     mode, hit = (after.mode, (after.key, after.id)) if after else (default, None)
     if after and params.mode not in (None, "auto", mode):
         raise BadValue("mode", params.mode, f"{mode}, as in the answer that the cursor is from, or left out")
-    return search.Query(params.k, mode, params.label, params.max_distance, _radius(params), hit)
+    return search.Query(params.k, mode, params.filter(), params.max_distance, _radius(params), hit)
 
 
 def _radius(params: Search | Duplicates) -> int | None:
     return params.radius if isinstance(params, Search) else None
 
 
-def _of_one(request: Request, params: Search, name: str, page: Page, question: Question) -> schemas.NeighborsOfOne:
+def _of_one(request: Request, name: str, page: Page, question: Question) -> schemas.NeighborsOfOne:
     return schemas.NeighborsOfOne(
         name=name,
         neighbors=_neighbors(request, page),
         buckets=page.buckets,
         next=_next(page, question),
-        note=_note(params, page),
+        note=page.note,
     )
 
 
@@ -238,15 +251,11 @@ def _next(page: Page, question: Question) -> str | None:
     return page.next.text(question) if page.next else None
 
 
-def _note(params: Search | Duplicates, page: Page) -> str | None:
-    return None if page.label_known else f"no item has the label {params.label!r:.100}"
-
-
 def _check_k(request: Request, k: int) -> None:
     most = settings_of(request).max_neighbors
     if k > most:
         raise BadValue("k", k, f"at most {most}")
 
 
-def _metric(mode: Mode) -> Literal["euclidean", "hamming"]:
-    return "hamming" if mode in ("code", "ball") else "euclidean"
+def _metric(mode: Mode, store: OpenStore) -> Literal["euclidean", "cosine", "hamming"]:
+    return "hamming" if mode in ("code", "ball") else store.metric

@@ -18,9 +18,10 @@ function upload(path, file) {
   return call(path, { method: "POST", body: form });
 }
 
-// One page of neighbours: { neighbors, next, metric }. Options left empty are the service's own.
+// One page of neighbours: { neighbors, next, metric }. Options left empty are the service's own; a list gives one several times.
 async function neighbors(ask, options) {
-  const query = Object.entries(options).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const given = Object.entries(options).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const query = given.flatMap(([name, value]) => [value].flat().map((one) => [name, one]));
   const answer = await ask(`neighbors?${new URLSearchParams(query)}`);
   return { ...answer.results[0], metric: answer.metric };
 }

@@ -4,9 +4,17 @@ import * as api from "./api.js";
 import * as view from "./view.js";
 
 const at = (id) => document.getElementById(id);
-const options = () => ({ k: at("k").valueAsNumber || 12, label: at("label").value, mode: at("mode").value });
+const labels = { label: new Set(), exclude_label: new Set() };
+const options = () => ({
+  k: at("k").valueAsNumber || 12,
+  mode: at("mode").value,
+  label: [...labels.label],
+  exclude_label: [...labels.exclude_label],
+  path_prefix: at("prefix").value,
+});
 const NEAREST = {
   euclidean: "Nearest first, by Euclidean distance between FC7 features.",
+  cosine: "Nearest first, by cosine distance: the angle between FC7 features, whatever their lengths.",
   hamming: "Nearest first, by how many bits of their short codes differ.",
 };
 const NOTHING = { neighbors: [], next: null };
@@ -92,7 +100,29 @@ at("file").addEventListener("change", (event) => {
   if (event.target.files[0]) askFile(event.target.files[0]);
   event.target.value = "";  // choosing the same file again is a change again
 });
-for (const option of ["ten", "k", "label", "mode"]) at(option).addEventListener("change", () => lastQuestion && ask(lastQuestion));
+function askAgain() {
+  if (lastQuestion) ask(lastQuestion);
+}
+
+// What is typed or picked becomes one more label, to find or to leave out; a click on it takes it back.
+function chooseLabel(name, input) {
+  if (!input.value) return;
+  labels[name].add(input.value);
+  input.value = "";
+  changeLabels();
+}
+
+function changeLabels() {
+  view.showChosen(labels, (name, label) => {
+    labels[name].delete(label);
+    changeLabels();
+  });
+  askAgain();
+}
+
+for (const option of ["ten", "k", "mode", "prefix"]) at(option).addEventListener("change", askAgain);
+at("label").addEventListener("change", (event) => chooseLabel("label", event.target));
+at("exclude").addEventListener("change", (event) => chooseLabel("exclude_label", event.target));
 for (const name of ["dragover", "dragleave", "drop"]) {
   window.addEventListener(name, (event) => {
     event.preventDefault();

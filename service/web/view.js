@@ -39,12 +39,23 @@ export function addNeighbors({ neighbors, metric }, onPick) {
 function distance(value, metric) {
   if (value === undefined) return "";
   if (metric === "hamming") return value === 1 ? "1 bit" : `${value} bits`;
+  if (metric === "cosine") return `distance (cosine) ${value.toFixed(3)}`;
   return `distance ${value.toFixed(1)}`;
 }
 
 export function offerMore(onMore) {
   at("more").hidden = !onMore;
   at("more").onclick = onMore;
+}
+
+export function showChosen(labels, onTakeBack) {
+  const buttons = Object.entries(labels).flatMap(([name, chosen]) => [...chosen].map((label) => {
+    const text = name === "label" ? label : `not ${label}`;
+    const button = element("button", { type: "button", title: "Click: take it back", onclick: () => onTakeBack(name, label) }, text);
+    return element("li", {}, button);
+  }));
+  at("chosen").hidden = !buttons.length;
+  at("chosen").replaceChildren(...buttons);
 }
 
 export function showQuery(source, name) {

@@ -9,12 +9,11 @@ from indexer.assembly import Plan, Source, assemble
 from indexer.features import FeatureBlock, FileFacts
 from indexer.index import open_index
 from indexer.storage import artifact
-from indexer.store import Hits
+from indexer.store import Filter, Hits
 from training.images.preprocess import ImageLimits
 
 WIDTH = 32
 SEGMENT = (
-    artifact.IDS,
     artifact.VECTORS,
     artifact.CODES,
     artifact.COMPONENTS,
@@ -32,6 +31,15 @@ def features(rows: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:
     x_ND = np.maximum(rng.normal(size=(rows, width)), 0).astype(np.float32) * 5
     x_ND[rows // 2 : rows // 2 + rows // 8] = x_ND[: rows // 8]
     return x_ND
+
+
+def at_an_odd_address(array: np.ndarray) -> np.ndarray:
+    """The same numbers, none of which lies at a multiple of its size, as in a mapped file of FAISS."""
+    data = np.empty(array.nbytes + 1, np.uint8)
+    odd: np.ndarray = np.ndarray(array.shape, array.dtype, data[1 - data.ctypes.data % 2 :].data)
+    odd[:] = array
+    assert odd.ctypes.data % 2 == 1
+    return odd
 
 
 def block(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> FeatureBlock:
@@ -53,6 +61,13 @@ def block(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> Feat
         )
     raw = np.random.default_rng(first).integers(0, 256, (len(features_ND), 3072), np.uint8) if pixels else None
     return FeatureBlock(features_ND, raw, files, b"".join(thumbnails), [])
+
+
+def passes(item: int, filter: Filter) -> bool:
+    """Whether a photograph of `block` passes a filter."""
+    label = LABELS[item % len(LABELS)]
+    wanted = not filter.labels or label in filter.labels
+    return wanted and label not in filter.exclude_labels and f"{item:05d}.jpg".startswith(filter.path_prefix)
 
 
 def two_stage_index(folder: Path, fingerprint: str = "m" * 64, width: int = WIDTH) -> np.ndarray:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import struct
 import threading
 import time
 import unicodedata
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from numpy.lib import format as npy
@@ -26,8 +28,8 @@ from indexer.scans.native import Wanted
 from indexer.search.shortlist import ByPrincipal
 from indexer.storage import artifact
 from indexer.storage.artifact import FileRecord
-from indexer.store import FirstPage, Query
-from tests.indexer.synthetic import LABELS, SOURCE, block, features
+from indexer.store import Filter, FirstPage, Query
+from tests.indexer.synthetic import LABELS, SOURCE, at_an_odd_address, block, features
 from training import files
 from training.errors import BadValue, Busy, Mismatch
 from training.files import exclusively, patiently
@@ -142,64 +144,161 @@ def test_a_signed_manifest_with_a_field_out_of_bounds_is_refused(copied: Path, c
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "shape", "message"),
+    ("array", "shape", "message"),
     [
-        ("0/vectors.npy", np.asfortranarray, None, "float32 rows of shape .*, column by column, expected float32 of width 32"),
-        ("0/vectors.npy", lambda x: x.astype(np.float64), None, "holds float64 rows .*, expected float32 of width 32"),
-        ("0/vectors.npy", lambda x: x.astype(">f4"), None, "holds >f4 rows .*, expected float32 of width 32"),
-        ("0/vectors.npy", lambda x: x[:, :31].copy(), None, r"rows of shape \(31,\), expected float32 of width 32"),
-        ("0/vectors.npy", lambda x: x.reshape(-1), None, r"rows of shape \(\), expected float32 of width 32"),
-        ("0/vectors.npy", lambda x: x[:23].copy(), None, "23"),
-        ("0/vectors.npy", lambda x: x, (-1, 32), "bytes, which are not"),
-        ("0/vectors.npy", lambda x: x, (2**40, 32), "bytes, which are not"),
-        ("0/vectors.npy", lambda x: x[:1].reshape(-1), (), "expected float32 of width 32|bytes, which are not"),
-        ("0/codes.npy", lambda x: x[:, :8].copy(), None, r"rows of shape \(8,\), expected uint8 of width 16"),
-        ("0/ids.npy", lambda x: x[::-1].copy(), None, "ids that do not rise"),
-        ("0/ids.npy", lambda x: np.zeros_like(x), None, "ids that do not rise"),
-        ("0/ids.npy", lambda x: x - 1, None, "ids that do not rise"),
-        ("0/ids.npy", lambda x: x + 2**40, None, "ids that do not rise from 0 on and below 24"),
-        ("0/ids.npy", lambda x: x.astype(np.int32), None, "holds int32 rows .*, expected int64"),
-        ("deleted.npy", lambda x: np.array([3, 2]), None, "ids that do not rise"),
-        ("deleted.npy", lambda x: np.array([2, 3]), None, "holds 2 ids, not 0 that are items"),
-        ("deleted.npy", lambda x: np.array([], np.float64), None, "holds float64 rows .*, expected int64"),
+        (np.array([3, 2]), None, "ids that do not rise"),
+        (np.array([2, 3]), None, "holds 2 ids, not 0 that are items"),
+        (np.array([], np.float64), None, r"holds float64 rows of shape \(\), expected int64"),
+        (np.array([], ">i8"), None, r"holds >i8 rows of shape \(\), expected int64"),
+        (np.asfortranarray(np.zeros((2, 2), np.int64)), None, r"rows of shape \(2,\), column by column, expected int64"),
+        (np.array([3]), (-1,), "bytes, which are not"),
+        (np.array([3]), (2**40,), "bytes, which are not"),
+        (np.array([3]), (), "bytes, which are not"),
     ],
 )
 def test_a_signed_array_of_another_order_type_or_shape_is_refused(
-    copied: Path, name: str, change: Callable[[Any], np.ndarray], shape: tuple[int, ...] | None, message: str
+    copied: Path, array: np.ndarray, shape: tuple[int, ...] | None, message: str
 ) -> None:
-    whole = np.load(artifact.current(copied) / name)
-    plant(copied, name, array_file(change(whole), shape))
-    with pytest.raises(Mismatch, match=message):
+    plant(copied, artifact.DELETED, array_file(array, shape))
+    for contents in (False, True):
+        with pytest.raises(Mismatch, match=message):
+            open_index(copied, contents=contents)
+
+
+ITEMS = 24  # of the index that is copied
+X = features(ITEMS)
+IDS = np.arange(ITEMS)
+
+
+def by_faiss(index: Any, rows_ND: np.ndarray, ids_N: np.ndarray | None = None) -> bytes:
+    """FAISS's file of rows, of vectors or of codes."""
+    arguments = [rows_ND] if ids_N is None else [rows_ND, ids_N]
+    (index.add if ids_N is None else index.add_with_ids)(*arguments)
+    write = faiss.serialize_index_binary if isinstance(index, faiss.IndexBinary) else faiss.serialize_index
+    return bytes(write(index).tobytes())
+
+
+def vectors_file(ids_N: np.ndarray = IDS, rows_ND: np.ndarray = X) -> bytes:
+    """FAISS's file of vectors as FC7 keeps them."""
+    return by_faiss(faiss.IndexIDMap2(faiss.IndexFlatL2(rows_ND.shape[1])), rows_ND, ids_N)
+
+
+def codes_file(ids_N: np.ndarray = IDS, width: int = 16) -> bytes:
+    """FAISS's file of codes as FC7 keeps them."""
+    index = faiss.IndexBinaryIDMap2(faiss.IndexBinaryFlat(8 * width))
+    return by_faiss(index, np.zeros((len(ids_N), width), np.uint8), ids_N)
+
+
+def with_bytes(data: bytes, start: int, layout: str, *values: int | bytes) -> bytes:
+    """The bytes with others in their place, from `start` on."""
+    return data[:start] + struct.pack(layout, *values) + data[start + struct.calcsize(layout) :]
+
+
+V, C = vectors_file(), codes_file()
+# Where fields of FAISS's headers begin, and where the rows end
+D, COUNT, TRAINED, METRIC, ROWS_D, ROWS_COUNT, LENGTH = 4, 8, 32, 33, 41, 45, 74
+C_SIZE, C_COUNT, C_LENGTH = 8, 12, 50
+END, C_END = 82 + 4 * X.size, 58 + 16 * ITEMS
+
+
+def test_what_is_planted_whole_is_opened(copied: Path) -> None:
+    plant(copied, "0/vectors.faiss", V)
+    plant(copied, "0/codes.faiss", C)
+    assert len(open_index(copied)) == ITEMS
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("0/vectors.faiss", b"", "has 0 bytes|it has 0 bytes"),
+        ("0/vectors.faiss", V[:81], "is not a file of FAISS's IndexIDMap2,Flat: it has 81 bytes"),
+        ("0/vectors.faiss", array_file(X), "its header has b'.*' for type, expected b'IxM2'"),
+        ("0/vectors.faiss", by_faiss(faiss.IndexFlatL2(32), X), "has b'IxF2' for type, expected b'IxM2'"),
+        ("0/vectors.faiss", by_faiss(faiss.IndexIDMap(faiss.IndexFlatL2(32)), X, IDS), "has b'IxMp' for type"),
+        ("0/vectors.faiss", by_faiss(faiss.IndexIDMap2(faiss.IndexFlatIP(32)), X, IDS), "has 0 for metric_type, expected 1"),
+        ("0/vectors.faiss", by_faiss(faiss.index_factory(32, "IDMap2,SQfp16"), X, IDS), "has b'IxSQ' for type of the rows"),
+        ("0/vectors.faiss", vectors_file(rows_ND=X[:, :31].copy()), "rows of 32 float32: its header has 31 for d, expected 32"),
+        ("0/vectors.faiss", vectors_file(IDS[:23], X[:23]), "has other ids than vectors.faiss beside it"),
+        ("0/vectors.faiss", C, "has b'IBM2' for type"),
+        ("0/vectors.faiss", with_bytes(V, 0, ">4s", b"2MxI"), "has b'2MxI' for type"),  # the other order of bytes
+        ("0/vectors.faiss", with_bytes(V, COUNT, "<q", -1), "its header says -1 rows"),
+        ("0/vectors.faiss", with_bytes(V, COUNT, "<q", 2**40), r"has 24 for ntotal of the rows, expected 1099511627776"),
+        (
+            "0/vectors.faiss",
+            with_bytes(with_bytes(with_bytes(V, COUNT, "<q", 2**40), ROWS_COUNT, "<q", 2**40), LENGTH, "<q", 2**45),
+            "bytes, which are not 1099511627776 rows of 32 float32 with ids",
+        ),
+        (
+            "0/vectors.faiss",
+            with_bytes(with_bytes(with_bytes(V, COUNT, "<q", 2**62), ROWS_COUNT, "<q", 2**62), LENGTH, "<q", 0),
+            "for length of the rows, expected 147573952589676412928",
+        ),
+        ("0/vectors.faiss", with_bytes(V, TRAINED, "B", 0), "has 0 for is_trained, expected 1"),
+        ("0/vectors.faiss", with_bytes(V, METRIC, "<i", 4), "has 4 for metric_type, expected 1"),
+        ("0/vectors.faiss", with_bytes(V, ROWS_D, "<i", -32), "has -32 for d of the rows, expected 32"),
+        ("0/vectors.faiss", with_bytes(V, ROWS_COUNT, "<q", 25), "has 25 for ntotal of the rows, expected 24"),
+        ("0/vectors.faiss", with_bytes(V, LENGTH, "<q", 2**60), "for length of the rows, expected 768"),
+        ("0/vectors.faiss", V[:-1], "bytes, which are not 24 rows of 32 float32 with ids"),
+        ("0/vectors.faiss", V[:END], "bytes, which are not 24 rows of 32 float32 with ids"),
+        ("0/vectors.faiss", V + b"\0", "bytes, which are not 24 rows of 32 float32 with ids"),
+        ("0/vectors.faiss", with_bytes(V, END, "<q", 23), "has 23 ids for 24 rows"),
+        ("0/vectors.faiss", with_bytes(V, END, "<q", -1), "has -1 ids for 24 rows"),
+        ("0/codes.faiss", C[:57], "is not a file of FAISS's IndexBinaryIDMap2,BFlat: it has 57 bytes"),
+        ("0/codes.faiss", V, "has b'IxM2' for type, expected b'IBM2'"),
+        ("0/codes.faiss", codes_file(width=8), "rows of 16 uint8: its header has 64 for d, expected 128"),
+        ("0/codes.faiss", codes_file(IDS[:23]), "has other ids than vectors.faiss beside it"),
+        ("0/codes.faiss", codes_file(IDS + 1), "has other ids than vectors.faiss beside it"),
+        ("0/codes.faiss", with_bytes(C, C_SIZE, "<i", 2**30), "for code_size, expected 16"),
+        ("0/codes.faiss", with_bytes(C, C_COUNT, "<q", -(2**62)), "its header says -4611686018427387904 rows"),
+        ("0/codes.faiss", with_bytes(C, C_LENGTH, "<q", 383), "has 383 for length of the rows, expected 384"),
+        ("0/codes.faiss", with_bytes(C, C_END, "<q", 2**62), "ids for 24 rows"),
+        ("0/codes.faiss", C[:-8], "bytes, which are not 24 rows of 16 uint8 with ids"),
+    ],
+)
+def test_a_signed_file_of_another_faiss_index_is_refused(copied: Path, name: str, data: bytes, message: str) -> None:
+    plant(copied, name, data)
+    for contents in (False, True):
+        with pytest.raises(Mismatch, match=message):
+            open_index(copied, contents=contents)
+
+
+@pytest.mark.parametrize("ids_N", [IDS[::-1].copy(), np.zeros_like(IDS), IDS - 1, IDS + 1, IDS + 2**40])
+def test_signed_files_of_ids_that_do_not_rise_within_bounds_are_refused(copied: Path, ids_N: np.ndarray) -> None:
+    plant(copied, "0/vectors.faiss", vectors_file(ids_N))
+    plant(copied, "0/codes.faiss", codes_file(ids_N))
+    with pytest.raises(Mismatch, match="ids that do not rise from 0 on and below 24"):
         open_index(copied, contents=False)
-    with pytest.raises(Mismatch, match=rf"{message}|describes other items than ids\.npy beside it lists"):
+    with pytest.raises(Mismatch, match=r"describes other items than vectors\.faiss beside it lists"):
         open_index(copied)
 
 
-X = np.zeros((8, 64), np.float32)
+ZEROS = np.zeros((8, 64), np.float32)
 CODES = np.zeros((8, 16), np.uint8)
 ROWS = np.array([0, 7])
 ALL = Wanted(8, None, None, None)
-BYTES, SIGNED = X.astype(np.uint8), X[:1].astype(np.int8)
+BYTES, SIGNED = ZEROS.astype(np.uint8), ZEROS[:1].astype(np.int8)
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: native.distances(X, X[0, :63].copy(), ROWS),
-        lambda: native.distances(X.astype(np.float64), X[0], ROWS),
-        lambda: native.distances(np.asfortranarray(X), X[0], ROWS),
-        lambda: native.distances(X[:, ::2], X[0, :32], ROWS),
-        lambda: native.distances(X, X[0], ROWS.astype(np.int32)),
-        lambda: native.exact(X, np.zeros(2**16, np.float32), ALL),
-        lambda: native.exact(X, X[0], replace(ALL, k=9)),
-        lambda: native.exact(X, X[0], replace(ALL, k=-1)),
-        lambda: native.exact(X, X[0], replace(ALL, allowed_N=np.ones(7, np.uint8))),
-        lambda: native.exact(X, X[0], replace(ALL, allowed_N=np.ones(8, np.int64).view(np.bool_))),
+        lambda: native.distances(ZEROS, ZEROS[0, :63].copy(), ROWS),
+        lambda: native.distances(ZEROS.astype(np.float64), ZEROS[0], ROWS),
+        lambda: native.distances(np.asfortranarray(ZEROS), ZEROS[0], ROWS),
+        lambda: native.distances(ZEROS[:, ::2], ZEROS[0, :32], ROWS),
+        lambda: native.distances(ZEROS, ZEROS[0], ROWS.astype(np.int32)),
+        lambda: native.distances(ZEROS, at_an_odd_address(ZEROS[0]), ROWS),
+        lambda: native.exact(ZEROS, at_an_odd_address(ZEROS[0]), ALL),
+        lambda: native.exact(ZEROS, np.zeros(2**16, np.float32), ALL),
+        lambda: native.exact(ZEROS, ZEROS[0], replace(ALL, k=9)),
+        lambda: native.exact(ZEROS, ZEROS[0], replace(ALL, k=-1)),
+        lambda: native.exact(ZEROS, ZEROS[0], replace(ALL, allowed_N=np.ones(7, np.uint8))),
+        lambda: native.exact(ZEROS, ZEROS[0], replace(ALL, allowed_N=np.ones(8, np.int64).view(np.bool_))),
         lambda: native.hamming(CODES, CODES[:, :8].copy(), ALL),
         lambda: native.hamming(CODES.astype(np.int8), CODES, ALL),
         lambda: native.hamming(CODES, CODES, replace(ALL, k=2**40)),
-        lambda: native.products(X, X),
-        lambda: native.products(X, np.zeros((64, 63), np.float32)),
+        lambda: native.products(ZEROS, ZEROS),
+        lambda: native.products(ZEROS, np.zeros((64, 63), np.float32)),
         lambda: native.principal(BYTES, np.zeros((7, 2), np.float32), SIGNED, 1.0, np.ones(1), ALL),
         lambda: native.principal(BYTES, np.zeros((8, 2), np.float32), SIGNED[:, :32].copy(), 1.0, np.ones(1), ALL),
         lambda: native.principal(BYTES, np.zeros((8, 2), np.float32), SIGNED, 1.0, np.ones(2), ALL),
@@ -213,15 +312,15 @@ def test_native_code_is_not_called_with_arrays_of_other_sizes(call: Callable[[],
 @pytest.mark.parametrize("row", [-1, 8, 2**40])
 def test_native_code_is_not_called_with_rows_that_are_not_there(row: int) -> None:
     with pytest.raises(IndexError):
-        native.distances(X, X[0], np.array([0, row]))
+        native.distances(ZEROS, ZEROS[0], np.array([0, row]))
 
 
 def test_what_an_addition_copies_is_verified_first(grown: tuple[Path, np.ndarray]) -> None:
     folder, x_ND = grown
-    flip(artifact.current(folder) / "1/vectors.npy", 8 * 200)
+    flip(artifact.current(folder) / "1/vectors.faiss", 8 * 200)
     before = published(folder)
     store = open_index(folder, contents=False)
-    with pytest.raises(Mismatch, match=r"1/vectors\.npy is not the file that manifest\.json describes"):
+    with pytest.raises(Mismatch, match=r"1/vectors\.faiss is not the file that manifest\.json describes"):
         store.add([block(x_ND[50:], 50)], Path("/c"))
     assert published(folder) == before
     store.close()
@@ -229,14 +328,14 @@ def test_what_an_addition_copies_is_verified_first(grown: tuple[Path, np.ndarray
 
 def test_what_an_addition_links_keeps_its_hash_and_is_found_damaged(grown: tuple[Path, np.ndarray]) -> None:
     folder, x_ND = grown
-    flip(artifact.current(folder) / "0/vectors.npy", 8 * 200)
-    with pytest.raises(Mismatch, match=r"0/vectors\.npy is not the file that manifest\.json describes"):
+    flip(artifact.current(folder) / "0/vectors.faiss", 8 * 200)
+    with pytest.raises(Mismatch, match=r"0/vectors\.faiss is not the file that manifest\.json describes"):
         open_index(folder)
     records = artifact.read_manifest(artifact.current(folder)).files
     store = open_index(folder, contents=False)
     store.add([block(x_ND[50:52], 50)], Path("/c"))[0].close()
-    assert artifact.read_manifest(artifact.current(folder)).files["0/vectors.npy"] == records["0/vectors.npy"]
-    with pytest.raises(Mismatch, match=r"0/vectors\.npy is not the file that manifest\.json describes"):
+    assert artifact.read_manifest(artifact.current(folder)).files["0/vectors.faiss"] == records["0/vectors.faiss"]
+    with pytest.raises(Mismatch, match=r"0/vectors\.faiss is not the file that manifest\.json describes"):
         open_index(folder)
     store.close()
 
@@ -248,17 +347,17 @@ def test_what_an_addition_copies_for_want_of_links_is_verified_too(
         raise OSError("no links here")
 
     folder, x_ND = grown
-    flip(artifact.current(folder) / "0/vectors.npy", 8 * 200)
+    flip(artifact.current(folder) / "0/vectors.faiss", 8 * 200)
     before = published(folder)
     store = open_index(folder, contents=False)
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    with pytest.raises(Mismatch, match=r"0/vectors\.npy is not the file that manifest\.json describes"):
+    with pytest.raises(Mismatch, match=r"0/vectors\.faiss is not the file that manifest\.json describes"):
         store.add([block(x_ND[50:52], 50)], Path("/c"))
     assert published(folder) == before
     store.close()
 
 
-@pytest.mark.parametrize("name", ["0/vectors.npy", "1/vectors.npy", "1/thumbnails.bin"])
+@pytest.mark.parametrize("name", ["0/vectors.faiss", "1/vectors.faiss", "1/thumbnails.bin"])
 def test_a_compaction_of_damaged_segments_is_refused(grown: tuple[Path, np.ndarray], name: str) -> None:
     folder, _ = grown
     flip(artifact.current(folder) / name, 8 * 20 if name.endswith("bin") else 8 * 200)
@@ -375,7 +474,7 @@ def test_a_label_is_found_in_whichever_form_it_is_spelt(grown: tuple[Path, np.nd
     store, ids = open_index(folder).add([replace(two, files=facts)], Path("/c"))
     assert [item.label for item in store.items(ids)] == [composed] * 2
     for label in (composed, apart):
-        hits = store.search(x_ND[50:51], Query(k=10, label=label)).of(0)
+        hits = store.search(x_ND[50:51], Query(k=10, filter=Filter((label,)))).of(0)
         assert sorted(item for item, _, _ in hits) == ids
     store.close()
 
@@ -401,8 +500,9 @@ def test_pages_of_two_stages_give_every_item_once(two_stage: tuple[Index, np.nda
     query_D = features(1, seed=6)[0]
     squared = np.square(x_ND.astype(np.float64) - query_D.astype(np.float64)).sum(1)
     order = np.lexsort((np.arange(len(x_ND)), squared)).tolist()
+    filter = Filter() if label is None else Filter((label,))
     wanted = [item for item in order if label is None or LABELS[item % len(LABELS)] == label]
-    page = store.search(query_D[None], Query(k=k, mode="two-stage", label=label)).of(0)
+    page = store.search(query_D[None], Query(k=k, mode="two-stage", filter=filter)).of(0)
     found: list[int] = [item for item, _, _ in page]
     assert len(found) == k
     if k > 1 and label is None:
@@ -410,7 +510,7 @@ def test_pages_of_two_stages_give_every_item_once(two_stage: tuple[Index, np.nda
     first = FirstPage(k, page[-1][2], page[-1][0])
     while page:
         after = (page[-1][2], page[-1][0])
-        page = store.search(query_D[None], Query(k=500, mode="two-stage", label=label, after=after, first=first)).of(0)
+        page = store.search(query_D[None], Query(k=500, mode="two-stage", filter=filter, after=after, first=first)).of(0)
         found += [item for item, _, _ in page]
     assert len(found) == len(set(found)) == len(wanted)
     assert found[k:] == [item for item in wanted if item not in found[:k]]

@@ -12,8 +12,8 @@ from indexer.assembly import Plan, assemble
 from indexer.index import Index, open_index
 from indexer.storage import artifact
 from indexer.storage.version import open_version
-from indexer.store import Query
-from tests.indexer.synthetic import LABELS, SOURCE, block, check, features
+from indexer.store import Filter, Query
+from tests.indexer.synthetic import LABELS, SOURCE, block, check, features, passes
 from training.errors import BadValue, Mismatch, NotFound
 
 
@@ -47,7 +47,7 @@ def oracle(store: Index, x_ND: np.ndarray, query_D: np.ndarray, ask: Query) -> l
             distance = float(np.sqrt(((x_ND[item].astype(np.float64) - query_D.astype(np.float64)) ** 2).sum()))
         else:
             distance = float((np.unpackbits(store.codes([item])) != code).sum())
-        if ask.label is not None and LABELS[item % len(LABELS)] != ask.label:
+        if not passes(item, ask.filter):
             continue
         if ask.max_distance is not None and distance > ask.max_distance:
             continue
@@ -60,15 +60,15 @@ def oracle(store: Index, x_ND: np.ndarray, query_D: np.ndarray, ask: Query) -> l
 ASKED = [
     Query(k=7),
     Query(k=300),
-    Query(k=20, label=LABELS[2]),
+    Query(k=20, filter=Filter((LABELS[2],))),
     Query(k=20, max_distance=9.0),
-    Query(k=5, mode="two-stage", label=LABELS[1]),
+    Query(k=5, mode="two-stage", filter=Filter((LABELS[1],))),
     Query(k=300, mode="two-stage"),
     Query(k=7, mode="code"),
-    Query(k=300, mode="code", label=LABELS[0]),
+    Query(k=300, mode="code", filter=Filter((LABELS[0],))),
     Query(k=40, mode="code", max_distance=4),
     Query(k=300, mode="ball", radius=0),
-    Query(k=300, mode="ball", radius=3, label=LABELS[0]),
+    Query(k=300, mode="ball", radius=3, filter=Filter((LABELS[0],))),
     Query(k=6, mode="ball", radius=16),
 ]
 
@@ -223,7 +223,7 @@ def test_what_was_verified_is_not_read_again_and_what_is_new_is(grown: tuple[Ind
     data = bytearray(vectors.read_bytes())
     data[-1] ^= 1
     vectors.write_bytes(data)
-    with pytest.raises(Mismatch, match=r"vectors\.npy is not the file that manifest\.json describes"):
+    with pytest.raises(Mismatch, match=r"vectors\.faiss is not the file that manifest\.json describes"):
         store.renewed()
 
 

@@ -1,6 +1,7 @@
 """What every store promises, on disk and in Milvus alike: the same items, and every answer against brute force."""
 
 import hashlib
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
@@ -15,8 +16,8 @@ from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
 from indexer.index import open_index
 from indexer.milvus.store import MilvusStore
-from indexer.store import Query, Store
-from tests.indexer.synthetic import LABELS, WIDTH, block, check, features
+from indexer.store import MODES, MOST_LABELS, Filter, Query, Store
+from tests.indexer.synthetic import LABELS, WIDTH, block, check, features, passes
 from training.errors import BadValue, NotFound
 from training.images.preprocess import ImageLimits
 
@@ -34,16 +35,31 @@ class Grown:
     x_ND: np.ndarray
     autoencoder: Autoencoder
 
+    @property
+    def vectors_ND(self) -> np.ndarray:
+        """What the store holds of `x_ND`."""
+        x_ND = self.x_ND.astype(np.float64)
+        return (x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True) if self.store.metric == "cosine" else x_ND).astype(np.float32)
+
+    def asks(self, ask: Query) -> Query:
+        """The query with a bound on distances in the metric's unit."""
+        if ask.max_distance is None or ask.mode in ("code", "ball") or self.store.metric == "euclidean":
+            return ask
+        return replace(ask, max_distance=ask.max_distance / 30)
+
     def oracle(self, query_D: np.ndarray, ask: Query) -> list[tuple[int, float]]:
         """(id, distance) of everything that is left, by brute force."""
-        euclidean = np.sqrt(((self.x_ND.astype(np.float64) - query_D.astype(np.float64)) ** 2).sum(1))
+        x_ND, q_D = self.x_ND.astype(np.float64), query_D.astype(np.float64)
+        if self.store.metric == "cosine":
+            x_ND, q_D = x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True), q_D / np.linalg.norm(q_D)
+        squared = ((x_ND - q_D) ** 2).sum(1)
+        by_vector = squared / 2 if self.store.metric == "cosine" else np.sqrt(squared)
         bits = [np.unpackbits(self.autoencoder.encode(rows), axis=1) for rows in (self.x_ND, query_D[None])]
-        distances = euclidean if ask.mode in ("exact", "two-stage") else (bits[0] ^ bits[1]).sum(1)
+        distances = by_vector if ask.mode in ("exact", "two-stage") else (bits[0] ^ bits[1]).sum(1)
         found = []
         for item, distance in enumerate(distances.tolist()):
-            wanted = ask.label is None or LABELS[item % len(LABELS)] == ask.label
             near = distance <= min(most for most in (ask.max_distance, ask.radius, np.inf) if most is not None)
-            if item not in REMOVED and wanted and near:
+            if item not in REMOVED and passes(item, ask.filter) and near:
                 found.append((item, distance))
         return sorted(found, key=lambda hit: (hit[1], hit[0]))
 
@@ -57,10 +73,11 @@ def trained() -> Iterator[Autoencoder]:
         yield once
 
 
-@pytest.fixture(scope="module", params=["disk", "milvus"])
+@pytest.fixture(scope="module", params=["disk, euclidean", "disk, cosine", "milvus, euclidean", "milvus, cosine"])
 def make(trained: Autoencoder, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
     """Makes stores of one kind."""
-    folder = tmp_path_factory.mktemp(request.param)
+    kind, metric = request.param.split(", ")
+    folder = tmp_path_factory.mktemp(kind)
     numbers = count()
     made: list[Store] = []
     limits = ImageLimits()
@@ -68,17 +85,19 @@ def make(trained: Autoencoder, request: pytest.FixtureRequest, tmp_path_factory:
     def on_disk(x_ND: np.ndarray, bits: int) -> Store:
         index = folder / str(next(numbers))
         index.mkdir()
-        assemble(index, [block(x_ND[:100]), block(x_ND[100:], 100)], Source(ROOT, MODEL, WIDTH, limits), Plan(bits=bits))
+        plan = Plan(bits=bits, metric=metric)
+        assemble(index, [block(x_ND[:100]), block(x_ND[100:], 100)], Source(ROOT, MODEL, WIDTH, limits), plan)
         return open_index(index)
 
     def in_milvus(x_ND: np.ndarray, bits: int) -> Store:
         encoder = trained if bits else None
-        store = MilvusStore.create(str(folder / "items.db"), f"fc7_{next(numbers)}", WIDTH, encoder, MODEL, limits)
+        name, uri = f"fc7_{next(numbers)}", str(folder / "items.db")
+        store = MilvusStore.create(uri, name, WIDTH, encoder, MODEL, limits, metric=metric)
         made.append(store)
         return store.fill([block(x_ND[:100]), block(x_ND[100:], 100)], ROOT)
 
     def one(x_ND: np.ndarray, bits: int) -> Store:
-        made.append({"disk": on_disk, "milvus": in_milvus}[request.param](x_ND, bits))
+        made.append({"disk": on_disk, "milvus": in_milvus}[kind](x_ND, bits))
         return made[-1]
 
     yield one
@@ -99,30 +118,43 @@ def grown(make: Make, trained: Autoencoder) -> Iterator[Grown]:
     store.close()
 
 
+FILTERS = [
+    Filter((LABELS[0], LABELS[2], "no such label")),
+    Filter(exclude_labels=(LABELS[1],)),
+    Filter(exclude_labels=LABELS),
+    Filter((LABELS[0],), (LABELS[0],)),
+    Filter(path_prefix="0012"),
+    Filter(path_prefix="00%"),
+    Filter(LABELS[:2], (LABELS[1], "no such label"), "001"),
+]
 ASKED = [
     Query(k=1),
     Query(k=7),
     Query(k=300),
-    Query(k=20, label=LABELS[2]),
-    Query(k=20, label="no such label"),
+    Query(k=20, filter=Filter((LABELS[2],))),
+    Query(k=20, filter=Filter(("no such label",))),
     Query(k=20, max_distance=9.0),
     Query(k=20, max_distance=0.0),
-    Query(k=5, mode="two-stage", label=LABELS[1]),
+    Query(k=5, mode="two-stage", filter=Filter((LABELS[1],))),
     Query(k=300, mode="two-stage"),
     Query(k=300, mode="two-stage", max_distance=9.0),
     Query(k=7, mode="code"),
-    Query(k=300, mode="code", label=LABELS[0]),
+    Query(k=300, mode="code", filter=Filter((LABELS[0],))),
     Query(k=40, mode="code", max_distance=4),
     Query(k=300, mode="ball", radius=0),
-    Query(k=300, mode="ball", radius=3, label=LABELS[2]),
+    Query(k=300, mode="ball", radius=3, filter=Filter((LABELS[2],))),
     Query(k=300, mode="ball", radius=5, max_distance=2),
     Query(k=6, mode="ball", radius=16),
+    *(Query(k=4, filter=filter) for filter in FILTERS),
+    *(Query(k=300, mode="code", filter=filter) for filter in FILTERS),
+    *(Query(k=20, mode="two-stage", filter=filter) for filter in FILTERS),
+    *(Query(k=300, mode="ball", radius=9, filter=filter) for filter in FILTERS),
 ]
 
 
 @pytest.mark.parametrize("ask", ASKED, ids=str)
 def test_every_mode_equals_brute_force_and_equals_come_by_id(grown: Grown, ask: Query) -> None:
-    queries_QD = np.concatenate([grown.x_ND[[1, 0, 130, 186]], features(4, seed=9)])
+    ask, queries_QD = grown.asks(ask), np.concatenate([grown.x_ND[[1, 0, 130, 186]], features(4, seed=9)])
     hits = grown.store.search(queries_QD, ask)
     for row, query_D in enumerate(queries_QD):
         check(hits, row, grown.oracle(query_D, ask)[: ask.k])
@@ -135,16 +167,17 @@ def test_every_mode_equals_brute_force_and_equals_come_by_id(grown: Grown, ask: 
     "ask",
     [
         Query(k=7),
-        Query(k=60, label=LABELS[0]),
+        Query(k=60, filter=Filter((LABELS[0],))),
         Query(k=7, max_distance=9.0),
         Query(k=7, mode="code"),
         Query(k=7, mode="ball", radius=6),
         Query(k=40, mode="two-stage"),
+        *(Query(k=7, mode=mode, filter=Filter(LABELS[1:], path_prefix="001")) for mode in MODES if mode != "ball"),
     ],
     ids=str,
 )
 def test_pages_give_everything_once_and_in_order(grown: Grown, ask: Query) -> None:
-    query_1D = grown.x_ND[3][None]
+    ask, query_1D = grown.asks(ask), grown.x_ND[3][None]
     got: list[tuple[int, float, float]] = []
     page = [(0, 0.0, 0.0)]
     while page:
@@ -152,6 +185,80 @@ def test_pages_give_everything_once_and_in_order(grown: Grown, ask: Query) -> No
         page = grown.store.search(query_1D, replace(ask, after=after)).of(0)
         got += page
     assert [item for item, _, _ in got] == [item for item, _ in grown.oracle(query_1D[0], ask)]
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+def test_what_passes_a_filter_is_counted(grown: Grown, filter: Filter) -> None:
+    passing = [item for item in range(260) if item not in REMOVED and passes(item, filter)]
+    assert grown.store.count(filter) == len(passing)
+    assert grown.store.count(Filter()) == 255
+
+
+def test_a_path_begins_with_the_characters_of_a_prefix_in_either_form_and_none_of_them_is_a_wildcard(make: Make) -> None:
+    composed = 'caf\u00e9/100%_"of" it\'s.jpg'
+    paths = [
+        composed,
+        unicodedata.normalize("NFD", composed),
+        "cafe/1.jpg",
+        "caf",
+        "100%_a.jpg",
+        "100xxa.jpg",
+        "\ud7ff/a.jpg",
+        "\ue000/a.jpg",
+        "\U0010ffff.jpg",
+        "a\\b.jpg",
+    ]
+    made_up = block(features(len(paths), seed=6), 700)
+    files = [replace(file, path=path) for file, path in zip(made_up.files, paths, strict=True)]
+    store, ids = make(features(180), 0).add([replace(made_up, files=files)], ROOT)
+    prefixes = [
+        "caf",
+        "cafe",
+        "cafe\u0301",
+        "caf\u00e9",
+        "caf\u00e9/100%",
+        "100%",
+        "100%_",
+        "100_",
+        "%",
+        "*",
+        "[c]afe",
+        "CAF",
+        "\ud7ff",
+        "\U0010ffff",
+    ]
+    for prefix in (*prefixes, *paths, "a\\", 'caf\u00e9/100%_"'):
+        expected = [
+            item
+            for item, path in zip(ids, paths, strict=True)
+            if list(unicodedata.normalize("NFC", path))[: len(unicodedata.normalize("NFC", prefix))]
+            == list(unicodedata.normalize("NFC", prefix))
+        ]
+        hits = store.search(features(1), Query(k=300, filter=Filter(path_prefix=prefix))).of(0)
+        assert sorted(item for item, _, _ in hits) == expected, prefix
+        assert store.count(Filter(path_prefix=prefix)) == len(expected)
+    assert [item.path for item in store.items(ids)] == paths
+    store.close()
+
+
+def test_a_filter_is_the_same_in_whatever_order_and_form_it_is_written() -> None:
+    one = Filter(("b", "A\u030a", "b"), ("d", "c"), "A\u030a/")
+    assert one == Filter(("\u00c5", "b"), ("c", "d", "c"), "\u00c5/")
+    assert hash(one) == hash(Filter(("\u00c5", "b"), ("c", "d"), "\u00c5/"))
+
+
+def test_a_filter_of_what_is_no_text_or_of_too_many_labels_is_refused() -> None:
+    alone = "\udc80"
+    for name in ("labels", "exclude_labels", "path_prefix"):
+        asked: dict[str, Any] = {name: alone if name == "path_prefix" else (alone,)}
+        with pytest.raises(BadValue, match=f"{name} must be text in UTF-8"):
+            Filter(**asked)
+    many = tuple(map(str, range(MOST_LABELS + 1)))
+    assert len(Filter(many[1:], many[1:]).labels) == MOST_LABELS
+    with pytest.raises(BadValue, match=r"^labels must be at most 100, got '101 labels'"):
+        Filter(many)
+    with pytest.raises(BadValue, match=r"^exclude_labels must be at most 100, got '101 labels'"):
+        Filter((), many)
 
 
 def test_after_the_last_hit_comes_nothing(grown: Grown) -> None:
@@ -185,8 +292,8 @@ def test_a_store_tells_what_is_in_it(grown: Grown) -> None:
     np.testing.assert_array_equal(store.ids(), left)
     assert (len(store), store.fingerprint, store.width, store.bits) == (255, MODEL, WIDTH, 16)
     some = [259, 3, 3, 40]
-    np.testing.assert_array_equal(store.vectors(some), grown.x_ND[some])
-    np.testing.assert_array_equal(store.codes(some), grown.autoencoder.encode(grown.x_ND[some]))
+    np.testing.assert_array_equal(store.vectors(some), grown.vectors_ND[some])
+    np.testing.assert_array_equal(store.codes(some), grown.autoencoder.encode(grown.vectors_ND[some]))
     for item in store.items(left):
         assert store.thumbnail(item) == b"thumbnail %d" % item.id
         assert (item.path, item.root, item.label) == (f"{item.id:05d}.jpg", "/c", LABELS[item.id % len(LABELS)])
@@ -234,7 +341,7 @@ def test_it_grows_and_shrinks_and_gives_no_id_twice(make: Make) -> None:
     labelled = block(features(2, seed=8), 900)
     labelled.files[0] = replace(labelled.files[0], label=awkward)
     store, ids = same.add([labelled], ROOT)
-    assert [item for item, _, _ in store.search(x_ND[:1], Query(k=9, label=awkward)).of(0)] == [121]
+    assert [item for item, _, _ in store.search(x_ND[:1], Query(k=9, filter=Filter((awkward,)))).of(0)] == [121]
     assert store.items([121])[0].label == awkward
     store = store.remove(store.ids().tolist())
     assert (len(store), store.ids().tolist(), store.search(x_ND[:1], Query(k=3)).of(0)) == (0, [], [])

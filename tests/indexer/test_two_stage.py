@@ -5,7 +5,7 @@ import pytest
 
 from indexer.index import Index
 from indexer.search.shortlist import ByPrincipal
-from indexer.store import Query
+from indexer.store import Filter, Query
 from tests.indexer.synthetic import LABELS, features
 
 
@@ -53,11 +53,12 @@ def test_pages_past_the_first_short_list_are_those_of_brute_force(
 ) -> None:
     store, x_ND = two_stage
     query_D = features(1, seed=6)[0]
+    filter = Filter() if label is None else Filter((label,))
     wanted = [item for item in nearest(x_ND, query_D) if label is None or LABELS[item % len(LABELS)] == label]
     found: list[int] = []
     after = None
     while len(found) < 200:
-        page = store.search(query_D[None], Query(k=20, mode="two-stage", label=label, after=after)).of(0)
+        page = store.search(query_D[None], Query(k=20, mode="two-stage", filter=filter, after=after)).of(0)
         assert len(page) == 20
         found += [item for item, _, _ in page]
         after = (page[-1][2], page[-1][0])

@@ -541,13 +541,14 @@ def _query(rng: Random) -> RawRequest:
         ("POST", "/neighbors?mode=ball"), ("POST", "/neighbors?mode=ball&radius=256&k=50"), ("POST", "/neighbors?cursor=%ff%00"),
         ("POST", "/neighbors?cursor=" + "A" * 40), ("POST", "/neighbors?label=%ed%a0%80"), ("POST",
         "/neighbors?label=" + "x" * 9000),
+        ("POST", "/neighbors?" + "label=a&" * 99 + "exclude_label=%00&path_prefix=%25"),
         ("POST", "/neighbors?label=%00"), ("POST", "/neighbors?mode=code&max_distance=0"), ("POST", "/neighbors?id=0"),
         ("GET", "/items/0/duplicates?max_distance=-1"), ("GET", "/items/0/duplicates?k=1&cursor=" + "_" * 100), ("GET",
         "/items/%2e%2e"),
         ("GET", "/items/0/image/../.."), ("GET", "/web/%2e%2e%2fapp.py"), ("GET", "/web/..%5capp.py"), ("GET", "/web/%00"),
         ("GET", "/web/" + "a" * 5000), ("GET", "/%ff%fe"), ("PUT", "/classify"), ("TRACE", "/classify"), ("OPTIONS", "/classify"),
         ("DELETE", "/items/-1"), ("DELETE", "/items/999999"), ("PATCH", "/items/0"), ("HEAD", "/classify"), ("GET", "/classify"),
-    ][rng.integers(0, 36)]  # fmt: skip
+    ][rng.integers(0, 37)]  # fmt: skip
     odd = [(b"X-Request-ID", b"\xff\x01" * 50), (b"X-Request-ID", b"x" * 5000), (b"Authorization", b"Bearer"),
            (b"Authorization", b"\xff"),
            (b"If-None-Match", b'"'), (b"Range", b"bytes=-1,5-3,0-0"), (b"Accept", b"nothing/at-all"), (b"Origin", b"null"),

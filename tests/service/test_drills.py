@@ -231,7 +231,6 @@ WRITTEN: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     **{
         name: lambda monkeypatch, name=name: full_for(named(name), monkeypatch)  # type: ignore[misc]
         for name in (
-            artifact.IDS,
             artifact.VECTORS,
             artifact.CODES,
             artifact.COMPONENTS,

@@ -22,7 +22,9 @@ def two_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Index,
     x_ND = two_stage_index(folder)
     store = open_index(folder)
     items, pixels = store.items(range(len(x_ND))), np.random.default_rng(0).integers(0, 256, (len(x_ND) + QUERIES, 12))
-    database = Database(store.ids(), items, np.array([item.label for item in items]), x_ND, pixels[QUERIES:].astype(np.float32))
+    database = Database(
+        store.ids(), items, np.array([item.label for item in items]), store.metric, x_ND, pixels[QUERIES:].astype(np.float32)
+    )
     labels = np.array([LABELS[q % 3] for q in range(QUERIES)])
     hashes = [f"{q:064d}" for q in range(QUERIES)]
     queries = Queries(hashes, labels, labels, features(QUERIES, seed=5), pixels[:QUERIES].astype(np.float32))

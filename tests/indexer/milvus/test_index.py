@@ -27,7 +27,7 @@ from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
 from indexer.storage import artifact
 from indexer.storage.artifact import RejectRecord
-from indexer.store import Query
+from indexer.store import Filter, Query
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.indexer.synthetic import SOURCE, WIDTH, block, features
@@ -54,7 +54,7 @@ def test_an_index_in_milvus_does_what_one_on_disk_does(
     assert isinstance(store, MilvusIndex)
     assert (store.manifest.kept, len(store), store.bits) == (24, 24, 128)
     queries = disk.vectors([0, 11])
-    for ask in (Query(k=9), Query(k=9, label="red"), Query(k=30, mode="two-stage")):
+    for ask in (Query(k=9), Query(k=9, filter=Filter(("red",))), Query(k=30, mode="two-stage")):
         for row in range(2):
             ours, theirs = store.search(queries, ask).of(row), disk.search(queries, ask).of(row)
             assert [item for item, _, _ in ours] == [item for item, _, _ in theirs]
@@ -104,6 +104,27 @@ def test_building_into_milvus_trains_and_measures_what_building_on_disk_does(
     assert (ours.kept, ours.rejected, ours.next_id, ours.segments) == (24, 0, 24, [])
     store, disk = open_store(in_milvus), open_index(on_disk)
     np.testing.assert_array_equal(store.codes(range(24)), disk.codes(range(24)))
+    store.close()
+
+
+def test_an_index_by_cosine_in_milvus_answers_as_one_on_disk(tmp_path: Path, model: Path, images: Path) -> None:
+    settings = BuildSettings(model=model, data=images, index=tmp_path / "disk", part="train", metric="cosine", shortlist="codes")
+    build(settings)
+    build(settings.model_copy(update={"index": tmp_path / "milvus", "store": str(tmp_path / "milvus.db")}))
+    disk, store = open_index(tmp_path / "disk"), open_store(tmp_path / "milvus")
+    assert (store.metric, store.manifest.metric, store.manifest.recall) == ("cosine", "cosine", disk.manifest.recall)
+    np.testing.assert_array_equal(store.vectors(range(24)), disk.vectors(range(24)))
+    queries_QD = np.abs(np.random.default_rng(0).normal(size=(3, 32))).astype(np.float32) * 1e-9
+    for ask in (
+        Query(k=24),
+        Query(k=5, mode="two-stage", filter=Filter(labels=("red",))),
+        Query(k=24, max_distance=0.4),
+        Query(k=5, mode="code"),
+    ):
+        ours, theirs = store.search(queries_QD, ask), disk.search(queries_QD, ask)
+        for row in range(3):
+            assert ours.of(row) == theirs.of(row)
+    disk.close()
     store.close()
 
 

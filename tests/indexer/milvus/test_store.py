@@ -141,6 +141,8 @@ def test_a_collection_of_another_model_or_autoencoder_is_refused(file: str, code
         MilvusStore.create(file, name, WIDTH, None, MODEL, LIMITS)
     with pytest.raises(Mismatch, match=r"was made with the width 32, .* has 33"):
         MilvusStore.create(file, name, WIDTH + 1, coder, MODEL, LIMITS)
+    with pytest.raises(Mismatch, match=r"was made with the metric euclidean, the index at hand has cosine"):
+        MilvusStore.open(file, name, coder, MODEL, LIMITS, metric="cosine")
     with pytest.raises(Mismatch, match="holds 3 items already"):
         store.fill([block(features(3))], ROOT)
     same = MilvusStore.create(file, name, WIDTH, coder, MODEL, LIMITS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from indexer.scans import scan
-from tests.indexer.synthetic import features
+from tests.indexer.synthetic import at_an_odd_address, features
 
 by_both_scans = pytest.mark.usefixtures("scans")
 
@@ -44,6 +44,18 @@ def test_exact_equals_brute_force(queries: int, k: int, width: int) -> None:
         np.testing.assert_allclose(keys[rows[i]], found[i], rtol=1e-12, atol=1e-12)
         equal = np.diff(found[i]) == 0
         assert (np.diff(rows[i])[equal] > 0).all()
+
+
+@by_both_scans
+@pytest.mark.parametrize("queries", [1, 30])
+@pytest.mark.parametrize("width", [5, 530])
+def test_rows_and_queries_at_odd_addresses_are_scanned_as_any_others(queries: int, width: int) -> None:
+    vectors, asked = features(150, width=width), features(queries, seed=1, width=width)
+    odd, asked_odd = at_an_odd_address(vectors), at_an_odd_address(asked)
+    for found, expected in zip(scan.exact(odd, asked_odd, 9), scan.exact(vectors, asked, 9), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    rows = np.array([7, 0, 149])
+    np.testing.assert_array_equal(scan.distances(odd, asked_odd[0], rows), scan.distances(vectors, asked[0], rows))
 
 
 @by_both_scans

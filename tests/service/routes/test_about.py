@@ -139,7 +139,7 @@ FOLDERS = [
         "no index at FC7_INDEX; `python -m indexer.build --index FC7_INDEX`",
     ),
     (Busy("another process is writing to /srv/index"), "another process is writing to FC7_INDEX"),
-    (Mismatch("'/srv/index/versions/3/0/ids.npy' has 3 bytes"), "'FC7_INDEX/versions/3/0/ids.npy' has 3 bytes"),
+    (Mismatch("'/srv/index/versions/3/0/codes.faiss' has 3 bytes"), "'FC7_INDEX/versions/3/0/codes.faiss' has 3 bytes"),
     (NotReady("/srv/index2/x cannot be read"), "x cannot be read"),
     (NotReady("/srv/index-old/x cannot be read"), "x cannot be read"),
     (Mismatch("photos below /home/me/photos changed"), "photos below photos changed"),

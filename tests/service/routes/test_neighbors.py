@@ -229,6 +229,7 @@ def test_the_setting_decides_where_a_request_names_no_mode(model: Path, index: P
 def test_every_parameter_and_answer_of_a_search_is_described(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     named = {parameter["name"] for parameter in paths["/neighbors"]["post"]["parameters"]}
-    assert named == {"id", "k", "mode", "label", "max_distance", "radius", "cursor", "timings"}
+    filters = {"label", "exclude_label", "path_prefix"}
+    assert named == {"id", "k", "mode", "max_distance", "radius", "cursor", "timings"} | filters
     assert all(parameter.get("description") for parameter in paths["/neighbors"]["post"]["parameters"])
     assert {"200", "404", "422", "503"} <= set(paths["/items/{id}/duplicates"]["get"]["responses"])
