@@ -4,6 +4,7 @@
 #
 #   FC7_DEMO_DATA  groceries (default), imagenette, cifar10, or a folder of photographs with a subfolder for each class
 #   FC7_HOME       folder for everything that is made (default: var)
+#   FC7_METRIC     what is near: euclidean (default), or cosine, by the angle between features
 set -eu
 
 data=${FC7_DEMO_DATA:-groceries}
@@ -37,7 +38,7 @@ if [ ! -e "$FC7_INDEX/current" ]; then
 fi
 if [ ! -f "$FC7_INDEX/evaluation.json" ]; then
     echo "== 4/5 figures on photographs that were neither trained on nor indexed"
-    { python -m training.evaluate && python -m indexer.evaluate; } || echo "demo: no figures, for the reason above" >&2
+    { python -m training.evaluate && python -m indexer.evaluate --untrained; } || echo "demo: no figures, for the reason above" >&2
 fi
 echo "== 5/5 service; model and index in $home"
 exec python -m service "$@"

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -28,6 +30,18 @@ def _written(pattern: str, what: str) -> BeforeValidator:
 Whole = Annotated[int, _written("0|-?[1-9][0-9]*", "a whole number in plain digits")]
 Number = Annotated[float, _written(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", "a number in plain digits")]
 
+
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})")
+
+
+def _time(value: object) -> object:
+    with suppress(ValueError):
+        if isinstance(value, str) and _TIME.fullmatch(value):
+            return datetime.fromisoformat(value)
+    raise PydanticCustomError("time", "Input should be a time with its zone, as 2026-11-26T10:00:00Z or with %2B02:00 for Z")
+
+
+Time = Annotated[datetime, BeforeValidator(_time)]  # ISO 8601, in queries
 
 Note = Annotated[
     str | None,
@@ -111,6 +125,7 @@ class ItemAnswer(BaseModel):
     size: int = Field(description="bytes", examples=[18231])
     format: str = Field(examples=["JPEG"])
     sha256: str
+    added: datetime = Field(description="when it came into the index, UTC", examples=["2026-11-26T10:00:00.123456Z"])
     image: str = Field(description="where its file is served", examples=["/items/17/image"])
     thumbnail: str = Field(description="where its thumbnail is served", examples=["/items/17/thumbnail"])
 

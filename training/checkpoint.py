@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,11 +18,13 @@ from training.files import replacing, sha256_of, verify, write_tensors
 from training.images.folders import Part
 from training.images.preprocess import SIZE, centre_view, ten_views
 from training.network.alexnet import AlexNet, AlexNetConfig, shapes
+from training.network.initialisation import Scheme, initialise
 from training.record import ErrorRates, ModelMetrics, TrainingRecord, WeightsRecord
 
 FORMAT: Final = 1
 WEIGHTS: Final = "model.safetensors"
 DESCRIPTION: Final = "model.json"
+TRAINED_ON: Final = "train.sha256"
 _MEAN: Final = "preprocess.mean"
 Record = TrainingRecord | WeightsRecord  # of how a model was made
 
@@ -185,6 +187,22 @@ def load(folder: Path, untrained_too: bool = False) -> Model:
         description.training,
         description.metrics,
     )
+
+
+def untrained(model: Model, seed: int) -> Model:
+    """The same network with the weights that its training began with, or fan-in weights where that is not recorded, of a seed."""
+    record = model.training
+    scheme = record.settings.get("init") if isinstance(record, TrainingRecord) else None
+    net = AlexNet(model.net.config)
+    initialise(net, next((known for known in get_args(Scheme) if known == scheme), "fan-in"), seed)
+    net.eval().requires_grad_(False)
+    return replace(model, net=net.to(memory_format=torch.channels_last))
+
+
+def trained_on(folder: Path) -> set[str] | None:
+    """SHA-256 of the photographs that a model was trained on, here and with their labels; None where it does not say."""
+    path = folder / TRAINED_ON
+    return {line[:64] for line in path.read_text("utf-8").splitlines()} if path.is_file() else None
 
 
 def _check_header(path: Path, config: AlexNetConfig) -> None:

@@ -35,7 +35,6 @@ from training.run.sgd import PaperSGD
 
 WORK = "training"
 STATE = "state.safetensors"
-TRAINED_ON = "train.sha256"
 
 
 def main(settings: TrainSettings) -> None:
@@ -90,7 +89,7 @@ def _facts(settings: TrainSettings, start: Model | None, run: Run) -> dict[str, 
     """What a run that goes on must have been started with: the settings, and what followed from them here."""
     return {
         **settings.recorded(),
-        "photographs": sha256_of(settings.out / TRAINED_ON),
+        "photographs": sha256_of(settings.out / checkpoint.TRAINED_ON),
         "start_model": start.fingerprint if start else None,
         "bfloat16": run.bfloat16,
     }
@@ -140,7 +139,7 @@ def _squares(settings: TrainSettings, placement: Placement) -> Squares:
     )
     if placement.leads:
         _check_same(settings, squares)
-        with replacing(settings.out / TRAINED_ON) as path, path.open("w", encoding="utf-8") as file:
+        with replacing(settings.out / checkpoint.TRAINED_ON) as path, path.open("w", encoding="utf-8") as file:
             file.writelines(f"{sha256}  {name}\n" for sha256, name in squares.hashes_and_paths())
         count, rejects = len(squares.labels_N), squares.rejects
         print(f"{count} photographs of {len(squares.classes)} classes, {len(rejects)} rejected", flush=True)
@@ -152,7 +151,7 @@ def _squares(settings: TrainSettings, placement: Placement) -> Squares:
 
 def _check_same(settings: TrainSettings, squares: Squares) -> None:
     """Raises Mismatch, naming files, where a run that would go on was started with other photographs; nothing is written."""
-    path = settings.out / TRAINED_ON
+    path = settings.out / checkpoint.TRAINED_ON
     if not path.is_file() or not (settings.out / WORK / STATE).is_file():
         return
     old = {name: sha256 for sha256, _, name in (line.partition("  ") for line in path.read_text("utf-8").splitlines())}

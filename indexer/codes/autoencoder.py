@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from indexer.arrays import Codes, Floats, Rows, Vectors, blocks, sample
 from indexer.codes import binarise, principal
+from indexer.codes.binarise import Objective
 from indexer.scans import native
 from training.errors import BadValue, Mismatch, NotReady
 from training.files import write_tensors
@@ -103,7 +104,7 @@ class Autoencoder:
         return _on_grid(_project(block_ND, self.basis_DP) - self.mean_P, _VALUE)
 
 
-def train(features_ND: Vectors, bits: int, seed: int = 0) -> Autoencoder:
+def train(features_ND: Vectors, bits: int, seed: int = 0, objective: Objective = "both") -> Autoencoder:
     """Trains on float32 (N, D) features, or on a sample where there are more than SAMPLE_ROWS; a memory map is read in blocks.
 
     The same features and seed give the same autoencoder on the same machine. Raises BadValue for bits that are not one of BITS,
@@ -119,7 +120,7 @@ def train(features_ND: Vectors, bits: int, seed: int = 0) -> Autoencoder:
     basis_DP = _unit_grid(_principal(features_ND, rows))
     z_NP = np.concatenate([_project(features_ND[rows[block]], basis_DP) for block in blocks(len(rows), _BLOCK)])
     mean_P = _on_grid(z_NP.mean(0), _VALUE)
-    layers = binarise.learn(torch.from_numpy(z_NP - mean_P).float(), bits, seed)
+    layers = binarise.learn(torch.from_numpy(z_NP - mean_P).float(), bits, seed, objective)
     report = CodeReport(
         bits=bits,
         width=width,

@@ -12,7 +12,7 @@ Legend: N rows, P principal components, U hidden units, B bits, K neighbours.
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from training.program import progress
 
+Objective = Literal["both", "neighborhood", "reconstruction"]
 _HIDDEN: Final = 512
 _NEIGHBORS: Final = 10
 _NEAREST: Final = 5  # of them are drawn nearer
@@ -46,18 +47,21 @@ class CodeLayers:
     figures: dict[str, float]  # balance, correlation, error; see CodeReport
 
 
-def learn(z_NP: Tensor, bits: int, seed: int) -> CodeLayers:
+def learn(z_NP: Tensor, bits: int, seed: int, objective: Objective) -> CodeLayers:
     """Trains on centred float32 (N, P) components of rows of unit length. The decoder serves the training alone."""
     generator = torch.Generator().manual_seed(seed)
     scale = float(z_NP.square().sum(1).mean().sqrt())
     scale = scale if scale > 1e-6 else 1.0  # features that are all the same
     z_NP = z_NP / scale
     nearest_NK = _neighbors(z_NP)
-    smooth_NP = _smoothed(z_NP, nearest_NK)
-    smooth_NP = _smoothed(smooth_NP, _neighbors(smooth_NP))
-    smooth_NP = smooth_NP / smooth_NP.square().sum(1).mean().sqrt().clamp_min(_TINY)
-    layers = _initial(smooth_NP, bits, generator)
-    _descend(layers, z_NP, smooth_NP, nearest_NK[:, :_NEAREST], generator)
+    target_NP = z_NP
+    if objective != "reconstruction":
+        target_NP = _smoothed(z_NP, nearest_NK)
+        target_NP = _smoothed(target_NP, _neighbors(target_NP))
+        target_NP = target_NP / target_NP.square().sum(1).mean().sqrt().clamp_min(_TINY)
+    layers = _initial(target_NP, bits, generator)
+    likeness = _LIKENESS if objective == "both" else 0
+    _descend(layers, z_NP, target_NP, nearest_NK[:, :_NEAREST], likeness, generator)
     linear_PB, hidden_PU, bias_U, output_UB, bias_B = (layer.detach() for layer in layers[:5])
     code_NB = torch.where(_sums(layers, z_NP).detach() > 0, 1.0, -1.0)
     decoder_BP, shift_P = _least_squares(code_NB, z_NP)
@@ -87,14 +91,14 @@ def _smoothed(z_NP: Tensor, nearest_NK: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _initial(smooth_NP: Tensor, bits: int, generator: torch.Generator) -> list[Tensor]:
+def _initial(target_NP: Tensor, bits: int, generator: torch.Generator) -> list[Tensor]:
     """ITQ's rotation (Gong & Lazebnik 2011) of the leading components, and hidden units without influence yet.
 
     Fewer components than bits are rotated into a tight frame.
     """
-    components = smooth_NP.shape[1]
+    components = target_NP.shape[1]
     used = min(bits, components, _ROTATED)
-    leading_NP = smooth_NP[:, :used]
+    leading_NP = target_NP[:, :used]
     rotation_PB = torch.linalg.qr(torch.randn(bits, bits, generator=generator))[0][:used]
     for _ in range(50):
         u, _, vt = torch.linalg.svd(leading_NP.T @ torch.sign(leading_NP @ rotation_PB), full_matrices=False)
@@ -117,8 +121,10 @@ def _sums(layers: list[Tensor], z_NP: Tensor) -> Tensor:
     return z_NP @ linear_PB + torch.relu(z_NP @ hidden_PU + bias_U) @ output_UB + bias_B
 
 
-def _descend(layers: list[Tensor], z_NP: Tensor, smooth_NP: Tensor, nearest_NK: Tensor, generator: torch.Generator) -> None:
-    """Adam on three losses: reconstruction of the neighbourhood, neighbours told from other rows, bits in balance."""
+def _descend(
+    layers: list[Tensor], z_NP: Tensor, target_NP: Tensor, nearest_NK: Tensor, likeness: float, generator: torch.Generator
+) -> None:
+    """Adam on three losses: reconstruction of the target, neighbours told from other rows, bits in balance."""
     for layer in layers:
         layer.requires_grad_()
     decoder_BP, shift_P = layers[5:]
@@ -136,8 +142,8 @@ def _descend(layers: list[Tensor], z_NP: Tensor, smooth_NP: Tensor, nearest_NK: 
         row_RB, neighbour_RB = code_NB[:batch], code_NB[batch:]
         alike_RR = row_RB @ neighbour_RB.T / (decoder_BP.shape[0] * _TEMPERATURE)
         loss = (
-            (row_RB @ decoder_BP + shift_P - smooth_NP[rows]).square().sum(1).mean()
-            + _LIKENESS * functional.cross_entropy(alike_RR, own_R)
+            (row_RB @ decoder_BP + shift_P - target_NP[rows]).square().sum(1).mean()
+            + likeness * functional.cross_entropy(alike_RR, own_R)
             + _BALANCE * row_RB.mean(0).square().mean()
         )
         optimiser.zero_grad()

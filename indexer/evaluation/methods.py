@@ -9,10 +9,15 @@ from typing import Final
 
 import numpy as np
 
-from indexer.arrays import Labels, Rows, Vectors, blocks
+from indexer.arrays import Rows, Vectors, blocks
 from indexer.codes import autoencoder, baselines
-from indexer.evaluation.protocol import LIST_LENGTH, GroundTruth, Latency, MethodResult, latency
+from indexer.codes.autoencoder import Autoencoder
+from indexer.codes.binarise import Objective
+from indexer.evaluation.intervals import Resamples
+from indexer.evaluation.metrics import MEASURES, Measure
+from indexer.evaluation.protocol import LIST_LENGTH, GroundTruth, Latency, Method, MethodResult, latency, result
 from indexer.evaluation.queries import Database, Queries
+from indexer.metric import Metric
 from indexer.opening import OpenStore
 from indexer.storage import artifact
 from indexer.storage.segment import code_bytes
@@ -20,40 +25,148 @@ from indexer.storage.version import load_autoencoder, load_pixel_autoencoder
 from indexer.store import Mode, Query
 from training.program import progress
 
-EXACT: Final = "FC7, exact"
 TWO_STAGE: Final = "FC7, two-stage"
 AUTOENCODER: Final = "autoencoder"
-RAW_EXACT: Final = "raw pixels, exact"
+AUTOENCODERS: Final[dict[Objective, str]] = {
+    "both": AUTOENCODER,
+    "neighborhood": f"{AUTOENCODER}, no contrast",
+    "reconstruction": f"{AUTOENCODER}, reconstruction alone",
+}
 RAW_AUTOENCODER: Final = "raw pixels, autoencoder"
-_K: Final = 5  # neighbours whose labels are given
+COLOURS: Final = "colour histogram"
+_OF_METRIC: Final[dict[Metric, Measure]] = {"euclidean": "Euclidean", "cosine": "cosine"}
 _QUERY_BLOCK: Final = 256
 _BALL_BITS: Final = 32  # the longest codes whose bits are all an address
 _BALL_RADIUS: Final = 2
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What every method finds, and the labels of the five nearest neighbours in order."""
+class Choice:
+    """What an evaluation compares beside what it always does."""
 
-    methods: list[MethodResult]
-    neighbors_QK: Labels  # by FC7
-    raw_neighbors_QK: Labels  # by raw pixels
+    lengths: Sequence[int]  # of codes, in bits
+    raw_pixel_codes: bool  # of raw pixels at every length, not only at the one that the index has them in
+    seeds: int  # of whatever has chance in it
 
 
-def compare(store: OpenStore, database: Database, queries: Queries, lengths: Sequence[int], raw_pixel_codes: bool) -> Comparison:
-    """Measures exact search, two stages, and codes of these lengths in bits: the index's own, newly trained ones, the baselines'.
+@dataclass(frozen=True)
+class _Comparison:
+    store: OpenStore
+    database: Database
+    queries: Queries
+    choice: Choice
+    truth: GroundTruth
+    labels_seen: float | None  # by the network
 
-    Codes of raw pixels are compared where `raw_pixel_codes`, and at the length that the index has them in.
+    def run(self) -> Iterator[Method]:
+        """Every method: those without codes, then those with, by their length."""
+        nearest_QK: Rows = np.empty((0, 0), np.int64)
+        by_cosine = self.store.metric == "cosine"  # vectors have length 1 there, and their own lengths are gone
+        for measure in MEASURES[by_cosine:]:
+            method, rows_QK = self._exact("FC7", self.database.vectors_ND, self.queries.features_QD, measure)
+            if measure == _OF_METRIC[self.store.metric]:
+                nearest_QK = rows_QK
+            yield method
+        if _has_two_stages(self.store):
+            yield self._two_stage(nearest_QK)
+        yield from self._plain()
+        codes = [*self._codes(nearest_QK), *self._baselines(nearest_QK), *self._raw_pixel_codes(nearest_QK)]
+        yield from sorted(codes, key=lambda method: method.bits)
+
+    def _plain(self) -> Iterator[Method]:
+        held, asked = self.database.plain, self.queries.plain
+        for measure in MEASURES:
+            if held.untrained_ND is not None and asked.untrained_ND is not None:
+                yield self._exact("untrained FC7", held.untrained_ND, asked.untrained_ND, measure)[0]
+        yield self._exact(COLOURS, held.colours_NL, asked.colours_NL, "Euclidean")[0]
+        for measure in MEASURES:
+            yield self._exact("raw pixels", held.pixels_NP, asked.pixels_NP, measure)[0]
+
+    def _exact(self, rows: str, vectors_ND: Vectors, queries_QD: Vectors, measure: Measure) -> tuple[Method, Rows]:
+        name = f"{rows}, {'Hellinger' if rows == COLOURS else measure}"
+        run, nearest_QK = self.truth.measure_vectors(name, vectors_ND, queries_QD, measure)
+        return Method(name, 0, 4 * vectors_ND.shape[1], self.labels_seen if rows == "FC7" else 0, (), [run]), nearest_QK
+
+    def _two_stage(self, nearest_QK: Rows) -> Method:
+        query = Query(k=min(LIST_LENGTH, len(self.store)), mode="two-stage")
+        parts = progress(list(blocks(len(nearest_QK), _QUERY_BLOCK)), -(-len(nearest_QK) // _QUERY_BLOCK), TWO_STAGE, "blocks")
+        lists = [self.database.rows(self.store.search(self.queries.features_QD[part], query)) for part in parts]
+        run = self.truth.measure_lists(np.concatenate(lists), nearest_QK)
+        size = _bytes_per_item(self.store, "two-stage")
+        return Method(TWO_STAGE, _shortlist_bits(self.store), size, self.labels_seen, (), [run])
+
+    def _codes(self, nearest_QK: Rows) -> Iterator[Method]:
+        """The autoencoder's codes by each objective. The index's own are those of its seed."""
+        vectors_ND, queries_QD = self.database.vectors_ND, self.queries.features_QD
+        for bits in self.choice.lengths:
+            own = load_autoencoder(self.store.folder, self.store.manifest) if bits == self.store.bits else None
+            seeds = self._seeds(own)
+            for objective, name in AUTOENCODERS.items():
+                runs = []
+                for seed in seeds:
+                    if own and objective == "both" and seed == own.report.seed:
+                        coder, codes_NW = own, self.store.codes(self.database.ids_N.tolist())
+                    else:
+                        coder = autoencoder.train(vectors_ND, bits, seed, objective)
+                        codes_NW = coder.encode(vectors_ND)
+                    runs.append(self.truth.measure_codes(codes_NW, coder.encode(queries_QD), nearest_QK))
+                yield Method(name, bits, codes_NW.shape[1], self.labels_seen, seeds, runs)
+
+    def _baselines(self, nearest_QK: Rows) -> Iterator[Method]:
+        vectors_ND, queries_QD = self.database.vectors_ND, self.queries.features_QD
+        for name, bits, encoders in baselines.fit(
+            vectors_ND, self.choice.lengths, self._seeds(None), raw_rows=self.store.metric == "euclidean"
+        ):
+            runs = []
+            for encoder in encoders.values():
+                codes_NW = encoder.encode(vectors_ND)
+                runs.append(self.truth.measure_codes(codes_NW, encoder.encode(queries_QD), nearest_QK))
+            seeds = [seed for seed in encoders if seed is not None]
+            yield Method(name, bits, codes_NW.shape[1], self.labels_seen, seeds, runs)
+
+    def _raw_pixel_codes(self, nearest_QK: Rows) -> Iterator[Method]:
+        pixels_NP, queries_QP = self.database.plain.pixels_NP, self.queries.plain.pixels_NP
+        for bits in self.choice.lengths:
+            own = (
+                load_pixel_autoencoder(self.store.folder, self.store.manifest) if bits == self.store.manifest.pixel_bits else None
+            )
+            if own or self.choice.raw_pixel_codes:
+                runs, seeds = [], self._seeds(own)
+                for seed in seeds:
+                    coder = own if own and seed == own.report.seed else autoencoder.train(pixels_NP, bits, seed)
+                    codes_NW = coder.encode(pixels_NP)
+                    runs.append(self.truth.measure_codes(codes_NW, coder.encode(queries_QP), nearest_QK))
+                yield Method(RAW_AUTOENCODER, bits, codes_NW.shape[1], 0, seeds, runs)
+
+    def _seeds(self, own: Autoencoder | None) -> list[int]:
+        first = own.report.seed if own else 0
+        return list(range(first, first + self.choice.seeds))
+
+
+def compare(
+    store: OpenStore, database: Database, queries: Queries, choice: Choice, labels_seen: float | None
+) -> list[MethodResult]:
+    """Measures exact search, two stages, and codes: the index's own, newly trained ones, the baselines'.
+
+    Codes are compared with the autoencoder's of as many bits, and all else with exact search by the index's metric. `labels_seen`
+    is the share of the database whose labels the network was trained on, None where it is not known.
     """
     numbers = np.unique(np.concatenate([database.labels_N, queries.labels_Q]), return_inverse=True)[1]
     truth = GroundTruth(numbers[: len(database.items)], numbers[len(database.items) :])
-    exact, nearest_QK = truth.measure_vectors(EXACT, database.vectors_ND, queries.features_QD, 4 * store.width)
-    raw_bytes = database.pixels_NP.shape[1]
-    raw, raw_nearest_QK = truth.measure_vectors(RAW_EXACT, database.pixels_NP, queries.pixels_QP, raw_bytes)
-    by_lists = [_two_stage(store, database, queries, truth, nearest_QK)] if _has_two_stages(store) else []
-    by_codes = _code_methods(store, database, queries, truth, nearest_QK, lengths, raw_pixel_codes)
-    methods = [exact, raw, *sorted([*by_lists, *by_codes], key=lambda method: method.bits)]
-    return Comparison(methods, database.labels_N[nearest_QK[:, :_K]], database.labels_N[raw_nearest_QK[:, :_K]])
+    methods = list(_Comparison(store, database, queries, choice, truth, labels_seen).run())
+    by_name = {(method.name, method.bits): method for method in methods}
+    exact = by_name[exact_name(store), 0]
+    resamples = Resamples.of(len(queries.labels_Q))
+    results = []
+    for method in methods:
+        reference = by_name.get((AUTOENCODER, method.bits), exact) if method.name != TWO_STAGE else exact
+        results.append(result(method, None if reference is method else reference, resamples))
+    return results
+
+
+def exact_name(store: OpenStore) -> str:
+    """The name of exact search by the index's metric."""
+    return f"FC7, {_OF_METRIC[store.metric]}"
 
 
 def latencies(store: OpenStore, queries_QD: Vectors) -> Iterator[Latency]:
@@ -72,43 +185,6 @@ def latencies(store: OpenStore, queries_QD: Vectors) -> Iterator[Latency]:
 
         name = mode if radius is None else f"{mode}, radius {radius}"
         yield latency(search, queries_QD, name, _bytes_per_item(store, mode))
-
-
-def _two_stage(store: OpenStore, database: Database, queries: Queries, truth: GroundTruth, nearest_QK: Rows) -> MethodResult:
-    query = Query(k=min(LIST_LENGTH, len(store)), mode="two-stage")
-    parts = list(blocks(len(queries.features_QD), _QUERY_BLOCK))
-    lists = [
-        database.rows(store.search(queries.features_QD[part], query)) for part in progress(parts, len(parts), TWO_STAGE, "blocks")
-    ]
-    size = _bytes_per_item(store, "two-stage")
-    return truth.measure_lists(TWO_STAGE, _shortlist_bits(store), np.concatenate(lists), nearest_QK, size)
-
-
-def _code_methods(
-    store: OpenStore,
-    database: Database,
-    queries: Queries,
-    truth: GroundTruth,
-    nearest_QK: Rows,
-    lengths: Sequence[int],
-    raw_pixel_codes: bool,
-) -> Iterator[MethodResult]:
-    for bits in lengths:
-        own = bits == store.bits
-        coder = load_autoencoder(store.folder, store.manifest) if own else None
-        coder = coder or autoencoder.train(database.vectors_ND, bits)
-        codes_NW = store.codes(database.ids_N.tolist()) if own else coder.encode(database.vectors_ND)
-        yield truth.measure_codes(AUTOENCODER, bits, codes_NW, coder.encode(queries.features_QD), nearest_QK)
-    for name, bits, baseline in baselines.fit(database.vectors_ND, lengths):
-        codes = baseline.encode(database.vectors_ND), baseline.encode(queries.features_QD)
-        yield truth.measure_codes(name, bits, *codes, nearest_QK)
-    for bits in lengths:
-        own = bits == store.manifest.pixel_bits
-        if own or raw_pixel_codes:
-            coder = load_pixel_autoencoder(store.folder, store.manifest) if own else None
-            coder = coder or autoencoder.train(database.pixels_NP, bits)
-            codes = coder.encode(database.pixels_NP), coder.encode(queries.pixels_QP)
-            yield truth.measure_codes(RAW_AUTOENCODER, bits, *codes, nearest_QK)
 
 
 def _has_two_stages(store: OpenStore) -> bool:

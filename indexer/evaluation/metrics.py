@@ -19,6 +19,8 @@ from indexer.arrays import Codes, Floats, Rows, Vectors, aligned, blocks
 
 Order = Literal["expected", "best", "worst"]
 ORDERS: Final[tuple[Order, ...]] = ("expected", "best", "worst")
+Measure = Literal["Euclidean", "cosine", "centred cosine"]
+MEASURES: Final[tuple[Measure, ...]] = ("Euclidean", "cosine", "centred cosine")
 QUERY_BLOCK: Final = 256  # queries whose distances to the whole database are held at once
 
 
@@ -77,23 +79,28 @@ def rank_codes(
 
 
 def rank_vectors(
-    vectors_ND: Vectors, labels_N: Rows, queries_QD: Vectors, labels_Q: Rows, k: int
+    vectors_ND: Vectors, labels_N: Rows, queries_QD: Vectors, labels_Q: Rows, k: int, measure: Measure = "Euclidean"
 ) -> Iterator[tuple[Rankings, Rows]]:
-    """Exact rankings by Euclidean distance in float32, some queries at a time, and the k nearest rows, ties by row: int64 (q, K).
+    """Exact rankings in float32, some queries at a time, and the k nearest rows, ties by row: int64 (q, K).
 
-    `vectors_ND` may be a memory map: it is not copied.
+    By Euclidean distance; by the cosine between query and row; or by the cosine once the mean of the rows is taken off both. A
+    vector without length has the cosine 0 with every other. `vectors_ND` may be a memory map: it is not copied.
     """
     order_N = np.argsort(labels_N, kind="stable")
     starts, ends = (np.searchsorted(labels_N, labels_Q, side, sorter=order_N) for side in ("left", "right"))
-    lengths_N = _squared_lengths(vectors_ND)
+    centre_D = _mean(vectors_ND) if measure == "centred cosine" else np.zeros(vectors_ND.shape[1], np.float32)
+    squares_N, scale_N = _scaled(_squared_lengths(vectors_ND, centre_D), measure)
     for block in blocks(len(queries_QD), QUERY_BLOCK):
-        block_QD = queries_QD[block]
+        block_QD = queries_QD[block] - centre_D
+        squares_Q, scale_Q = _scaled(_squared_lengths(queries_QD[block], centre_D), measure)
         squared_QN = np.empty((len(block_QD), len(vectors_ND)), np.float32)
         for rows in blocks(len(vectors_ND)):
             squared_QN[:, rows] = block_QD @ aligned(vectors_ND[rows]).T
-        squared_QN *= -2
-        squared_QN += lengths_N
-        squared_QN += _squared_lengths(block_QD)[:, None]
+        squared_QN -= (block_QD @ centre_D)[:, None]
+        squared_QN *= -2 * scale_N
+        squared_QN *= scale_Q[:, None]
+        squared_QN += squares_N
+        squared_QN += squares_Q[:, None]
         ties, nearest = [], []
         for i, squared_N in enumerate(squared_QN, block.start):
             nearest.append(_nearest(squared_N, k))
@@ -174,9 +181,23 @@ def _hamming(words_VN: NDArray[np.uint64], query_V: NDArray[np.uint64]) -> NDArr
     return distances_N
 
 
-def _squared_lengths(vectors_ND: Vectors) -> Vectors:
-    parts = (vectors_ND[block].astype(np.float64) for block in blocks(len(vectors_ND), QUERY_BLOCK))
-    return np.concatenate([np.einsum("nd,nd->n", part, part) for part in parts]).astype(np.float32)
+def _mean(vectors_ND: Vectors) -> Vectors:
+    total_D = sum((vectors_ND[block].sum(0, dtype=np.float64) for block in blocks(len(vectors_ND))), np.zeros(1))
+    mean_D: Vectors = (total_D / len(vectors_ND)).astype(np.float32)
+    return mean_D
+
+
+def _squared_lengths(vectors_ND: Vectors, centre_D: Vectors) -> Floats:
+    parts = (vectors_ND[block].astype(np.float64) - centre_D for block in blocks(len(vectors_ND), QUERY_BLOCK))
+    return np.concatenate([np.einsum("nd,nd->n", part, part) for part in parts])
+
+
+def _scaled(squares_N: Floats, measure: Measure) -> tuple[Vectors, Vectors]:
+    """The squared lengths that distances are taken with, and what rows are multiplied by for it."""
+    if measure == "Euclidean":
+        return squares_N.astype(np.float32), np.ones(len(squares_N), np.float32)
+    lengths_N = np.where(squares_N > 0, np.sqrt(squares_N), 1)
+    return np.ones(len(squares_N), np.float32), (1 / lengths_N).astype(np.float32)
 
 
 def _nearest(distances_N: NDArray[np.float32], k: int) -> Rows:

@@ -7,17 +7,18 @@ K neighbours, O orders of ties (expected, best, worst).
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from pydantic import BaseModel
 
-from indexer.arrays import Codes, Floats, Labels, Rows, Vectors
-from indexer.evaluation import metrics
-from indexer.evaluation.metrics import ORDERS, LabelledCodes, Order, Rankings
+from indexer.arrays import Codes, Floats, Rows, Vectors
+from indexer.evaluation import intervals, metrics
+from indexer.evaluation.intervals import Interval, Resamples, Verdict
+from indexer.evaluation.metrics import ORDERS, LabelledCodes, Measure, Order, Rankings
 from training.program import progress
 
-PRECISIONS: Final = (1, 10, 100, 1000)  # precision@N
+PRECISIONS: Final = (1, 5, 10, 100, 1000)  # precision@N
 CUTS: Final = (1000, 5000)  # mAP@N
 NEIGHBORS: Final = (10, 100)  # recall@k
 LIST_LENGTH: Final = max(NEIGHBORS)
@@ -25,7 +26,10 @@ _POINTS: Final = 40
 _SINGLE_QUERIES: Final = 200  # timed one at a time
 _BATCH_QUERIES: Final = 256  # timed together
 
-Tally = dict[tuple[str, int], Floats]  # (figure, depth) -> (Q, O); the depth 0 is the whole ranking
+Key = tuple[str, int]  # a figure and its depth; the depth 0 is the whole ranking
+Tally = dict[Key, Floats]  # (Q, O)
+_OF_CURVES: Final = ("curve recall", "curve precision")
+TEN_IN_HUNDRED: Final[Key] = ("ten in hundred", 0)
 
 
 class Figure(BaseModel):
@@ -34,6 +38,10 @@ class Figure(BaseModel):
     expected: float
     best: float
     worst: float
+    over_queries: Interval | None = None  # of 95 %, as all intervals here; none for the points of a curve
+    over_seeds: Interval | None = None  # where there are several
+    difference: float | None = None  # from the method that this one is compared with
+    verdict: Verdict | None = None  # None for that method itself, and where a method that has chance in it has one seed only
 
 
 class MethodResult(BaseModel):
@@ -42,11 +50,43 @@ class MethodResult(BaseModel):
     name: str
     bits: int = 0  # of its codes; 0 where it compares no codes
     bytes_per_item: int
+    seeds: list[int] = []  # that the figures are means over; empty where a method has no chance in it
+    labels_seen: float | None = None  # share of the database whose labels the network was trained on; None where it is not known
+    compared_with: str = ""  # the method of as many bits that the verdicts are about
     mean_average_precision: dict[int, Figure]  # 0: over the whole ranking
     precision: dict[int, Figure]
     recall: dict[int, Figure]  # of the k exact nearest neighbours, among the first k
     ten_in_hundred: Figure | None  # share of the 10 exact nearest neighbours that is among the first 100
     curve: dict[int, tuple[Figure, Figure]]  # recall and precision
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The figures of one run of a method."""
+
+    means: dict[Key, Floats]  # expected, best, worst: (O,)
+    values: dict[Key, Floats]  # expected, of each query: (Q,); none of curves
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method and its figures: of each seed, or of the one run that it has without chance."""
+
+    name: str
+    bits: int  # of its codes; 0 where it compares no codes
+    bytes_per_item: int
+    labels_seen: float | None
+    seeds: Sequence[int]
+    runs: Sequence[Measurement]
+
+    def values(self, key: Key) -> Floats:
+        """The figure of each query, float64 (Q,), a mean over the seeds."""
+        mean_Q: Floats = np.mean([run.values[key] for run in self.runs], 0)
+        return mean_Q
+
+    def means(self, key: Key) -> list[float]:
+        """The figure of each seed."""
+        return [float(run.values[key].mean()) for run in self.runs]
 
 
 class Latency(BaseModel):
@@ -69,30 +109,31 @@ class GroundTruth:
     labels_N: Rows
     labels_Q: Rows
 
-    def measure_vectors(self, name: str, vectors_ND: Vectors, queries_QD: Vectors, size: int) -> tuple[MethodResult, Rows]:
-        """Ranks by |a - b| of the vectors; also gives the rows of the 100 nearest, int64 (Q, K). `size` is bytes an item."""
+    def measure_vectors(self, name: str, vectors_ND: Vectors, queries_QD: Vectors, measure: Measure) -> tuple[Measurement, Rows]:
+        """Ranks exactly; also gives the rows of the 100 nearest, int64 (Q, K). `name` is shown meanwhile."""
         tallies, nearest = [], []
-        ranked = metrics.rank_vectors(vectors_ND, self.labels_N, queries_QD, self.labels_Q, LIST_LENGTH)
+        ranked = metrics.rank_vectors(vectors_ND, self.labels_N, queries_QD, self.labels_Q, LIST_LENGTH, measure)
         for rankings, rows_QK in progress(ranked, -(-len(queries_QD) // metrics.QUERY_BLOCK), name, "blocks"):
             tallies.append(self._tally(rankings))
             nearest.append(rows_QK)
-        joined = {key: np.concatenate([tally[key] for tally in tallies]) for key in tallies[0]}
-        return _result(joined, name=name, bytes_per_item=size), np.concatenate(nearest)
+        return _measurement({key: np.concatenate([tally[key] for tally in tallies]) for key in tallies[0]}), np.concatenate(
+            nearest
+        )
 
-    def measure_codes(self, name: str, bits: int, codes_NW: Codes, queries_QW: Codes, nearest_QK: Rows) -> MethodResult:
+    def measure_codes(self, codes_NW: Codes, queries_QW: Codes, nearest_QK: Rows) -> Measurement:
         """Ranks by Hamming distance, against the rows of the exact nearest neighbours."""
         wanted = [nearest_QK[:, :k] for k in NEIGHBORS]
         rankings, true = metrics.rank_codes(LabelledCodes.of(codes_NW, self.labels_N), queries_QW, self.labels_Q, wanted)
-        return _result(self._tally(rankings) | _recalls(true, nearest_QK), name=name, bits=bits, bytes_per_item=codes_NW.shape[1])
+        return _measurement(self._tally(rankings) | _recalls(true, nearest_QK))
 
-    def measure_lists(self, name: str, bits: int, rows_QK: Rows, nearest_QK: Rows, size: int) -> MethodResult:
-        """Measures lists of the 100 first rows, -1 where there is none. `size` is bytes an item."""
+    def measure_lists(self, rows_QK: Rows, nearest_QK: Rows) -> Measurement:
+        """Measures lists of the 100 first rows, -1 where there is none."""
         there_QK = rows_QK >= 0
         relevant = metrics.rank_lists((self.labels_N[rows_QK] == self.labels_Q[:, None]) & there_QK)
         true = [metrics.rank_lists((rows_QK[:, :, None] == nearest_QK[:, None, :k]).any(2) & there_QK) for k in NEIGHBORS]
         depths = [depth for depth in PRECISIONS if depth <= rows_QK.shape[1]]
         tally = {("precision", depth): _over_orders(metrics.count_relevant, relevant, depth) / depth for depth in depths}
-        return _result(tally | _recalls(true, nearest_QK), name=name, bits=bits, bytes_per_item=size)
+        return _measurement(tally | _recalls(true, nearest_QK))
 
     def _tally(self, rankings: Rankings) -> Tally:
         items = len(self.labels_N)
@@ -103,11 +144,6 @@ class GroundTruth:
             count_QO = _over_orders(metrics.count_relevant, rankings, depth)
             tally["curve recall", depth], tally["curve precision", depth] = count_QO / relevant_Q1, count_QO / depth
         return tally
-
-
-def precision(labels_QK: Labels, labels_Q: Labels) -> float:
-    """Mean share of the labels of K neighbours that are the query's own."""
-    return float((labels_QK == labels_Q[:, None]).mean())
 
 
 def latency(search: Callable[[Vectors, int], object], queries_QD: Vectors, mode: str, size: int) -> Latency:
@@ -146,7 +182,7 @@ def _recalls(true: Sequence[Rankings], nearest_QK: Rows) -> Tally:
     }
     few = NEIGHBORS[0]
     if few <= known:
-        tally["ten in hundred", 0] = _over_orders(metrics.count_relevant, true[0], LIST_LENGTH) / few
+        tally[TEN_IN_HUNDRED] = _over_orders(metrics.count_relevant, true[0], LIST_LENGTH) / few
     return tally
 
 
@@ -156,18 +192,48 @@ def _over_orders(measure: Callable[[Rankings, int, Order], Floats], rankings: Ra
     return np.stack([measure(rankings, depth, order) for order in ORDERS], 1)
 
 
-def _result(tally: Tally, **facts: Any) -> MethodResult:
-    means = {key: Figure(**dict(zip(ORDERS, values_QO.mean(0).tolist(), strict=True))) for key, values_QO in tally.items()}
+def _measurement(tally: Tally) -> Measurement:
+    values = {key: values_QO[:, 0] for key, values_QO in tally.items() if key[0] not in _OF_CURVES}
+    return Measurement({key: values_QO.mean(0) for key, values_QO in tally.items()}, values)
+
+
+def result(method: Method, reference: Method | None, resamples: Resamples) -> MethodResult:
+    """The figures of a method with their intervals, and how they compare with those of another, where both have a figure."""
+    figures = {key: _figure(method, reference, key, resamples) for key in method.runs[0].means}
 
     def of(name: str) -> dict[int, Figure]:
-        return {depth: figure for (figure_name, depth), figure in means.items() if figure_name == name}
+        return {depth: figure for (figure_name, depth), figure in figures.items() if figure_name == name}
 
     precisions = of("curve precision")
     return MethodResult(
+        name=method.name,
+        bits=method.bits,
+        bytes_per_item=method.bytes_per_item,
+        seeds=list(method.seeds),
+        labels_seen=method.labels_seen,
+        compared_with=reference.name if reference else "",
         mean_average_precision=of("map"),
         precision=of("precision"),
         recall=of("recall"),
-        ten_in_hundred=means.get(("ten in hundred", 0)),
+        ten_in_hundred=figures.get(TEN_IN_HUNDRED),
         curve={depth: (recall, precisions[depth]) for depth, recall in of("curve recall").items()},
-        **facts,
     )
+
+
+def _figure(method: Method, reference: Method | None, key: Key, resamples: Resamples) -> Figure:
+    means = np.mean([run.means[key] for run in method.runs], 0)
+    figure = Figure(**dict(zip(ORDERS, means.tolist(), strict=True)))
+    if key[0] in _OF_CURVES:
+        return figure
+    figure.over_queries = resamples.interval(method.values(key))
+    figure.over_seeds = intervals.over_seeds(method.means(key))
+    if reference and key in reference.runs[0].values:
+        figure.difference = float(np.mean(method.means(key)) - np.mean(reference.means(key)))
+        if not any(len(one.seeds) == 1 for one in (method, reference)):
+            figure.verdict = intervals.verdict(
+                [
+                    resamples.interval(method.values(key) - reference.values(key)),
+                    intervals.over_seeds_of_difference(method.means(key), reference.means(key)),
+                ]
+            )
+    return figure

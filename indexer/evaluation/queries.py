@@ -1,6 +1,6 @@
 """What an evaluation compares: photographs to query with, and what the index holds.
 
-Legend: N database, Q queries, D feature width, P raw pixels (32 x 32 RGB), B batch, K neighbours.
+Legend: N database, Q queries, D feature width, P raw pixels (32 x 32 RGB), L colours (4 x 4 x 4), B batch, K neighbours.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,9 +11,10 @@ from typing import Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from indexer.arrays import Ids, Labels, Rows, Vectors
-from indexer.features import raw_pixels
+from indexer.features import RAW_SIZE, raw_pixels
 from indexer.index import Index
 from indexer.metric import Metric, have_vectors, vectors_of
 from indexer.opening import OpenStore
@@ -26,6 +27,18 @@ from training.images.preprocess import ImageLimits, Photograph
 from training.program import progress
 
 _BATCH: Final = 64
+_SHADES: Final = 4  # of each of red, green and blue
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Photographs by other means than the trained network, a row each."""
+
+    pixels_NP: Vectors  # 0..255
+    colours_NL: (
+        Vectors  # histogram of 64 colours: square roots of shares, so that Euclidean distance is Hellinger's times sqrt(2)
+    )
+    untrained_ND: Vectors | None  # FC7 of the network with the weights that a run begins with, where it is asked for
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,7 @@ class Database:
     labels_N: Labels
     metric: Metric
     vectors_ND: Vectors  # as the metric has them; a memory map where the index is one segment on disk
-    pixels_NP: Vectors  # 0..255
+    plain: Plain
 
     def rows(self, hits: Hits) -> Rows:
         """The rows of hits, int64 (Q, K), -1 where there is none."""
@@ -52,20 +65,22 @@ class Queries:
     labels_Q: Labels
     predictions_Q: Labels  # the classes that the network thinks most probable
     features_QD: Vectors
-    pixels_QP: Vectors
+    plain: Plain
 
 
-def read_database(store: OpenStore) -> Database:
-    """Everything that a store holds; photographs are read again where it keeps no raw pixels. Raises FC7Error for one gone."""
+def read_database(store: OpenStore, untrained: Model | None) -> Database:
+    """Everything that a store holds, its photographs read again. Raises FC7Error for one that is gone."""
     ids_N = store.ids()
     if not len(ids_N):
         raise NotReady(f"the index {store.folder} holds no items; there is nothing to compare queries with")
     items = store.items(ids_N.tolist())
     labels_N = np.array([item.label for item in items])
-    return Database(ids_N, items, labels_N, store.metric, _vectors(store, ids_N), _pixels(store, items))
+    return Database(ids_N, items, labels_N, store.metric, _vectors(store, ids_N), _plain(_photographs(store, items), untrained))
 
 
-def read_queries(model: Model, database: Database, root: Path, examples: Sequence[Example], limits: ImageLimits) -> Queries:
+def read_queries(
+    model: Model, untrained: Model | None, database: Database, root: Path, examples: Sequence[Example], limits: ImageLimits
+) -> Queries:
     """Reads examples and computes their features, as the metric has them.
 
     Left out are photographs that the index holds, copies, labels that it has not, and features that its metric has not. Raises
@@ -73,27 +88,42 @@ def read_queries(model: Model, database: Database, root: Path, examples: Sequenc
     """
     reads = progress(read_photographs(root, examples, limits), len(examples), "FC7 features of queries")
     new = _new(reads, {item.sha256 for item in database.items}, set(database.labels_N.tolist()))
-    hashes, own, predictions = [], [], []
-    features, raw = [], []
-    while batch := list(islice(new, _BATCH)):
-        pixels_BCHW = torch.stack([photograph.pixels_CHW for _, photograph in batch])
-        features_BD = model.fc7(pixels_BCHW)
-        usable_B = have_vectors(features_BD.numpy(), database.metric)
-        if not usable_B.any():
-            continue
-        batch = list(compress(batch, usable_B))
-        pixels_BCHW, features_BD = pixels_BCHW[usable_B], features_BD[usable_B]
-        with torch.inference_mode():
-            predictions += [model.classes[best] for best in model.net.fc8(features_BD).argmax(1)]
-        hashes += [read.sha256 for read, _ in batch]
-        own += [read.example.label for read, _ in batch]
-        features.append(vectors_of(features_BD.numpy(), database.metric))
-        raw.append(raw_pixels(pixels_BCHW))
+    hashes: list[str] = []
+    own: list[str] = []
+    predictions: list[str] = []
+    features: list[Vectors] = []
+
+    def batches() -> Iterator[Tensor]:
+        while batch := list(islice(new, _BATCH)):
+            pixels_BCHW = torch.stack([photograph.pixels_CHW for _, photograph in batch])
+            features_BD = model.fc7(pixels_BCHW)
+            usable_B = have_vectors(features_BD.numpy(), database.metric)
+            if not usable_B.any():
+                continue
+            batch = list(compress(batch, usable_B))
+            pixels_BCHW, features_BD = pixels_BCHW[usable_B], features_BD[usable_B]
+            with torch.inference_mode():
+                predictions.extend(model.classes[best] for best in model.net.fc8(features_BD).argmax(1))
+            hashes.extend(read.sha256 for read, _ in batch)
+            own.extend(read.example.label for read, _ in batch)
+            features.append(vectors_of(features_BD.numpy(), database.metric))
+            yield pixels_BCHW
+
+    plain = _plain(batches(), untrained)
     if not hashes:
         raise NotReady(
             f"below {root} there is no photograph with a label of the index that it does not hold; queries must be new to it"
         )
-    return Queries(hashes, np.array(own), np.array(predictions), np.concatenate(features), np.concatenate(raw).astype(np.float32))
+    return Queries(hashes, np.array(own), np.array(predictions), np.concatenate(features), plain)
+
+
+def colour_histogram(pixels_BCHW: Tensor) -> Vectors:
+    """Square roots of the shares of 4 x 4 x 4 colours: uint8 (B, 3, H, W) -> float32 (B, 64), rows of length 1."""
+    red_BHW, green_BHW, blue_BHW = (pixels_BCHW // (256 // _SHADES)).unbind(1)
+    colours_BX = ((red_BHW * _SHADES + green_BHW) * _SHADES + blue_BHW).flatten(1)
+    counts = [torch.bincount(colours_X, minlength=_SHADES**3) for colours_X in colours_BX]
+    shares_BL: Vectors = (torch.stack(counts) / colours_BX.shape[1]).sqrt().numpy()
+    return shares_BL
 
 
 def _new(reads: Iterable[ReadResult], known: set[str], labels: set[str]) -> Iterator[tuple[ReadResult, Photograph]]:
@@ -109,22 +139,25 @@ def _vectors(store: OpenStore, ids_N: Ids) -> Vectors:
     return store.vectors(ids_N.tolist())
 
 
-def _pixels(store: OpenStore, items: Sequence[Item]) -> Vectors:
-    if isinstance(store, Index) and store.manifest.pixel_bits:
-        parts = []
-        for segment in store.version.segments:
-            assert segment.pixels_NP is not None  # noqa: S101  the manifest says so
-            parts.append(segment.pixels_NP[~np.isin(segment.ids_N, store.version.deleted)])
-        return np.concatenate(parts).astype(np.float32)
+def _plain(batches: Iterable[Tensor], untrained: Model | None) -> Plain:
+    pixels, colours, features = [np.empty((0, 3 * RAW_SIZE**2), np.float32)], [np.empty((0, _SHADES**3), np.float32)], []
+    for pixels_BCHW in batches:
+        pixels.append(raw_pixels(pixels_BCHW).astype(np.float32))
+        colours.append(colour_histogram(pixels_BCHW))
+        if untrained:
+            features.append(untrained.fc7(pixels_BCHW).numpy())
+    return Plain(np.concatenate(pixels), np.concatenate(colours), np.concatenate(features) if features else None)
+
+
+def _photographs(store: OpenStore, items: Sequence[Item]) -> Iterator[Tensor]:
+    """The photographs of items, uint8 (B, 3, 256, 256)."""
     limits = store.manifest.limits
-    batches = []
     for recorded, group in groupby(items, lambda item: item.root):
         root = folder_of(store.folder.parents[1], recorded)
         examples = [Example(item.path, "") for item in group]
-        reads = progress(read_photographs(root, examples, limits), len(examples), "raw pixels")
+        reads = iter(progress(read_photographs(root, examples, limits), len(examples), "indexed photographs"))
         while batch := list(islice(reads, _BATCH)):
-            batches.append(raw_pixels(torch.stack([_photograph(root, read).pixels_CHW for read in batch])))
-    return np.concatenate(batches).astype(np.float32)
+            yield torch.stack([_photograph(root, read).pixels_CHW for read in batch])
 
 
 def _photograph(root: Path, read: ReadResult) -> Photograph:

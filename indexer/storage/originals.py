@@ -41,7 +41,7 @@ def folder_of(index: Path, root: str) -> Path:
     return index / artifact.UPLOADS if root == artifact.UPLOADS else Path(root)
 
 
-class Places:
+class SourceFolders:
     """Where the files of items lie, as the manifest says it: in the sources, and in the folders that links below them lead to."""
 
     def __init__(self, sources: Iterable[str] = (), linked: Iterable[str] = ()) -> None:

@@ -9,13 +9,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from indexer.store import Item
+from indexer.store import LARGEST_ID, Item
 from service import schemas
 from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import ServiceSettings
 
-LARGEST_ID: Final = 2**63 - 1
 MOST_ERRORS: Final = 10  # that one answer names
 ItemId = Annotated[schemas.Whole, Path(alias="id", ge=0, le=LARGEST_ID, description="an indexed photograph", examples=[17])]
 

@@ -2,22 +2,30 @@
 
 import hashlib
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from sklearn.metrics.pairwise import cosine_distances
 
 from indexer import build, evaluate
 from indexer.codes import autoencoder
 from indexer.evaluate import EvaluateSettings, main
-from indexer.evaluation.protocol import GroundTruth, MethodResult, precision
+from indexer.evaluation.protocol import GroundTruth, MethodResult
+from indexer.evaluation.queries import colour_histogram
 from indexer.evaluation.report import Report
 from indexer.opening import open_store
 from indexer.storage import artifact
 from training import checkpoint
+from training.checkpoint import Model
 from training.errors import BadValue, Mismatch, NotReady
 from training.images.preprocess import ImageLimits, decode
+from training.network.alexnet import AlexNet
+from training.network.initialisation import initialise
 from training.program import parse
 
 
@@ -45,7 +53,6 @@ def result(report: Report, name: str, bits: int = 0) -> MethodResult:
 
 
 def test_neighbours_of_the_right_label_are_counted(report: Report, index: Path, model: Path, images: Path) -> None:
-    assert precision(np.array([["a", "b"], ["b", "b"]]), np.array(["a", "b"])) == 0.75
     store = open_store(index)
     vectors, held = store.vectors(range(24)), [item.label for item in store.items(range(24))]
     assert (report.queries, report.database) == (9, 24)
@@ -54,9 +61,10 @@ def test_neighbours_of_the_right_label_are_counted(report: Report, index: Path, 
         ranked = [held[i] == label for i in np.argsort(((vectors - feature) ** 2).sum(1))]
         right += ranked[0]
         precisions.append(sum(ranked[:5]) / 5)
-    assert report.fc7_nearest_top1 == pytest.approx(right / 9)
-    assert report.fc7_precision_at_5 == pytest.approx(np.mean(precisions))
-    assert report.raw_precision_at_5 == 1.0
+    exact = result(report, "FC7, Euclidean").precision
+    assert exact[1].expected == pytest.approx(right / 9)
+    assert exact[5].expected == pytest.approx(np.mean(precisions))
+    assert result(report, "raw pixels, Euclidean").precision[5].expected == 1.0
     assert "9 queries, none of them indexed, against 24 photographs" in report.table()
 
 
@@ -75,11 +83,42 @@ def test_exact_and_code_rankings_equal_brute_force(report: Report, index: Path, 
         orders = [shuffle[np.argsort(hamming[shuffle], kind="stable")] for shuffle in shuffles]
         expected.append(np.mean([average_precision(relevant[order]) for order in orders]))
         recall.append(np.mean([len({*order[:10]} & {*np.argsort(squared)[:10]}) / 10 for order in orders]))
-    assert result(report, "FC7, exact").mean_average_precision[0].expected == pytest.approx(np.mean(exact))
+    assert result(report, "FC7, Euclidean").mean_average_precision[0].expected == pytest.approx(np.mean(exact))
     codes = result(report, "autoencoder", 128)
     assert codes.mean_average_precision[0].expected == pytest.approx(np.mean(expected), abs=0.005)
     assert codes.recall[10].expected == pytest.approx(np.mean(recall), abs=0.01)
     assert codes.bytes_per_item == 16
+
+
+def test_an_index_by_cosine_is_measured_by_angle_and_without_queries_of_zeros(
+    index: Path, model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_angle = tmp_path / "index"
+    build.main(build.BuildSettings(model=model, data=images, index=by_angle, part="train", bits=0, metric="cosine"))
+    store = open_store(index)
+    vectors, held = store.vectors(range(24)).astype(np.float64), np.array([item.label for item in store.items(range(24))])
+    queries, labels = features_of(model, images)
+    ranked = [np.argsort(row, kind="stable") for row in cosine_distances(queries.astype(np.float64), vectors)]
+    exact = [average_precision(held[order] == label) for order, label in zip(ranked, labels, strict=True)]
+    settings = EvaluateSettings(model=model, data=images, index=by_angle, part="test", out=tmp_path)
+    report = evaluated(settings)
+    assert (report.metric, report.queries) == ("cosine", 9)
+    assert result(report, "FC7, exact").mean_average_precision[0].expected == pytest.approx(np.mean(exact))
+    assert result(report, "FC7, two-stage").recall[10].expected == 1.0
+    assert "FC7, cosine neighbours" in report.table()
+    assert "FC7 is compared by the cosine distance." in report.markdown()
+    compute = Model.fc7
+
+    def with_zeros(self: Model, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        made = compute(self, pixels_BCHW).clone()
+        made[4] = 0
+        return made
+
+    monkeypatch.setattr(Model, "fc7", with_zeros)
+    report = evaluated(settings)
+    left = [precision for query, precision in enumerate(exact) if query != 4]
+    assert report.queries == 8
+    assert result(report, "FC7, exact").mean_average_precision[0].expected == pytest.approx(np.mean(left))
 
 
 def average_precision(relevant_N: np.ndarray) -> float:
@@ -89,16 +128,110 @@ def average_precision(relevant_N: np.ndarray) -> float:
 def test_two_stages_find_what_exact_search_finds(report: Report) -> None:
     (both,) = [one for one in report.methods if one.name == "FC7, two-stage"]
     assert both.recall[10].expected == 1.0
-    assert both.precision[10] == result(report, "FC7, exact").precision[10]
+    assert both.precision[10].expected == result(report, "FC7, Euclidean").precision[10].expected
 
 
 def test_every_length_is_compared_with_every_baseline(report: Report) -> None:
-    names = {(one.name, one.bits) for one in report.methods if one.name != "FC7, two-stage"}
-    of_codes = {("autoencoder", 16), ("autoencoder", 128), ("LSH", 16), ("LSH", 128), ("ITQ", 16), ("PCA-sign", 16)}
-    assert names == of_codes | {("FC7, exact", 0), ("raw pixels, exact", 0)}
+    names = [(one.name, one.bits) for one in report.methods]
+    measures = ("Euclidean", "cosine", "centred cosine")
+    exact = [*(f"FC7, {measure}" for measure in measures), "FC7, two-stage", "colour histogram, Hellinger"]
+    exact += [f"raw pixels, {measure}" for measure in measures]
+    ours = ["autoencoder", "autoencoder, no contrast", "autoencoder, reconstruction alone"]
+    of_16 = [*ours, "LSH", "PCA-sign", "ITQ", "LSH, raw rows", "PCA-sign, raw rows", "ITQ, raw rows"]
+    of_128 = [*ours, "LSH", "LSH, raw rows"]
+    assert names == [(name, 0) for name in exact] + [(name, 16) for name in of_16] + [(name, 128) for name in of_128]
     for one in report.methods:
         for figure in one.mean_average_precision.values():
             assert 0 <= figure.worst <= figure.expected <= figure.best <= 1
+
+
+def test_figures_have_intervals_and_differences_from_the_autoencoder_or_exact_search(report: Report) -> None:
+    ours, exact = result(report, "autoencoder", 16), result(report, "FC7, Euclidean")
+    assert (ours.compared_with, exact.compared_with) == ("", "")
+    for one in report.methods:
+        reference = ours if one.bits == 16 else result(report, "autoencoder", 128) if one.bits else exact
+        assert one.compared_with in {reference.name, ""}
+        by_chance = one.bits and not one.name.startswith("PCA-sign")
+        assert one.seeds == ([0, 1, 2] if by_chance else [])
+        for figure in (*one.mean_average_precision.values(), *one.precision.values(), *one.recall.values()):
+            assert figure.over_queries
+            assert figure.over_queries[0] - 1e-6 <= figure.expected <= figure.over_queries[1] + 1e-6
+            assert (figure.over_seeds is not None) == by_chance
+        found, compared = one.precision[1], reference.precision[1]
+        if one.compared_with:
+            assert found.difference == pytest.approx(found.expected - compared.expected)
+    raw = result(report, "raw pixels, Euclidean").mean_average_precision[0]
+    assert raw.verdict == "better"  # the photographs' classes are their colours
+    line = next(line for line in report.table().splitlines() if line.startswith("raw pixels, Euclidean"))
+    assert f"{raw.expected:.3f} +" in line
+    assert "= " in next(line for line in report.table().splitlines() if line.startswith("autoencoder  "))
+
+
+def test_an_index_by_cosine_is_compared_by_cosine_and_has_no_lengths_of_its_own(
+    settings: EvaluateSettings, report: Report, model: Path, images: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    build.main(build.BuildSettings(model=model, data=images, index=index, part="train", bits=16, metric="cosine"))
+    by_cosine = evaluated(settings, index=index, out=tmp_path, bits=(16,))
+    names = [one.name for one in by_cosine.methods]
+    assert names[:3] == ["FC7, cosine", "FC7, centred cosine", "FC7, two-stage"]
+    assert not [name for name in names if "raw rows" in name]
+    exact = result(by_cosine, "FC7, cosine")
+    assert (exact.compared_with, result(by_cosine, "FC7, centred cosine").compared_with) == ("", "FC7, cosine")
+    figure = result(report, "FC7, cosine").mean_average_precision[0]
+    assert exact.mean_average_precision[0].expected == pytest.approx(figure.expected)
+
+
+def test_one_seed_is_compared_with_nothing_that_has_chance_in_it(settings: EvaluateSettings, tmp_path: Path) -> None:
+    report = evaluated(settings, bits=(16,), seeds=1, out=tmp_path)
+    verdicts = {one.name: one.precision[1].verdict for one in report.methods if one.bits}
+    assert verdicts == dict.fromkeys(verdicts)
+    assert result(report, "raw pixels, Euclidean").precision[1].verdict
+
+
+def test_the_network_before_training_is_compared_where_asked(
+    settings: EvaluateSettings, model: Path, images: Path, tmp_path: Path
+) -> None:
+    report = evaluated(settings, bits=(0,), untrained=True, out=tmp_path)
+    loaded = checkpoint.load(model)
+    net = AlexNet(loaded.net.config)
+    initialise(net, "fan-in", seed=0)  # what the model's training does not say
+    random = replace(loaded, net=net.eval())
+
+    def features(part: str) -> tuple[np.ndarray, list[str]]:
+        paths = sorted((images / part).rglob("*.jpg"))
+        pixels = [decode(path.read_bytes(), ImageLimits()).pixels_CHW[None] for path in paths]
+        return np.concatenate([random.fc7(one).numpy() for one in pixels]), [path.parent.name for path in paths]
+
+    (held, labels), (asked, own) = features("train"), features("test")
+    right = [labels[np.square(held - query).sum(1).argmin()] == label for query, label in zip(asked, own, strict=True)]
+    assert result(report, "untrained FC7, Euclidean").precision[1].expected == pytest.approx(np.mean(right))
+    assert [one.labels_seen for one in report.methods if one.name.startswith("untrained")] == [0, 0, 0]
+
+
+def test_rows_say_whether_the_network_saw_the_labels(settings: EvaluateSettings, images: Path, tmp_path: Path) -> None:
+    assert evaluated(settings, bits=(0,), out=tmp_path).labels_seen is None
+    model = tmp_path / "model"
+    shutil.copytree(settings.model, model)
+    some = sorted((images / "train").rglob("*.jpg"))[:6]
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in some]
+    (model / checkpoint.TRAINED_ON).write_text("".join([*lines, f"{'0' * 64}  elsewhere.jpg\n"]))
+    report = evaluated(settings, bits=(16,), model=model, out=tmp_path)
+    seen = {one.name: one.labels_seen for one in report.methods}
+    assert (seen["FC7, Euclidean"], seen["ITQ"], seen["raw pixels, Euclidean"]) == (0.25, 0.25, 0)
+    assert "the network was trained on 25% of them with their labels" in report.table()
+
+
+def test_a_colour_histogram_is_the_share_of_each_of_64_colours_and_its_distance_hellingers() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)
+    roots = colour_histogram(torch.from_numpy(pixels))
+    shares = np.zeros((2, 4, 4, 4))
+    for share, photograph in zip(shares, pixels, strict=True):
+        for red, green, blue in photograph.reshape(3, -1).T:
+            share[red // 64, green // 64, blue // 64] += 1 / 64
+    np.testing.assert_allclose(roots, np.sqrt(shares.reshape(2, 64)), rtol=1e-6)
+    hellinger = np.sqrt(1 - np.sqrt(shares[0] * shares[1]).sum())
+    assert np.linalg.norm(roots[0] - roots[1]) == pytest.approx(np.sqrt(2) * hellinger)
 
 
 def test_latencies_are_given_for_every_mode(report: Report) -> None:
@@ -117,6 +250,7 @@ def test_raw_pixels_have_codes_where_the_index_has_them_and_where_asked(
     raw = [one for one in report.methods if one.name == "raw pixels, autoencoder"]
     assert [one.bits for one in raw] == [16, 28]
     assert all(one.precision[1].expected > 0.5 for one in raw)  # the photographs' classes are their colours
+    assert [one.seeds for one in raw] == [[0, 1], [0, 1]]
     assert [one.mode for one in report.latencies] == ["exact", "code", "two-stage", "ball, radius 2"]
 
 
@@ -125,9 +259,14 @@ def test_json_markdown_and_picture_are_written(report: Report, settings: Evaluat
     assert Report.model_validate_json((settings.out / "evaluation.json").read_text()) == report
     text = (settings.out / "evaluation.md").read_text()
     figure = result(report, "LSH", 16).mean_average_precision[0]
-    assert f"| LSH | 16 | 2 | {figure.expected:.4f} ({figure.worst:.3f} to {figure.best:.3f}) |" in text
+    mark = {"better": " +", "worse": " -", "not told apart": ""}[str(figure.verdict)]
+    assert figure.over_queries
+    assert figure.over_seeds
+    spans = [f"{low:.3f} to {high:.3f}" for low, high in (figure.over_queries, figure.over_seeds)]
+    assert f"| LSH | 16 | 2 | ? | {figure.expected:.4f}{mark} | {spans[0]} | {spans[1]} |" in text
+    assert f"| LSH | 16 | {figure.expected:.4f} | {figure.worst:.4f} | {figure.best:.4f} |" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {14, 7}
+    assert {line.count("|") for line in tables} == {18, 7, 6}
     with Image.open(settings.out / "evaluation.png") as picture:
         assert picture.format == "PNG"
         assert len(np.unique(np.asarray(picture.convert("L")))) > 10
@@ -146,14 +285,14 @@ def test_splits_name_photographs_by_content_and_repeat_the_evaluation(
     splits = tuple(settings.out / f"split-{name}.txt" for name in ("queries", "database"))
     again = evaluated(settings, splits=splits, out=tmp_path, part="train")
     assert again.splits == report.splits
-    assert result(again, "FC7, exact") == result(report, "FC7, exact")
+    assert result(again, "FC7, Euclidean") == result(report, "FC7, Euclidean")
     some = tmp_path / "some.txt"
     some.write_text("\n".join(splits[0].read_text().split()[:4]))
     assert evaluated(settings, splits=(some,), out=tmp_path).queries == 4
 
 
 def evaluated(settings: EvaluateSettings, **changes: object) -> Report:
-    changed = settings.model_copy(update={"bits": (), **changes})
+    changed = settings.model_copy(update={"bits": (), "seeds": 2, **changes})
     return evaluate.evaluate(checkpoint.load(changed.model), open_store(changed.index), changed)
 
 
@@ -206,9 +345,9 @@ def test_lengths_come_in_one_list_and_a_wrong_one_is_named(
 def test_the_command_prints_the_table_and_writes_beside_the_index(
     settings: EvaluateSettings, index: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    main(settings.model_copy(update={"bits": (16,), "out": tmp_path / "new"}))
+    main(settings.model_copy(update={"bits": (16,), "seeds": 1, "out": tmp_path / "new"}))
     printed = capsys.readouterr().out
-    assert printed.startswith("9 queries, none of them indexed, against 24 photographs (x: times the raw pixels)\n")
+    assert printed.startswith("9 queries, none of them indexed, against 24 photographs; the model")
     itq = next(line for line in printed.splitlines() if line.startswith("ITQ"))
     assert itq.split()[1] == "16"
     assert printed.endswith(f"all figures: {tmp_path}/new/evaluation.md\n")
@@ -218,6 +357,6 @@ def test_the_command_prints_the_table_and_writes_beside_the_index(
 def test_places_past_the_end_of_a_list_are_not_right() -> None:
     truth = GroundTruth(np.array([0, 0, 1]), np.array([1]))
     rows = np.pad([[2, -1]], ((0, 0), (0, 8)), constant_values=-1)
-    measured = truth.measure_lists("two-stage", 16, rows, np.array([[2, 0, 1]]), 2)
-    assert measured.precision[1].expected == 1
-    assert measured.precision[10].expected == pytest.approx(0.1)
+    measured = truth.measure_lists(rows, np.array([[2, 0, 1]]))
+    assert measured.values["precision", 1] == 1
+    assert measured.values["precision", 10] == pytest.approx(0.1)

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from training import checkpoint
 from training.errors import Mismatch, NotFinite, NotReady
 from training.network.alexnet import AlexNet
-from training.record import ErrorRates, ModelMetrics, WeightsRecord
+from training.network.initialisation import initialise
+from training.record import ErrorRates, ModelMetrics, TrainingRecord, WeightsRecord
 
 RECORD = WeightsRecord(source="/weights", sha256="5" * 64, bytes=4, note="random")
 ERRORS = [ErrorRates(views=1, photographs=4, top1_error=0.5, top5_error=0.25)]
@@ -49,6 +50,35 @@ def test_the_fingerprint_follows_the_weights_and_not_the_metrics(folder: Path, s
     assert checkpoint.load(folder).metrics == ModelMetrics(test=ERRORS)
     checkpoint.save(folder, small_network, ["a", "b", "c"], torch.zeros(3, 256, 256))
     assert checkpoint.load(folder).fingerprint != before
+
+
+def test_the_network_before_training_has_the_weights_that_its_recipe_draws(folder: Path, small_network: AlexNet) -> None:
+    config = small_network.config
+    record = TrainingRecord(
+        settings={"init": "paper"},
+        photographs=1,
+        held_out=0,
+        rejected=0,
+        seconds=1,
+        precision="float32",
+        placement="cpu",
+        machine="",
+        torch="",
+    )
+    checkpoint.save(folder, small_network, ["a", "b", "c"], torch.zeros(3, 256, 256), record)
+    net = checkpoint.untrained(checkpoint.load(folder), seed=3).net
+    expected = AlexNet(config)
+    initialise(expected, "paper", seed=3)
+    for name, weights in net.state_dict().items():
+        torch.testing.assert_close(weights, expected.state_dict()[name], rtol=0, atol=0)
+    assert not net.training
+
+
+def test_a_model_names_the_photographs_that_it_was_trained_on_or_none(tmp_path: Path) -> None:
+    assert checkpoint.trained_on(tmp_path) is None
+    lines = [f"{'0' * 64}  train/a/b  c.jpg\n", f"{'1' * 64}  train/a/ä.jpg\n"]
+    (tmp_path / "train.sha256").write_text("".join(lines), "utf-8")
+    assert checkpoint.trained_on(tmp_path) == {"0" * 64, "1" * 64}
 
 
 def test_nothing_there_names_the_command_that_makes_it(tmp_path: Path) -> None:

@@ -111,6 +111,25 @@ def test_rankings_by_vector_equal_brute_force_and_equal_distances_are_ties(monke
     assert (precisions["expected"] < precisions["best"]).any()
 
 
+@pytest.mark.parametrize("measure", ["cosine", "centred cosine"])
+def test_rankings_by_cosine_equal_brute_force_and_a_vector_without_length_has_the_cosine_0(measure: metrics.Measure) -> None:
+    rng = np.random.default_rng(0)
+    vectors, asked = (rng.normal(2, 1, (rows, 5)).astype(np.float32) for rows in (60, 10))
+    labels, own = rng.integers(0, 4, 60), rng.integers(0, 4, 10)
+    centre = vectors.mean(0) if measure == "centred cosine" else np.zeros(5, np.float32)
+    if measure == "cosine":
+        vectors[7] = 0
+    [(ranked, nearest)] = rank_vectors(vectors, labels, asked, own, 60, measure)
+    precisions = metrics.average_precision(ranked, 60)
+    for i, query in enumerate(asked - centre):
+        rows = vectors - centre
+        lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(query)
+        distances = 1 - np.divide(rows @ query, lengths, out=np.zeros(60, np.float32), where=lengths > 0)
+        np.testing.assert_array_equal(nearest[i], np.argsort(distances))
+        expected = metrics.average_precision(rankings_of(distances, labels == own[i]), 60)[0]
+        assert precisions[i] == pytest.approx(expected)
+
+
 def test_a_list_without_ties_has_one_value_for_all_orders() -> None:
     ranked = rank_lists(np.array([[True, False, True], [False, False, False]]))
     assert not ranked.has_ties()
