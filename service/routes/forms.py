@@ -14,6 +14,7 @@ from training.errors import BadValue
 
 MEDIA_TYPE: Final = "multipart/form-data"
 PHOTOGRAPHS: Final = "image"
+LIKE, UNLIKE = "like", "unlike"
 _MOST_OTHERS: Final = 100  # fields that are no photographs
 _PIECE: Final = 2**18  # bytes that are copied while the event loop stands
 _EXTENDED: Final = re.compile(r"""(?i)\*\s*=\s*"?(utf-8|iso-8859-1)'[^';]*'([^\s";]*)""")  # RFC 8187, after a parameter's name
@@ -25,6 +26,8 @@ class Form:
 
     images: list[tuple[str, bytes]]
     others: list[tuple[str, bytes]]
+    like: list[tuple[str, bytes]] = field(default_factory=list)  # photographs that are examples of one query
+    unlike: list[tuple[str, bytes]] = field(default_factory=list)
 
 
 @dataclass
@@ -93,21 +96,23 @@ class Parts:
         """The form, once all is here; not for the event loop where that is much. Raises BadValue for one that cannot be."""
         if not self._ended:  # a part that was cut off would be left out without a word
             raise _not_well_made("no boundary at the end")
-        images, others = [], []
+        photographs: dict[str, list[tuple[str, bytes]]] = {PHOTOGRAPHS: [], LIKE: [], UNLIKE: []}
+        others = []
         while self._parts:  # emptied, so that the bytes are there but once
             part = self._parts.pop(0)
             name, file_name = (_parameter(part.disposition, parameter) for parameter in ("name", "filename"))
             if name is None:
                 raise _not_well_made("a part without a name")
-            if name == PHOTOGRAPHS:
-                images.append((file_name or PHOTOGRAPHS, part.content()))
+            if name in photographs:
+                photographs[name].append((file_name or name, part.content()))
             elif file_name is not None:
                 raise BadValue(PHOTOGRAPHS, f"the file field {name[:100]!r}", "the name of every file's field")
             else:
                 others.append((name, part.content()))
-        if len(images) > self._most_images:
-            raise BadValue(PHOTOGRAPHS, f"{len(images)} files", f"at most {self._most_images} files a request")
-        return Form(images, others)
+        count = sum(map(len, photographs.values()))
+        if count > self._most_images:
+            raise BadValue(PHOTOGRAPHS, f"{count} files", f"at most {self._most_images} files a request")
+        return Form(photographs[PHOTOGRAPHS], others, photographs[LIKE], photographs[UNLIKE])
 
     def _begin(self) -> None:
         if len(self._parts) == self._most:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -97,7 +98,14 @@ def form_description(**texts: dict[str, Any]) -> dict[str, Any]:
 
 def body_description(photographs_only: bool) -> dict[str, Any]:
     """The description of a body that `read` takes."""
-    content = {**form_description(), _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
+    form = form_description()
+    if not photographs_only:
+        schema = form[forms.MEDIA_TYPE]["schema"]
+        files = schema["properties"]["image"]
+        for name, text in ((forms.LIKE, "photographs that are one query together"), (forms.UNLIKE, "what that is unlike")):
+            schema["properties"][name] = {**files, "description": text}
+        del schema["required"]
+    content = {**form, _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
     return {"requestBody": {"required": photographs_only, "content": content}}
 
 
@@ -138,8 +146,18 @@ async def read(request: Request) -> list[ParsedInput]:
     if kind == forms.MEDIA_TYPE:
         form = await read_form(request)
         for field, data in form.others:
-            raise BadValue(field, f"{len(data)} bytes", "in the query string; a form holds photographs named image alone")
+            raise BadValue(
+                field, f"{len(data)} bytes", "in the query string; a form holds photographs named image, like and unlike"
+            )
         parsed = [ParsedInput(name, data) for name, data in form.images]
+        like, unlike = (
+            tuple(ParsedInput(f"{field}.{i}", data) for i, (_, data) in enumerate(files))
+            for field, files in ((forms.LIKE, form.like), (forms.UNLIKE, form.unlike))
+        )
+        if unlike and not like:
+            raise BadValue(forms.UNLIKE, f"{len(unlike)} files", "given beside like")
+        if like:
+            parsed.append(ParsedInput(forms.LIKE, like=like, unlike=unlike))
     elif kind == _JSON:
         body, most = await request.body(), settings_of(request).max_images
         parsed = await _worked(request, partial(_from_json, body, most), len(body))
@@ -208,10 +226,13 @@ async def _worked(request: Request, work: Callable[[], T], size: int) -> T:
 
 
 def _kind(request: Request) -> str | None:
-    """The media type of the body; None where there is none."""
+    """The media type of the body; None where there is none. Raises NotAnImage for one that is compressed as a whole."""
     headers = request.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return None
+    coding = headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise NotAnImage(f"the body has the Content-Encoding {coding[:_LONGEST_KIND]}; send it without one")
     return headers.get("content-type", "of no stated type").split(";")[0].strip().lower()[:_LONGEST_KIND]
 
 
@@ -221,7 +242,7 @@ def _from_json(body: bytes, most: int) -> list[ParsedInput]:
     if values > most * _MOST_VALUES:  # a parser would take a hundred times the body's size
         raise BadValue("body", f"{values} values", f"JSON of at most {most * _MOST_VALUES}")
     try:
-        content = from_json(body)
+        content = from_json(body.removeprefix(BOM_UTF8))  # which may be ignored (RFC 8259, section 8.1)
     except ValueError as error:
         wrong = {"type": "json_invalid", "loc": ("body",), "input": body, "ctx": {"error": str(error)}}
         raise RequestValidationError([wrong]) from error

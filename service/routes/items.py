@@ -96,6 +96,8 @@ async def add_items(request: Request) -> schemas.AddAnswer:
     _ = engine.pair.store.version_number  # there is one; but not held, as what comes slowly is added to the newest
     form = await inputs.read_form(request)
     label = _label(form)
+    if form.like or form.unlike:
+        raise BadValue("image", f"a form with {len(form.like) + len(form.unlike)} examples", "the name of every file's field")
     if not form.images:
         raise inputs.no_image()
     parsed = [ParsedInput(name, data) for name, data in form.images]

@@ -24,11 +24,11 @@ from service.routes.common import (
     DescribedRoute,
     ItemId,
     as_json,
+    check_k,
     engine_of,
     links,
     metrics_of,
     problems,
-    settings_of,
 )
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
@@ -106,7 +106,7 @@ async def neighbors(request: Request) -> Response:
     """
     params, engine, stages = inputs.query_string(request, Search), engine_of(request), Stages(metrics_of(request))
     pair = await engine.current.followed()
-    _check_k(request, params.k)
+    check_k(request, params.k)
     parsed = await inputs.read(request)
     if bool(parsed) == (params.id is not None):
         raise BadValue(
@@ -114,7 +114,7 @@ async def neighbors(request: Request) -> Response:
         )
     if params.id is not None:
         parsed = [ParsedInput(str(params.id), item=params.id)]
-    if params.cursor and len(parsed) > 1:
+    if params.cursor is not None and len(parsed) > 1:
         raise BadValue("cursor", params.cursor, f"given with one photograph, not with {len(parsed)}")
     photographs = [input.photographs for input in parsed]
     engine.check_room(sum(photographs), photographs.count(0))  # before there is a task for each
@@ -125,7 +125,7 @@ async def neighbors(request: Request) -> Response:
         nonlocal mode
         name, subject = await _subject(engine, pair, input, stages, paged=params.cursor is not None)
         question = _question(params, pair.store, name)
-        after = cursor.read(params.cursor, question) if params.cursor else None
+        after = cursor.read(params.cursor, question) if params.cursor is not None else None
         query = _query(params, default, after)
         mode = query.mode
         page = await engine.search(pair.store, subject, query, stages)
@@ -170,13 +170,13 @@ async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAns
     params = inputs.query_string(request, Duplicates)
     engine, stages = engine_of(request), Stages(metrics_of(request))
     pair = await engine.current.followed()
-    _check_k(request, params.k)
+    check_k(request, params.k)
     if params.max_distance is None:
         length = np.linalg.norm((await engine.vector(pair.store, item_id)).astype(np.float64))
         [most] = distances_of(np.square(DUPLICATE_SHARE * length)[None], pair.store.metric).tolist()
         params = params.model_copy(update={"max_distance": most})
     question = _question(params, pair.store, f"duplicates of {item_id}")
-    after = cursor.read(params.cursor, question) if params.cursor else None
+    after = cursor.read(params.cursor, question) if params.cursor is not None else None
     query = _query(params, engine.mode(pair.store, params.mode)[0], after)
     page = await engine.search(pair.store, Subject(item_id, leave_out=frozenset([item_id])), query, stages)
     return schemas.DuplicatesAnswer(
@@ -225,7 +225,7 @@ async def _of_examples(engine: Engine, pair: Pair, input: ParsedInput, stages: S
     """As _subject, of an input that has examples."""
     examples = (*input.like, *input.unlike)
     own = frozenset(example.item for example in examples if example.item is not None)
-    name = await engine.read(lambda: _name_of_examples(input))
+    name = await engine.read(lambda: _name_of_examples(input)) if input.photographs else _name_of_examples(input)
     if paged and (kept_D := engine.kept_feature(pair.model, name)) is not None:
         return name, Subject(vector_D=kept_D, leave_out=own, inexact=True)
 
@@ -255,11 +255,12 @@ def _name_of_examples(input: ParsedInput) -> str:
     names = []
     for kind, examples in (("like", input.like), ("unlike", input.unlike)):
         for example in examples:
-            if example.item is None:
-                content = example.data or np.array(example.vector).tobytes()
-                names.append(f"{kind} {'image' if example.data else 'vector'} {hashlib.sha256(content).hexdigest()}")
-            else:
+            if example.item is not None:
                 names.append(f"{kind} item {example.item}")
+            elif example.data is not None:
+                names.append(f"{kind} image {hashlib.sha256(example.data).hexdigest()}")
+            else:
+                names.append(f"{kind} vector {hashlib.sha256(np.array(example.vector).tobytes()).hexdigest()}")
     return ", ".join(names)
 
 
@@ -271,7 +272,7 @@ def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> 
     """The search in the mode of the cursor, else in the default. Raises BadValue for what does not go together."""
     if after is None:
         mode = default
-        if mode == "two-stage" and not params.cursor and params.k > MOST_GIVEN:  # more than a cursor holds
+        if mode == "two-stage" and params.cursor is None and params.k > MOST_GIVEN:  # more than a cursor holds
             if params.mode == mode:
                 raise BadValue("k", params.k, f"at most {MOST_GIVEN} on the first page with mode={mode}")
             mode = "exact"
@@ -305,12 +306,6 @@ def _neighbors(request: Request, page: Page) -> list[schemas.Neighbor]:
 
 def _next(page: Page, question: Question) -> str | None:
     return page.next.text(question) if page.next else None
-
-
-def _check_k(request: Request, k: int) -> None:
-    most = settings_of(request).max_neighbors
-    if k > most:
-        raise BadValue("k", k, f"at most {most}")
 
 
 def _metric(mode: Mode, store: OpenStore) -> Literal["euclidean", "cosine", "hamming"]:

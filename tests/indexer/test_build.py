@@ -263,7 +263,7 @@ def test_one_flipped_byte_in_any_file_is_refused_by_name(copied: Path, name: str
         ("bits", 64, r"rows of 8 uint8: its header has 128 for d, expected 64"),
         ("files", {}, "does not list deleted.npy"),
         ("kept", "many", "is not a manifest: kept"),
-        ("metric", "cosine", "is not a manifest: metric Input should be 'euclidean'"),
+        ("metric", "manhattan", "is not a manifest: metric Input should be 'euclidean' or 'cosine'"),
         ("bit_order", "big", "is not a manifest: bit_order Input should be 'little'"),
     ],
 )

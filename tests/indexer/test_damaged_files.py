@@ -4,11 +4,13 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import struct
 import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +29,7 @@ from indexer.scans import native
 from indexer.scans.native import Wanted
 from indexer.storage import artifact
 from indexer.storage.artifact import FileRecord
-from indexer.store import Filter, Query
+from indexer.store import Filter, Query, time_of
 from tests.indexer.synthetic import SOURCE, at_an_odd_address, block, features
 from training import files
 from training.errors import BadValue, Busy, Mismatch
@@ -314,6 +316,21 @@ def test_native_code_is_not_called_with_rows_that_are_not_there(row: int) -> Non
         native.distances(ZEROS, ZEROS[0], np.array([0, row]))
 
 
+def test_a_signed_short_list_with_rows_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    folder.mkdir()
+    assemble(folder, [block(features(200))], SOURCE, Plan(bits=0, shortlist="IVF4,Flat"))
+    open_index(folder).close()
+    whole = (artifact.current(folder) / artifact.FAISS).read_bytes()
+    index = faiss.deserialize_index(np.frombuffer(whole, np.uint8))  # which keeps the lists alive
+    ivf: Any = faiss.downcast_index(index)
+    lists = ivf.invlists
+    ids = faiss.rev_swig_ptr(lists.get_ids(1), lists.list_size(1))
+    plant(folder, artifact.FAISS, whole.replace(ids.tobytes(), (ids + 2**40).tobytes()))
+    with pytest.raises(Mismatch, match=r"shortlist\.faiss has rows in inverted list 1 that are not among its 200"):
+        open_index(folder)
+
+
 def test_what_an_addition_copies_is_verified_first(grown: tuple[Path, np.ndarray]) -> None:
     folder, x_ND = grown
     flip(artifact.current(folder) / "1/vectors.faiss", 8 * 200)
@@ -461,6 +478,42 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_is_left_alone(tmp
     with pytest.raises(Mismatch, match="lock is not a file of ours"), exclusively(folder):
         pytest.fail("it was taken")
     assert other.read_text() == "somebody's own"
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        (
+            "UPDATE paths SET path = 'elsewhere.jpg' WHERE id = 7",
+            "lists other paths than those of its items, the first of the item 7",
+        ),
+        ("DELETE FROM paths WHERE id = 7", "lists other paths .* the item 7"),
+        ("INSERT INTO paths VALUES ('again.jpg', 7)", "lists other paths .* the item 7"),
+        ("INSERT INTO paths VALUES ('none.jpg', 999)", "lists other paths .* the item 999"),
+        ("UPDATE items SET path = 'another.jpg' WHERE id = 3", "lists other paths .* the item 3"),
+        ("DROP TABLE paths", "is not a catalogue: it has other tables"),
+        ("UPDATE items SET added = -1 WHERE id = 5", "describes the item 5 as no photograph can be"),
+        ("UPDATE items SET added = 253402300800000000 WHERE id = 5", "describes the item 5 as no photograph can be"),
+        ("UPDATE items SET added = 253402300799999999 WHERE id = 5", None),
+    ],
+)
+def test_a_catalogue_whose_paths_or_times_cannot_be_is_refused(
+    grown: tuple[Path, np.ndarray], statement: str, message: str | None
+) -> None:
+    folder, _ = grown
+    name = f"0/{artifact.CATALOG}"
+    path = artifact.current(folder) / name
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    plant(folder, name, path.read_bytes())
+    if message is None:
+        store = open_index(folder)
+        assert str(time_of(store.items([5])[0].added)) == "9999-12-31 23:59:59.999999+00:00"
+        store.close()
+    else:
+        with pytest.raises(Mismatch, match=message):
+            open_index(folder)
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

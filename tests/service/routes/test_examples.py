@@ -55,7 +55,7 @@ def store(folder: Path) -> Index:
 
 @pytest.fixture(scope="module")
 def client(model: Path, folder: Path) -> Iterator[TestClient]:
-    settings = ServiceSettings(model=model, index=folder, max_images=MAX_IMAGES)
+    settings = ServiceSettings(model=model, index=folder, max_images=MAX_IMAGES, api_key="key")
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
 
@@ -156,6 +156,35 @@ def test_one_example_is_the_query_itself_but_for_the_item_that_it_is(client: Tes
         found = one(client, "k=40", [example])["neighbors"]
         others = [neighbor for neighbor in alone if neighbor["id"] != example.get("id")]
         assert [neighbor["id"] for neighbor in found] == [neighbor["id"] for neighbor in others]
+
+
+def test_a_form_of_examples_is_one_query_after_its_other_photographs(client: TestClient) -> None:
+    def posted(path: str, *parts: tuple[str, bytes]) -> Response:
+        response: Response = client.post(path, files=[(name, ("a.jpg", data)) for name, data in parts])
+        return response
+
+    third = encoded(photograph(79, COLOURS["green"]))
+    response = posted("/neighbors?k=40", ("like", PHOTO), ("unlike", OTHER), ("like", third), ("image", OTHER))
+    other, together = response.json()["results"]
+    assert (other["name"], together["name"]) == ("a.jpg", "like")
+    same = one(client, "k=40", [{"image": text(PHOTO)}, {"image": text(third)}], [{"image": text(OTHER)}])
+    assert [found["id"] for found in together["neighbors"]] == [found["id"] for found in same["neighbors"]]
+    found = []
+    cursor: str | None = ""
+    while cursor is not None:
+        given = f"&cursor={cursor}" if cursor else ""
+        [page] = posted(f"/neighbors?k=9{given}", ("like", PHOTO), ("like", third), ("unlike", OTHER)).json()["results"]
+        found += page["neighbors"]
+        cursor = page["next"]
+    assert [neighbor["id"] for neighbor in found] == [neighbor["id"] for neighbor in same["neighbors"]]
+    bad = posted("/neighbors", ("like", PHOTO), ("like", b"no picture"))
+    assert_problem(bad, 415, "like.1: is text")
+    assert_problem(posted("/neighbors", ("unlike", PHOTO)), 422, "unlike", "given beside like")
+    many = [("like", PHOTO)] * (MAX_IMAGES - 1) + [("unlike", PHOTO)] * 2
+    assert_problem(posted("/neighbors", *many), 422, "image", f"at most {MAX_IMAGES} files a request")
+    assert_problem(posted("/classify", ("like", PHOTO)), 422, "image", "several examples are for /neighbors")
+    added = client.post("/items", files=[("like", ("a.jpg", PHOTO))], headers={"X-API-Key": "key"})
+    assert_problem(added, 422, "image", "the name of every file's field")
 
 
 def test_filters_and_bounds_hold_for_examples_too(client: TestClient) -> None:
