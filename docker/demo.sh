@@ -4,6 +4,7 @@
 #
 #   FC7_DEMO_DATA  groceries (default), imagenette, cifar10, or a folder of photographs with a subfolder for each class
 #   FC7_HOME       folder for everything that is made (default: var)
+#   FC7_METRIC     what is near: euclidean (default), or cosine, by the angle between features
 set -eu
 
 data=${FC7_DEMO_DATA:-groceries}

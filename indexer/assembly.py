@@ -20,7 +20,8 @@ from indexer.search.shortlist import ByCodes
 from indexer.search.shortlists import CODES, PRINCIPAL, LeaveOneOut, Measurement
 from indexer.storage.artifact import BuildConfiguration, Manifest, MilvusRecord, RejectRecord
 from indexer.storage.draft import Draft
-from indexer.storage.originals import Places, recorded_root
+from indexer.storage.originals import SourceFolders, recorded_root
+from indexer.store import now
 from training.files import printable
 from training.images.folders import Reject
 from training.images.preprocess import ImageLimits
@@ -95,8 +96,8 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     """
     draft = Draft(index)
     feature_blocks = _Prepared(feature_blocks, plan.metric)
-    places = Places()
-    contents = (_in_milvus if plan.store else _on_disk)(index, draft, feature_blocks, source, plan, places)
+    folders = SourceFolders()
+    contents = (_in_milvus if plan.store else _on_disk)(index, draft, feature_blocks, source, plan, folders)
     if contents.measurement is None:
         draft.discard()
         return BuildResult(0, 0, contents.rejects)
@@ -113,8 +114,8 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
         rejected=len(contents.rejects),
         next_id=contents.rows,
         limits=source.limits,
-        sources=places.sources,
-        linked=places.linked,
+        sources=folders.sources,
+        linked=folders.linked,
         segments=[] if contents.milvus else [contents.rows],
         shortlist=contents.measurement.shortlist,
         recall=contents.measurement.recall,
@@ -127,12 +128,12 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
 
 
 def _on_disk(
-    index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, places: Places
+    index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, folders: SourceFolders
 ) -> _Contents:
-    contents, segment, seed = _Contents(), draft.segment(0), plan.configuration.seed
+    contents, segment, seed, added = _Contents(), draft.segment(0), plan.configuration.seed, now()
     writer = segment.writer(source.width, plan.pixel_codes)
     for block in feature_blocks:
-        write_rows(writer, block, index, source.folder, range(len(block.files)), writer.rows, places)
+        write_rows(writer, block, index, source.folder, range(len(block.files)), writer.rows, added, folders)
         contents.rejects += reject_records(index, source.folder, block)
     contents.rows = writer.finish()
     if not contents.rows:
@@ -150,13 +151,13 @@ def _on_disk(
 
 
 def _in_milvus(
-    index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, places: Places
+    index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, folders: SourceFolders
 ) -> _Contents:
     """Counts the rows, trains on a sample of them, and measures while they go to Milvus; on disk there is only what encodes."""
     contents, blocks, seed = _Contents(), 0, plan.configuration.seed
     for block in feature_blocks:
         contents.rows += len(block.files)
-        places.take(recorded_root(index, block.folder or source.folder), [file.path for file in block.files])
+        folders.take(recorded_root(index, block.folder or source.folder), [file.path for file in block.files])
         contents.rejects += reject_records(index, source.folder, block)
         blocks += 1
     if not contents.rows:

@@ -19,10 +19,10 @@ from indexer.search.shortlists import CODES
 from indexer.storage import artifact
 from indexer.storage.artifact import Manifest, RejectRecord
 from indexer.storage.draft import Draft
-from indexer.storage.originals import Places, forget_uploads, recorded_root
+from indexer.storage.originals import SourceFolders, forget_uploads, recorded_root
 from indexer.storage.segment import SegmentDraft, SegmentWriter
 from indexer.storage.version import Version
-from indexer.store import Item
+from indexer.store import Item, now
 from training.errors import NotReady
 from training.files import printable
 
@@ -37,12 +37,13 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
     draft = Draft(version.index)
     segment = draft.segment(len(version.segments))
     writer = segment.writer(manifest.width, manifest.pixel_bits > 0)
-    places = Places(manifest.sources, manifest.linked)
+    folders = SourceFolders(manifest.sources, manifest.linked)
     ids: list[int] = []
     before = artifact.reject_records(version.folder)
     rejects = {_file_of(record.folder, record.path): record for record in before}
     folder = recorded_root(version.index, root)
     known: dict[str, int] = {}
+    added_at = now()
     for block in feature_blocks:
         known |= holding(version, [file.sha256 for file in block.files])
         new = []
@@ -55,7 +56,7 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
             ids.append(known[file.sha256])
             rejects.pop(_file_of(folder, printable(file.path)), None)
         block = replace(block, features_ND=vectors_of(block.features_ND, manifest.metric))
-        write_rows(writer, block, version.index, root, new, first, places)
+        write_rows(writer, block, version.index, root, new, first, added_at, folders)
         rejects |= {_file_of(record.folder, record.path): record for record in reject_records(version.index, root, block)}
     added = writer.finish()
     manifest.rejected = len(rejects)
@@ -72,7 +73,7 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
     draft.write_deleted(deleted)
     draft.write_rejects(rejects.values())
     manifest.kept += added
-    manifest.sources, manifest.linked = places.sources, places.linked
+    manifest.sources, manifest.linked = folders.sources, folders.linked
     manifest.deleted = len(deleted)
     manifest.segments = [*manifest.segments[:kept_segments], rows]
     draft.publish(manifest)
@@ -135,16 +136,23 @@ def reject_records(index: Path, root: Path, block: FeatureBlock) -> list[RejectR
 
 
 def write_rows(
-    writer: SegmentWriter, block: FeatureBlock, index: Path, root: Path, rows: Sequence[int], first_id: int, places: Places
+    writer: SegmentWriter,
+    block: FeatureBlock,
+    index: Path,
+    root: Path,
+    rows: Sequence[int],
+    first_id: int,
+    added: int,
+    folders: SourceFolders,
 ) -> None:
-    """Appends rows of a block, as items numbered from `first_id` on; their paths are below `root`, or the block's folder.
+    """Appends rows of a block, as items numbered from `first_id` on that are added at `added`; see Item.
 
-    `places` notes where they lie.
+    Their paths are below `root`, or the block's folder. `folders` notes where they lie.
     """
     folder, jpegs = recorded_root(index, block.folder or root), block.jpegs()
-    items = [Item.of(block.files[row], first_id + i, folder) for i, row in enumerate(rows)]
+    items = [Item.of(block.files[row], first_id + i, folder, added) for i, row in enumerate(rows)]
     pixels = None if block.pixels_NP is None else block.pixels_NP[list(rows)]
-    places.take(folder, [item.path for item in items])
+    folders.take(folder, [item.path for item in items])
     writer.add(items, block.features_ND[list(rows)], pixels, [jpegs[row] for row in rows])
 
 

@@ -87,7 +87,7 @@ class Index:
         if queries_QD.ndim != 2 or queries_QD.shape[1] != self.width:
             raise BadValue("queries", queries_QD.shape, f"a table of {self.width} columns")
         queries_QD = vectors_of(queries_QD, self.metric)
-        autoencoder = self._version.autoencoder if self._searcher.needs_codes(query.mode) else None
+        autoencoder = self._version.autoencoder if self._searcher.needs_codes(query) else None
         codes_QW = autoencoder.encode(queries_QD) if autoencoder else None
         return self._searcher.search(queries_QD, codes_QW, query)
 

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.arrays import Floats, Keys, Vectors, blocks
+from indexer.arrays import Keys, Vectors, blocks
 from training.errors import BadValue
 
 Metric = Literal["euclidean", "cosine"]
@@ -29,16 +29,16 @@ def vectors_of(features_ND: Vectors, metric: Metric, field: str = "features") ->
     """
     if metric == "euclidean":
         return features_ND
-    vectors_ND = np.array(features_ND, np.float32)
+    vectors_ND = np.empty(features_ND.shape, np.float32)
     for block in blocks(len(vectors_ND)):
-        rows_ND = vectors_ND[block].astype(np.float64)
-        lengths_N = _lengths(rows_ND)
-        if not lengths_N.all():
-            raise no_direction(field)
-        if not np.isfinite(lengths_N).all():
+        rows_ND = features_ND[block].astype(np.float64)
+        lengths_N = np.sqrt(np.vecdot(rows_ND, rows_ND))
+        if not np.isfinite(lengths_N.max()):
             raise BadValue(field, "NaN or infinity", "finite")
-        others = np.abs(lengths_N - 1) > _ROUNDING
-        vectors_ND[block][others] = rows_ND[others] / lengths_N[others, None]
+        if not lengths_N.min():
+            raise no_direction(field)
+        lengths_N[np.abs(lengths_N - 1) <= _ROUNDING] = 1
+        np.divide(rows_ND, lengths_N[:, None], out=vectors_ND[block], casting="same_kind")
     return vectors_ND
 
 
@@ -74,8 +74,3 @@ def most_squared(distance: float | None, metric: Metric) -> float | None:
     if metric == "euclidean":
         return middle * middle
     return 2 * middle if nearest < FARTHEST else None
-
-
-def _lengths(rows_ND: Floats) -> Floats:
-    lengths_N: Floats = np.sqrt(np.square(rows_ND).sum(1))
-    return lengths_N

@@ -8,8 +8,9 @@ Legend: N items, Q queries, D feature width (4096), K neighbours, W bytes of a c
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Protocol, Self, get_args
+from typing import Final, Literal, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,40 @@ from training.errors import BadValue
 
 Mode = Literal["exact", "code", "two-stage", "ball"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+START: Final = (0.0, -1)  # a key and id before those of every hit
+LARGEST_ID: Final = 2**63 - 1
 MOST_LABELS: Final = 100  # of a filter, each way
+LATEST: Final = 253402300799999999  # that a time of Item.added can be: the last microsecond of the year 9999
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def normalised(text: str) -> str:
     """A text in the form (NFC) in which equal ones are the same, however a keyboard or file system composes them."""
     return unicodedata.normalize("NFC", text)
+
+
+def microseconds(time: datetime) -> int:
+    """A time, which has its zone, as Item.added has it: microseconds since 1970, UTC."""
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def time_of(added: int) -> datetime:
+    """The time of Item.added, in UTC."""
+    return _EPOCH + timedelta(microseconds=added)
+
+
+def now() -> int:
+    """The time for Item.added of what is added now."""
+    return microseconds(datetime.now(UTC))
+
+
+def _in_utc(name: str, time: datetime | None) -> datetime | None:
+    try:
+        if time is None or time.utcoffset() is not None:
+            return time and time.astimezone(UTC)
+    except OverflowError:
+        pass
+    raise BadValue(name, str(time), "a time of the years 1 to 9999 with its zone")
 
 
 def _text(name: str, value: str) -> str:
@@ -52,9 +81,10 @@ class Item:
     sha256: str  # of the file
     thumbnail_start: int  # byte offset in the thumbnail file
     thumbnail_size: int  # bytes
+    added: int  # when it came into the index: microseconds since 1970, UTC
 
     @classmethod
-    def of(cls, file: FileFacts, id: int, root: str) -> Self:
+    def of(cls, file: FileFacts, id: int, root: str, added: int) -> Self:
         """The item that a file becomes; whoever writes its thumbnail says where that starts."""
         return cls(
             id=id,
@@ -68,6 +98,7 @@ class Item:
             sha256=file.sha256,
             thumbnail_start=0,
             thumbnail_size=file.thumbnail_size,
+            added=added,
         )
 
 
@@ -75,13 +106,15 @@ class Item:
 class Filter:
     """Which items a search is among: those that meet every condition given. Without any, all.
 
-    Texts are compared in Unicode's form NFC, in whichever form they are spelt. Raises BadValue for what is no text in UTF-8, and
-    for more than MOST_LABELS labels.
+    Texts are compared in Unicode's form NFC, in whichever form they are spelt. Raises BadValue for what is no text in UTF-8, for
+    more than MOST_LABELS labels, and for a time without its zone.
     """
 
     labels: tuple[str, ...] = ()  # items of one of these; "" for items without a label
     exclude_labels: tuple[str, ...] = ()  # items of none of these
     path_prefix: str = ""  # the characters that Item.path begins with; none of them stands for others
+    added_after: datetime | None = None  # items added at this time or later; with its time zone
+    added_before: datetime | None = None  # items added earlier
 
     def __post_init__(self) -> None:
         for name in ("labels", "exclude_labels"):
@@ -90,17 +123,17 @@ class Filter:
                 raise BadValue(name, f"{len(labels)} labels", f"at most {MOST_LABELS}")
             object.__setattr__(self, name, tuple(sorted(labels)))
         object.__setattr__(self, "path_prefix", _text("path_prefix", self.path_prefix))
+        for name in ("added_after", "added_before"):
+            object.__setattr__(self, name, _in_utc(name, getattr(self, name)))
+
+    @property
+    def added(self) -> tuple[int | None, int | None]:
+        """The least Item.added that passes, and the least beyond; None where there is no bound."""
+        after, before = (None if time is None else microseconds(time) for time in (self.added_after, self.added_before))
+        return after, before
 
 
 ALL: Final = Filter()
-
-
-class FirstPage(NamedTuple):
-    """The first page of a search in two stages: the k that was asked for, and the key and id of the hit that it ended with."""
-
-    k: int
-    key: float
-    id: int
 
 
 @dataclass(frozen=True)
@@ -110,9 +143,9 @@ class Query:
     exact: every vector is compared, by the metric. code: every code, by Hamming distance. two-stage: a short-list, then
     the exact distances of what is on it. ball: every item whose code is within `radius` bits of the query's.
 
-    Pages give every item once. In two stages the first page is of the short-list, nearest first; those after it are of all other
-    items, by exact search, nearest first. What the short-list missed thus comes at the beginning of the second page, if `first`
-    says what the first one gave; without it, only what is farther than `after` comes.
+    A page is what comes `after` the last hit of the one before. In two stages only the first page, which is after nothing, is of
+    the short-list. Those after it are by exact search `without` the items of the first; the second is after START, since what
+    the short-list missed is nearer than the first page's end.
     """
 
     k: int  # neighbours to return at most
@@ -121,21 +154,24 @@ class Query:
     max_distance: float | None = None  # in the mode's own distance; hits farther away are left out
     radius: int | None = None  # bits; of the mode "ball" alone
     after: tuple[float, int] | None = None  # a hit's `key` and id: only what comes after it in the order, for the next page
-    first: "FirstPage | None" = None  # beside `after`, of the mode "two-stage": how the pages began
+    without: tuple[int, ...] = ()  # ids of items that are left out
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise BadValue("mode", self.mode, f"one of {', '.join(MODES)}")
         if self.k < 1:
             raise BadValue("k", self.k, "at least 1")
-        if self.first is not None and (self.mode != "two-stage" or self.after is None or self.first.k < 1):
-            raise BadValue("first", self.first, "given with mode=two-stage and after")
         if self.max_distance is not None and not self.max_distance >= 0:
             raise BadValue("max_distance", self.max_distance, "at least 0")
         if (self.mode == "ball") != (self.radius is not None):
             raise BadValue("radius", self.radius, "given with mode=ball, and with it alone")
         if self.radius is not None and self.radius < 0:
             raise BadValue("radius", self.radius, "at least 0")
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every vector is compared."""
+        return self.mode == "exact" or (self.mode == "two-stage" and self.after is not None)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ import httpx
 Photograph: TypeAlias = str | os.PathLike[str] | bytes  # a file's path, or its content
 Query: TypeAlias = Photograph | int | Iterable[float]  # or an item's id, or a feature: a sequence or a NumPy array
 Json: TypeAlias = dict[str, Any]
+_NOTHING: tuple[Any, ...] = ()
 
 LONGEST_WAIT_S = 30.0
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
@@ -64,18 +66,24 @@ class FC7:
     def neighbors(
         self,
         *queries: Query,
+        like: Iterable[Query] = _NOTHING,
+        unlike: Iterable[Query] = _NOTHING,
         k: int = 10,
         mode: str | None = None,
         label: str | Iterable[str] | None = None,
         exclude_label: str | Iterable[str] | None = None,
         path_prefix: str | None = None,
+        added_after: datetime | str | None = None,
+        added_before: datetime | str | None = None,
         max_distance: float | None = None,
         radius: int | None = None,
         cursor: str | None = None,
     ) -> list[Json]:
         """For each query its `name`, the `k` `neighbors` nearest to it, and `next`, the `cursor` of those that follow.
 
-        Neighbours have the `label`, or any of several, none of `exclude_label`, and a path that begins with `path_prefix`.
+        All of `like` together are one more query, the last: neighbours are like these, and unlike those of `unlike`.
+        Neighbours have the `label`, or any of several, none of `exclude_label`, and a path that begins with `path_prefix`. They
+        were added at `added_after` or later, and before `added_before`: times with their zone, as datetime or in ISO 8601.
         Distances are by the index's metric, `info()["index"]["metric"]`, or in bits in the modes "code" and "ball".
         """
         options = {
@@ -84,19 +92,28 @@ class FC7:
             "label": _texts(label),
             "exclude_label": _texts(exclude_label),
             "path_prefix": path_prefix,
+            "added_after": _time(added_after),
+            "added_before": _time(added_before),
             "max_distance": max_distance,
             "radius": radius,
             "cursor": cursor,
         }
         params = {name: value for name, value in options.items() if value is not None}
         inputs = [_input(position, query) for position, query in enumerate(queries)]
+        given = {"like": [*map(_example, like)], "unlike": [*map(_example, unlike)]}
+        if examples := {field: those for field, those in given.items() if those}:
+            inputs.append(examples)
         return list(self._send("POST", "/neighbors", params=params, json={"inputs": inputs})["results"])
 
-    def pages(self, query: Query, k: int = 100, **options: Any) -> Iterator[list[Json]]:
-        """All neighbours of one query, `k` at a time; the other options are those of `neighbors`."""
+    def pages(self, *query: Query, k: int = 100, **options: Any) -> Iterator[list[Json]]:
+        """All neighbours of one query, or of `like` and `unlike`, `k` at a time; the other options are those of `neighbors`."""
+        again: dict[str, Any] = {
+            name: value if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+            for name, value in options.items()
+        }
         cursor = None
         while True:
-            [result] = self.neighbors(query, k=k, cursor=cursor, **options)
+            [result] = self.neighbors(*query, k=k, cursor=cursor, **again)
             yield result["neighbors"]
             if (cursor := result["next"]) is None:
                 return
@@ -155,6 +172,10 @@ def _texts(texts: str | Iterable[str] | None) -> list[str] | None:
     return [texts] if isinstance(texts, str) else None if texts is None else list(texts)
 
 
+def _time(time: datetime | str | None) -> str | None:
+    return time.isoformat() if isinstance(time, datetime) else time
+
+
 def _file(photograph: Photograph, position: int) -> tuple[str, bytes]:
     if isinstance(photograph, bytes):
         return f"input {position}", photograph
@@ -163,6 +184,10 @@ def _file(photograph: Photograph, position: int) -> tuple[str, bytes]:
 
 def _files(photographs: Iterable[Photograph]) -> list[tuple[str, tuple[str, bytes]]]:
     return [("image", _file(photograph, position)) for position, photograph in enumerate(photographs)]
+
+
+def _example(query: Query) -> Json:
+    return {field: value for field, value in _input(0, query).items() if field != "name"}
 
 
 def _input(position: int, query: Query) -> Json:

@@ -23,7 +23,7 @@ from indexer.metric import no_direction
 from indexer.opening import OpenStore
 from indexer.search.mode import choose
 from indexer.storage import artifact
-from indexer.store import Filter, Item, Mode, Query, Store, without_codes
+from indexer.store import START, Filter, Item, Mode, Query, Store, without_codes
 from service.batching import Batcher, Result, Worker
 from service.cursor import Cursor
 from service.decoding import Decoders
@@ -69,6 +69,7 @@ class Subject:
 
     item: int | None = None
     vector_D: Vectors | None = None
+    leave_out: frozenset[int] = frozenset()  # items that are no neighbours of it
     inexact: bool = False  # whether the last bits of the vector may be others the next time, as those of a photograph's FC7 are
 
 
@@ -93,7 +94,7 @@ class Prediction:
 class _Search:
     store: OpenStore
     query: Query
-    leave_out: int | None
+    spare: int  # hits beyond k, of which one tells whether there is a next page
 
 
 class Engine:
@@ -205,11 +206,10 @@ class Engine:
             raise NotReady(f"search is set to {chosen}, but {without_codes('the index')}")
         return chosen, "asked for" if requested else f"search is set to {chosen}"
 
-    async def search(
-        self, store: OpenStore, subject: Subject, query: Query, stages: Stages, leave_out: int | None = None
-    ) -> Page:
-        """A page of neighbours; the item `leave_out` is not among them. Raises NotFound for an item that is not there."""
-        return _recorded(await self._searches(_Search(store, query, leave_out), subject), "search", stages)
+    async def search(self, store: OpenStore, subject: Subject, query: Query, stages: Stages) -> Page:
+        """A page of neighbours. Raises NotFound for an item that is not there."""
+        search = _Search(store, query, 1 + len(subject.leave_out))
+        return _recorded(await self._searches(search, subject), "search", stages)
 
     async def add(self, uploads: Sequence[Upload], label: str) -> tuple[int, list[tuple[int, bool] | BadValue]]:
         """Adds photographs to the index: its version then, the id of each, and whether it was there already.
@@ -320,21 +320,29 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
     queries_QD = np.stack([next(stored) if subject.vector_D is None else subject.vector_D for subject in subjects])
     if query.after and subjects[0].inexact:
         query = replace(query, after=_distance_again(store, queries_QD[0], query.mode, query.after))
-    spare = 1 if search.leave_out is None else 2  # one more hit tells whether there is a next page
-    hits = store.search(queries_QD, replace(query, k=query.k + spare))
+    hits = store.search(queries_QD, replace(query, k=query.k + search.spare))
     note = _note(store, query.filter, bool(hits.ids_QK[:, :1].max(initial=-1) >= 0))
-    rows = [[hit for hit in hits.of(i) if hit[0] != search.leave_out] for i in range(len(subjects))]
+    rows = [[hit for hit in hits.of(i) if hit[0] not in subject.leave_out] for i, subject in enumerate(subjects)]
     pages = [row[: query.k] for row in rows]
     items_by_id = {item.id: item for item in store.items(list({item for page in pages for item, _, _ in page}))}
     return [
         Page(
             [(items_by_id[item], distance) for item, distance, _ in page],
-            Cursor(query.mode, page[-1][2], page[-1][0]) if len(row) > query.k else None,
+            _next(query, page, is_last=len(row) <= query.k),
             None if hits.buckets_Q is None else int(hits.buckets_Q[i]),
             note,
         )
         for i, (row, page) in enumerate(zip(rows, pages, strict=True))
     ]
+
+
+def _next(query: Query, page: list[tuple[int, float, float]], is_last: bool) -> Cursor | None:
+    """Where the page after this one begins."""
+    if query.mode == "two-stage" and query.after is None:
+        # what the short-list missed may be within max_distance though nothing else on the list is
+        given = tuple(item for item, _, _ in page)
+        return None if is_last and query.max_distance is None else Cursor(query.mode, *START, given)
+    return None if is_last else Cursor(query.mode, page[-1][2], page[-1][0], query.without)
 
 
 def _note(store: Store, filter: Filter, found: bool) -> str | None:
@@ -343,15 +351,15 @@ def _note(store: Store, filter: Filter, found: bool) -> str | None:
     unknown = [label for label in (*labels, *filter.exclude_labels) if label and not store.count(Filter((label,)))]
     if unknown:
         return f"no item has the label {', '.join(f'{label!r:.100}' for label in unknown[:_MOST_NAMED])}"
-    if found or not (filter.exclude_labels or filter.path_prefix) or store.count(filter):
+    if found or filter == Filter(filter.labels) or store.count(filter):
         return None
     return "no item passes the filter"
 
 
 def _distance_again(store: Store, query_D: Vectors, mode: Mode, after: tuple[float, int]) -> tuple[float, int]:
     """The last hit of the page before by its distance from this query, whose last bits may be others than that page's."""
-    if mode in ("code", "ball") and not store.bits:
-        return after  # and the search says what is missing
+    if after == START or (mode in ("code", "ball") and not store.bits):
+        return after  # and where codes are missing the search says so
     try:
         return store.key(query_D, after[1], mode), after[1]
     except NotFound:

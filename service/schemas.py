@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -28,6 +30,18 @@ def _written(pattern: str, what: str) -> BeforeValidator:
 Whole = Annotated[int, _written("0|-?[1-9][0-9]*", "a whole number in plain digits")]
 Number = Annotated[float, _written(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", "a number in plain digits")]
 
+
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})")
+
+
+def _time(value: object) -> object:
+    with suppress(ValueError):
+        if isinstance(value, str) and _TIME.fullmatch(value):
+            return datetime.fromisoformat(value)
+    raise PydanticCustomError("time", "Input should be a time with its zone, as 2026-11-26T10:00:00Z or with %2B02:00 for Z")
+
+
+Time = Annotated[datetime, BeforeValidator(_time)]  # ISO 8601, in queries
 
 Note = Annotated[
     str | None,
@@ -111,6 +125,7 @@ class ItemAnswer(BaseModel):
     size: int = Field(description="bytes", examples=[18231])
     format: str = Field(examples=["JPEG"])
     sha256: str
+    added: datetime = Field(description="when it came into the index, UTC", examples=["2026-11-26T10:00:00.123456Z"])
     image: str = Field(description="where its file is served", examples=["/items/17/image"])
     thumbnail: str = Field(description="where its thumbnail is served", examples=["/items/17/thumbnail"])
 
@@ -164,6 +179,31 @@ class DuplicatesAnswer(BaseModel):
     neighbors: list[Neighbor] = Field(description="nearest first; equal distances in order of id")
     next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
     note: Note = None
+
+
+class Group(BaseModel):
+    """Items that are linked, directly or by way of others, by pairs within the threshold."""
+
+    size: int = Field(description="items of the group", examples=[3])
+    farthest: float = Field(description="distance of the farthest item from the representative; may be beyond the threshold")
+    items: list[Neighbor] = Field(
+        description="the representative, which is the largest photograph, at 0; then by distance from it, max_neighbors at most"
+    )
+
+
+class GroupsAnswer(BaseModel):
+    """The answer of GET /duplicates."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(description="that the items are shown of", examples=[3])
+    compared_version: int = Field(description="in which groups were looked for; what was added since is in none", examples=[2])
+    compared: int = Field(description="items that were compared", examples=[1117])
+    created: str = Field(description="when groups were looked for, ISO 8601", examples=["2026-11-26T10:00:00+00:00"])
+    metric: Metric | Literal["hamming"]
+    threshold: float = Field(description="the largest distance of two items that are linked", examples=[8.25])
+    found: int = Field(description="groups that were found", examples=[12])
+    groups: list[Group] = Field(description="largest first, as they were found")
+    next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
 
 
 class AddedImage(BaseModel):

@@ -37,10 +37,11 @@ ROOMS = {
         "codes": "arrays scans",
         "storage": "arrays metric features store scans codes",
         "search": "arrays metric store scans codes storage",
+        "grouping": "arrays metric store codes scans storage search",
         "changes": "arrays metric features store codes storage search",
         "milvus": "arrays metric features store scans codes storage search",
         "index": "arrays metric features store codes storage search changes",
-        "assembly": "arrays metric features codes storage search changes milvus",
+        "assembly": "arrays metric features store codes storage search changes milvus",
         "opening": "store storage index milvus",
         "evaluation": "arrays metric features store codes storage search index opening",
     },
@@ -66,7 +67,7 @@ ROOMS = {
 }
 COMMANDS = {
     *(f"training.{name}" for name in ("train", "evaluate", "datasets", "pretrained", "profiles")),
-    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate")),
+    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates")),
     "service.__main__",
 }
 # What a package may import of the packages below it.

@@ -26,7 +26,7 @@ COMMANDS = [
 ]
 PROGRAMS = {
     "training": ("train", "evaluate", "datasets", "pretrained", "profiles"),
-    "indexer": ("build", "add", "remove", "compact", "evaluate"),
+    "indexer": ("build", "add", "remove", "compact", "evaluate", "duplicates"),
     "service": ("__main__",),
 }
 

@@ -38,8 +38,8 @@ _TEXTS: Final = {  # bytes at most
     "thumbnail": _TEXT_BYTES,
     **_HASHES,
 }
-_NUMBERS: Final = ("size", "width", "height", "thumbnail_size")
-ITEM: Final = ("id", "root", "path", "label", "size", "width", "height", "format", "sha256", "thumbnail_size")
+_NUMBERS: Final = ("size", "width", "height", "thumbnail_size", "added")
+ITEM: Final = ("id", "root", "path", "label", "size", "width", "height", "format", "sha256", "thumbnail_size", "added")
 _METRIC: Final = {"vector": "L2", "code": "HAMMING"}
 
 Block = tuple[Keys, Ids, float]
@@ -178,7 +178,7 @@ class Collection:
         size, (low, high) = first, within
         if low is not None and high is not None and low > high:
             return
-        expression = _both(expression, f"id >= {first_id}" if first_id else "")
+        expression = both(expression, f"id >= {first_id}" if first_id else "")
         while True:
             size = min(size, LIMIT)
             distances, ids = self._search(field, target, size, low, high, expression)
@@ -193,7 +193,7 @@ class Collection:
             elif size == LIMIT:  # more than one search can give, all at one distance
                 low = _next(field, reach)
                 for window in self._windows(first_id):
-                    yield (*_ordered(*self._search(field, target, LIMIT, reach, reach, _both(expression, window))), reach)
+                    yield (*_ordered(*self._search(field, target, LIMIT, reach, reach, both(expression, window))), reach)
                 yield np.empty(0), np.empty(0, np.int64), low
             size *= _GROWTH
 
@@ -271,6 +271,11 @@ def passing(filter: Filter) -> str:
         parts.append(f"label_sha256 not in {_list(filter.exclude_labels)}")
     if filter.path_prefix:
         parts.append(f'path_hex like "{_hex(filter.path_prefix)}%"')
+    after, before = filter.added
+    if after is not None:
+        parts.append(f"added >= {after}")
+    if before is not None:
+        parts.append(f"added < {before}")
     return " and ".join(parts)
 
 
@@ -284,7 +289,13 @@ def among(ids: Sequence[int]) -> str:
     return f"id in {[int(item) for item in ids]}"
 
 
-def _both(one: str, other: str) -> str:
+def apart_from(ids: Sequence[int]) -> str:
+    """The expression that all other items satisfy."""
+    return f"id not in {list(ids)}"
+
+
+def both(one: str, other: str) -> str:
+    """The expression of what satisfies two; "" is satisfied by all."""
     return f"({one}) and ({other})" if one and other else one or other
 
 

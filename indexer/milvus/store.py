@@ -25,11 +25,11 @@ from indexer.milvus import collection, connection
 from indexer.milvus.collection import ITEM, Collection, State
 from indexer.milvus.connection import Address
 from indexer.scans import scan
-from indexer.search.ranking import by_vector, cut, hamming, key_of, later_page, stack
+from indexer.search.ranking import by_vector, cut, hamming, key_of, stack
 from indexer.search.shortlist import length_for
 from indexer.storage.originals import read_original, recorded_root
 from indexer.storage.segment import code_bytes
-from indexer.store import Filter, Hits, Item, Mode, Query, check_mode, without_codes
+from indexer.store import Filter, Hits, Item, Mode, Query, check_mode, now, without_codes
 from training.errors import BadValue, Mismatch, NotFound
 from training.images.preprocess import ImageLimits
 
@@ -136,11 +136,13 @@ class MilvusStore:
         check_mode(query.mode, self.bits)
         queries_QD = vectors_of(queries_QD, self.metric)
         expression = collection.passing(query.filter)
-        if query.mode == "exact" or self._autoencoder is None:
+        if query.without:
+            expression = collection.both(expression, collection.apart_from(query.without))
+        if query.is_exact or self._autoencoder is None:
             return by_vector(stack([self._exact(query_D, query, expression) for query_D in queries_QD]), self.metric)
         codes_QW = self._autoencoder.encode(queries_QD)
         if query.mode == "two-stage":
-            hits_Q = [self._page(*both, query, expression) for both in zip(queries_QD, codes_QW, strict=True)]
+            hits_Q = [self._two_stage(*both, query, expression) for both in zip(queries_QD, codes_QW, strict=True)]
             return by_vector(stack(hits_Q), self.metric)
         hits = stack([first_of(self._by_code(code_W, query, expression), query) for code_W in codes_QW])
         # Milvus compares every code: there are no buckets to look up
@@ -196,12 +198,13 @@ class MilvusStore:
         """
         store, ids = self, []
         known: dict[str, int] = {}
+        added = now()
         for block in feature_blocks:
             hashes = [file.sha256 for file in block.files]
             known |= self.holding(sha256 for sha256 in hashes if sha256 not in known)
             first = {sha256: row for row, sha256 in reversed(list(enumerate(hashes)))}
             new = [row for row, sha256 in enumerate(hashes) if sha256 not in known and first[sha256] == row]
-            store, given = store._append(block, root, new)
+            store, given = store._append(block, root, new, added)
             known |= {hashes[row]: item for row, item in zip(new, given, strict=True)}
             ids += [known[sha256] for sha256 in hashes]
         return store, ids
@@ -214,9 +217,9 @@ class MilvusStore:
         self._index_folder = index or self._index_folder
         if len(self):
             raise Mismatch(f"{self._collection} holds {len(self)} items already; drop it, or name another")
-        store = self
+        store, added = self, now()
         for block in feature_blocks:
-            store, _ = store._append(block, root, range(len(block.files)))
+            store, _ = store._append(block, root, range(len(block.files)), added)
         return store
 
     def remove(self, ids: Sequence[int]) -> Self:
@@ -274,15 +277,6 @@ class MilvusStore:
             for keys, ids, _ in self._collection.ascending("code", code_W, 2 * query.k + _SPARE, within, expression, first_id):
                 yield keys, ids
 
-    def _page(self, query_D: Vectors, code_W: Codes, query: Query, expression: str) -> tuple[Keys, Ids]:
-        if query.after is None:
-            return self._two_stage(query_D, code_W, query, expression)
-        return later_page(
-            query,
-            lambda first: self._two_stage(query_D, code_W, first, expression),
-            lambda rest: self._exact(query_D, rest, expression),
-        )
-
     def _two_stage(self, query_D: Vectors, code_W: Codes, query: Query, expression: str) -> tuple[Keys, Ids]:
         """The hits of one query among those with the nearest codes, more and more until they give what was asked for."""
         length, before = length_for(self._shortlist, query.k), -1
@@ -306,7 +300,7 @@ class MilvusStore:
                 raise NotFound(f"no item has the id {item}; the index holds {len(self)} items with ids below {now.next_id}")
         return [rows[item] for item in ids]
 
-    def _append(self, block: FeatureBlock, root: Path, rows: Sequence[int]) -> tuple[Self, list[int]]:
+    def _append(self, block: FeatureBlock, root: Path, rows: Sequence[int], added: int) -> tuple[Self, list[int]]:
         """Adds rows of a block. The ids are taken before the items come, so that none is given twice whatever happens between."""
         if not rows:
             return self, []
@@ -317,7 +311,7 @@ class MilvusStore:
         ids = list(range(state.next_id, state.next_id + len(rows)))
         self._collection.write_state(replace(state, version=state.version + 1, next_id=state.next_id + len(rows)))
         folder, jpegs = recorded_root(self._index_folder, block.folder or root), block.jpegs()
-        items = [Item.of(block.files[row], item, folder) for item, row in zip(ids, rows, strict=True)]
+        items = [Item.of(block.files[row], item, folder, added) for item, row in zip(ids, rows, strict=True)]
         codes_NW = self._autoencoder.encode(vectors_ND) if self._autoencoder else None
         self._collection.insert(items, vectors_ND, codes_NW, [jpegs[row] for row in rows])
         return self._changed(), ids

@@ -79,7 +79,7 @@ def hamming(
         hits = native.hamming(codes_NW, queries_QW, wanted)
     elif k:
         for query_W, row in zip(queries_QW, hits, strict=True):
-            nearest = _first(np.bitwise_count(codes_NW ^ query_W).sum(1, dtype=np.float64), np.arange(len(codes_NW)), wanted)
+            nearest = first(np.bitwise_count(codes_NW ^ query_W).sum(1, dtype=np.float64), np.arange(len(codes_NW)), wanted)
             row[: len(nearest)] = nearest
     return hits["key"].astype(np.int32), hits["row"].copy()
 
@@ -130,7 +130,7 @@ def _keys(codes_NW: Codes) -> NDArray[np.int64]:
     return padded.view("<i8")[:, 0].astype(np.int64)
 
 
-def _first(keys_R: Keys, rows_R: Rows, wanted: Wanted) -> NDArray[Any]:
+def first(keys_R: Keys, rows_R: Rows, wanted: Wanted) -> NDArray[Any]:
     """The first k of rows with their distances, after masks and limits: HIT records."""
     counts = np.ones(len(rows_R), np.bool_) if wanted.allowed_N is None else wanted.allowed_N[rows_R] != 0
     if wanted.most is not None:
@@ -145,6 +145,19 @@ def _first(keys_R: Keys, rows_R: Rows, wanted: Wanted) -> NDArray[Any]:
     return hits
 
 
+def product_error(width: int, squares: float) -> float:
+    """How far |q|^2 + |x|^2 - 2 q.x in float32 may be from the squared distance of q and x; `squares` is at least |q|^2 + |x|^2.
+
+    Up to 2 (D + 8) u (|q|^2 + |x|^2), however a product sums its D terms, since 2 |q_d x_d| <= q_d^2 + x_d^2 (Higham 2002,
+    section 3.1). Infinite where float32 may overflow.
+    """
+    return _share(width) * (squares + _TINY) if squares <= _LARGE else np.inf
+
+
+def _share(width: int) -> float:
+    return 2 * (width + 8) * _UNIT
+
+
 def _one_by_one(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted, out_QK: NDArray[Any]) -> None:
     for query_D, row in zip(queries_QD, out_QK, strict=True):
         nearest = native.exact(vectors_ND, query_D, wanted) if native.library() else _exact(vectors_ND, query_D, wanted)
@@ -156,7 +169,7 @@ def _exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted) -> NDArray[Any
     for block in blocks(len(vectors_ND)):
         rows = np.arange(block.start, block.stop)
         keys = np.concatenate([best["key"], distances(vectors_ND, query_D, rows)])
-        best = _first(keys, np.concatenate([best["row"], rows]), wanted)
+        best = first(keys, np.concatenate([best["row"], rows]), wanted)
     return best
 
 
@@ -171,18 +184,17 @@ def _together(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted, out_QK: 
     bounds = np.searchsorted(queries[order], np.arange(len(queries_QD) + 1))
     for q, query_D in enumerate(queries_QD):
         mine = rows[order[bounds[q] : bounds[q + 1]]]
-        nearest = _first(distances(vectors_ND, query_D, mine), mine, wanted)
+        nearest = first(distances(vectors_ND, query_D, mine), mine, wanted)
         out_QK[q, : len(nearest)] = nearest
 
 
 def _propose(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted) -> tuple[Rows, Rows] | None:
     """Every row that may be among the first k of a query: pairs (query, row); None where a scan has to tell.
 
-    |q|^2 + |x|^2 - 2 q.x in float32 is off by up to 2 (D + 8) u (|q|^2 + |x|^2), however a product sums its D terms, since
-    2 |q_d x_d| <= q_d^2 + x_d^2; the k-th and the row in question may both be (Higham 2002, section 3.1).
+    The k-th distance and that of the row in question may both be off; see product_error.
     """
     squares_Q = np.einsum("qd,qd->q", queries_QD, queries_QD)
-    share = 4 * (queries_QD.shape[1] + 8) * _UNIT
+    share = 2 * _share(queries_QD.shape[1])
     nearest_QK = np.full((len(queries_QD), wanted.k), np.inf, np.float32)
     proposals: list[tuple[Rows, Rows, NDArray[np.float32]]] = []
     largest, longest, total = float(squares_Q.max()), 0.0, 0

@@ -3,8 +3,7 @@
 Legend: Q queries, K neighbours.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -30,22 +29,6 @@ def cut(parts: Sequence[tuple[Keys, Ids]], query: Query) -> tuple[Keys, Ids]:
         later = (keys > key) | ((keys == key) & (ids > item))
         keys, ids = keys[later], ids[later]
     return keys[: query.k], ids[: query.k]
-
-
-def later_page(
-    query: Query, first_page: Callable[[Query], tuple[Keys, Ids]], exact: Callable[[Query], tuple[Keys, Ids]]
-) -> tuple[Keys, Ids]:
-    """A page after the first of one query in two stages: by exact search, without what the first page gave. See Query."""
-    given, after = _NO_IDS, query.after
-    if query.first is not None:
-        keys, ids = first_page(replace(query, k=query.first.k, after=None, first=None))
-        last = np.flatnonzero(ids == query.first.id)
-        given = ids[: last[0] + 1] if len(last) else ids[keys <= query.first.key]
-        if after is not None and after[1] == query.first.id:
-            after = None
-    keys, ids = exact(replace(query, k=query.k + len(given), mode="exact", after=after, first=None))
-    new = ~np.isin(ids, given)
-    return keys[new][: query.k], ids[new][: query.k]
 
 
 def stack(lists: Sequence[tuple[Keys, Ids]]) -> tuple[Keys, Ids]:

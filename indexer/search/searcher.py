@@ -4,7 +4,6 @@ Legend: N rows, Q queries, D feature width, K neighbours, W bytes of a code, R r
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -12,11 +11,13 @@ import numpy as np
 from indexer.arrays import Codes, Ids, Keys, Mask, Vectors
 from indexer.metric import Metric, most_squared
 from indexer.scans import scan
+from indexer.scans.native import Wanted
 from indexer.scans.scan import Buckets
-from indexer.search.ranking import by_vector, cut, hamming, later_page, stack
+from indexer.search.exact import exact_search
+from indexer.search.ranking import by_vector, cut, hamming, stack
 from indexer.search.shortlist import Shortlist, length_for
 from indexer.storage.segment import Segment
-from indexer.store import ALL, Filter, Hits, Mode, Query
+from indexer.store import ALL, Filter, Hits, Query
 
 # How much longer a short-list becomes when it did not give as many neighbours as were asked for.
 _GROWTH: Final = 4
@@ -39,32 +40,36 @@ class Searcher:
     ) -> None:
         """`shortlists` has one a segment, None where all its rows are compared exactly; `length` is R for NEIGHBORS."""
         self._segments = segments
+        self._exact_of = [exact_search(segment.vectors_ND) for segment in segments]
         self._shortlists = shortlists
         self._length, self._bits, self._metric = length, bits, metric
         self._longest = max(map(len, segments), default=0)
-        self._live = [_live(segment, deleted) for segment in segments]
+        self._live = [_without(segment, deleted, None) for segment in segments]
         self._masks: dict[Filter, list[Mask | None]] = {}
         self._counts: dict[Filter, int] = {}
         self._buckets: dict[int, Buckets] = {}
 
-    def needs_codes(self, mode: Mode) -> bool:
-        """Whether a search in this mode goes by the codes of its queries."""
+    def needs_codes(self, query: Query) -> bool:
+        """Whether a search goes by the codes of its queries."""
         by_code = (shortlist for shortlist in self._shortlists if shortlist is not None and shortlist.by_code)
-        return mode in ("code", "ball") or (mode == "two-stage" and any(by_code))
+        return query.mode in ("code", "ball") or (not query.is_exact and any(by_code))
 
     def search(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query) -> Hits:
         """The hits of each float32 (Q, D) vector, as the metric has it; `codes_QW` are its codes, where the mode needs them."""
         masks = self._passing(query.filter)
+        if query.without:
+            ids = np.array(query.without, np.int64)
+            masks = [_without(segment, ids, mask) for segment, mask in zip(self._segments, masks, strict=True)]
+        if query.is_exact:
+            return self._exact(queries_QD, query, masks)
         match query.mode:
-            case "exact":
-                return self._exact(queries_QD, query, masks)
             case "code":
                 assert codes_QW is not None  # noqa: S101
                 return self._code(codes_QW, query, masks)
             case "ball":
                 assert codes_QW is not None  # noqa: S101
                 return self._ball(codes_QW, query, masks)
-            case "two-stage":
+            case _:
                 return self._two_stage(queries_QD, codes_QW, query, masks)
 
     def count(self, filter: Filter) -> int:
@@ -78,9 +83,9 @@ class Searcher:
 
     def _exact(self, queries_QD: Vectors, query: Query, masks: list[Mask | None]) -> Hits:
         parts = []
-        for segment, mask in zip(self._segments, masks, strict=True):
+        for segment, exact, mask in zip(self._segments, self._exact_of, masks, strict=True):
             after, most = _row_after(segment, query), most_squared(query.max_distance, self._metric)
-            squared, rows = scan.exact(segment.vectors_ND, queries_QD, min(query.k, len(segment)), mask, after, most)
+            squared, rows = exact.nearest(queries_QD, Wanted(min(query.k, len(segment)), mask, after, most))
             parts.append((squared, _ids(segment, rows)))
         return by_vector(_merge(parts, len(queries_QD), query.k), self._metric)
 
@@ -112,27 +117,12 @@ class Searcher:
 
     def _two_stage(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query, masks: list[Mask | None]) -> Hits:
         lists = []
-        if query.after is not None:
-            for i in range(len(queries_QD)):
-                one_1D, code = queries_QD[i : i + 1], None if codes_QW is None else codes_QW[i : i + 1]
-                first_page = partial(self._first_page, one_1D, code, masks)
-                lists.append(later_page(query, first_page, partial(self._every, one_1D, masks)))
-            return by_vector(stack(lists), self._metric)
         proposed = self._proposed(queries_QD, codes_QW, length_for(self._length, query.k), masks)
         for i in range(len(queries_QD)):
             code = None if codes_QW is None else codes_QW[i : i + 1]
             first = [None if rows_QR is None else rows_QR[i : i + 1] for rows_QR in proposed]
             lists.append(self._refined(queries_QD[i : i + 1], code, query, masks, first))
         return by_vector(stack(lists), self._metric)
-
-    def _first_page(self, query_1D: Vectors, code_1W: Codes | None, masks: list[Mask | None], query: Query) -> tuple[Keys, Ids]:
-        hits = self._two_stage(query_1D, code_1W, query, masks)
-        return hits.keys_QK[0], hits.ids_QK[0]
-
-    def _every(self, query_1D: Vectors, masks: list[Mask | None], query: Query) -> tuple[Keys, Ids]:
-        hits = self._exact(query_1D, query, masks)
-        here = hits.ids_QK[0] >= 0
-        return hits.keys_QK[0][here], hits.ids_QK[0][here]
 
     def _proposed(self, queries_QD: Vectors, codes_QW: Codes | None, length: int, masks: list[Mask | None]) -> list[Ids | None]:
         """The rows (Q, R) on the short-list of each segment; None where all of its rows are compared."""
@@ -202,11 +192,12 @@ class Searcher:
         return [mask if live is None else mask & live for mask, live in zip(masks, self._live, strict=True)]
 
 
-def _live(segment: Segment, deleted: Ids) -> Mask | None:
-    rows = segment.rows_of(deleted)
+def _without(segment: Segment, ids: Ids, mask: Mask | None) -> Mask | None:
+    """A mask that leaves out these items too."""
+    rows = segment.rows_of(ids)
     if not len(rows):
-        return None
-    mask = np.ones(len(segment), np.uint8)
+        return mask
+    mask = np.ones(len(segment), np.uint8) if mask is None else mask.copy()
     mask[rows] = 0
     return mask
 

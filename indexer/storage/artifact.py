@@ -5,6 +5,7 @@
 <index>/versions/<n>/<m>/   a segment: vectors.faiss  codes.faiss  components.npy  lengths.npy  catalog.sqlite  thumbnails.bin
                             pixels.npy  pixel-codes.npy
 <index>/current             -> versions/<n>
+<index>/duplicates.json     the near-duplicates that were last looked for
 <index>/work                what a build that was interrupted has done
 <index>/uploads             files that came over HTTP
 
@@ -46,6 +47,7 @@ PIXELS: Final = "pixels.npy"
 PIXEL_CODES: Final = "pixel-codes.npy"
 CATALOG: Final = "catalog.sqlite"
 THUMBNAILS: Final = "thumbnails.bin"
+DUPLICATES: Final = "duplicates.json"
 WORK: Final = "work"
 UPLOADS: Final = "uploads"
 MOST_LINKED: Final = 100  # folders that the links of an index may lead to

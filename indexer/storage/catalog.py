@@ -13,7 +13,7 @@ import numpy as np
 
 from indexer.arrays import Ids
 from indexer.storage import artifact
-from indexer.store import Item, normalised
+from indexer.store import LATEST, Item, normalised
 from training.errors import Mismatch, NotReady
 from training.images.preprocess import FORMATS
 
@@ -31,7 +31,7 @@ _TABLE = f"CREATE TABLE items ({_COLUMNS}) STRICT"
 _PATHS = "CREATE TABLE paths (path TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (path, id)) STRICT, WITHOUT ROWID"
 _WRONG = (
     "SELECT id FROM items WHERE length(sha256) != 64 OR sha256 GLOB '*[^0-9a-f]*' OR size < 0 OR width < 1 OR height < 1 "
-    "OR thumbnail_start < 0 OR thumbnail_size < 0 OR thumbnail_start + thumbnail_size > ? "
+    "OR thumbnail_start < 0 OR thumbnail_size < 0 OR thumbnail_start + thumbnail_size > ? OR added < 0 OR added > ? "
     "OR format NOT IN (SELECT value FROM json_each(?)) LIMIT 1"
 )
 _DIFFERENT = (
@@ -73,7 +73,7 @@ class CatalogWriter:
 
     def close(self) -> None:
         """Completes the file."""
-        for name in ("sha256", "label"):
+        for name in ("sha256", "label", "added"):
             self._execute(f"CREATE INDEX items_{name} ON items ({name})")
         self._execute("COMMIT")
         self._connection.close()
@@ -109,7 +109,7 @@ class Catalog:
         if not np.array_equal(ids, ids_N):
             raise Mismatch(f"{path} describes other items than {artifact.VECTORS} beside it lists")
         with self._lock:
-            wrong = self._connection.execute(_WRONG, (thumbnail_bytes, json.dumps(list(FORMATS)))).fetchone()
+            wrong = self._connection.execute(_WRONG, (thumbnail_bytes, LATEST, json.dumps(list(FORMATS)))).fetchone()
         if wrong:
             raise Mismatch(f"{path} describes the item {wrong[0]} as no photograph can be")
         with self._lock:
@@ -138,6 +138,12 @@ class Catalog:
         query, bounds = ("path >= ?", [prefix]) if end is None else ("path >= ? AND path < ?", [prefix, end])
         with self._lock:
             return _ids(self._connection.execute(f"SELECT id FROM paths WHERE {query}", bounds).fetchall())  # noqa: S608
+
+    def ids_of_times(self, after: int | None, before: int | None) -> Ids:
+        """The items that were added at `after` or later, and before `before`, in no order; see Item.added."""
+        bounds = (0 if after is None else after, LATEST + 1 if before is None else before)
+        with self._lock:
+            return _ids(self._connection.execute("SELECT id FROM items WHERE added >= ? AND added < ?", bounds).fetchall())
 
     def holding(self, sha256s: Sequence[str]) -> list[tuple[str, int]]:
         """(SHA-256, id) of the items whose files' hashes are among these."""

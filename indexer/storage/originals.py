@@ -41,7 +41,7 @@ def folder_of(index: Path, root: str) -> Path:
     return index / artifact.UPLOADS if root == artifact.UPLOADS else Path(root)
 
 
-class Places:
+class SourceFolders:
     """Where the files of items lie, as the manifest says it: in the sources, and in the folders that links below them lead to."""
 
     def __init__(self, sources: Iterable[str] = (), linked: Iterable[str] = ()) -> None:
@@ -136,12 +136,9 @@ def _name(item: Item) -> str:
 
 def _may_be_given(file: Path, root: Path, manifest: Manifest | None, item: Item) -> bool:
     """Whether an item's file lies where it may, links followed; an upload is never one."""
-    real_root = os.path.realpath(root)
     if item.root == artifact.UPLOADS:
-        return str(file) == f"{real_root}/{item.path}"
-    if manifest is None or _lies_below(str(file), (real_root, *manifest.linked)):
-        return True
-    return _lies_below(str(file), map(os.path.realpath, manifest.sources))
+        return str(file) == f"{os.path.realpath(root)}/{item.path}"
+    return manifest is None or _lies_below(str(file), (*map(os.path.realpath, manifest.sources), *manifest.linked))
 
 
 def _member(root: Path, item: Item, limits: ImageLimits) -> bytes:

@@ -40,7 +40,7 @@ async def classify(
 
     async def of_one(input: ParsedInput) -> schemas.ClassifiedImage:
         if input.data is None:
-            raise BadValue("image", input.name, "a photograph; ids and vectors are for /neighbors")
+            raise BadValue("image", input.name, "a photograph; ids, vectors and several examples are for /neighbors")
         upload = await engine.decode(input.data, stages)
         mean, *of_views = await engine.classify(model, upload.photograph, number, top, stages)
         each_view = [

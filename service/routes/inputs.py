@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,18 +17,20 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
+from indexer.store import LARGEST_ID
 from service.errors import problem, reason
 from service.routes import forms
-from service.routes.common import LARGEST_ID, MOST_ERRORS, engine_of, metrics_of, settings_of
+from service.routes.common import MOST_ERRORS, engine_of, metrics_of, settings_of
 from service.routes.forms import Form
 from training.errors import BadValue, FC7Error, NotAnImage, NotReady, TryAgain
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 _JSON: Final = "application/json"
+_KINDS: Final = ("image", "id", "vector", "like")  # of an input
 _LONGEST_KIND: Final = 100  # characters of a media type
 _MOST_VALUES: Final = 5000  # of an input: a vector's, and its fields
-_LARGE_BYTES: Final = 2**16  # of JSON that the event loop does not read itself
+_LARGE_BYTES: Final = 2**16  # of a body that the event loop does not read itself
 _PIECE: Final = 2**20  # characters of base64, a multiple of 4
 _LONGEST_VALUE: Final = 20  # characters of what should be a photograph
 _LONGEST_SHOWN: Final = 200  # characters of any other wrong value
@@ -36,17 +39,24 @@ _short.maxstring = _short.maxother = _short.maxlong = _LONGEST_SHOWN
 _short.maxlist = _short.maxdict = 20
 
 
-class Input(BaseModel):
-    """One input: `image`, `id` or `vector`, and no other of them."""
+class Example(BaseModel):
+    """What there are neighbours of: `image`, `id` or `vector`, and no other of them."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str | None = Field(None, max_length=1000, description="what the answer calls it; left out, its id or its position")
     image: str | None = Field(None, description="the file's bytes, in base64")
     id: int | None = Field(None, ge=0, le=LARGEST_ID, description="an indexed photograph")
     vector: list[float] | None = Field(
         None, fail_fast=True, description="an FC7 feature, as many numbers as the index has components"
     )
+
+
+class Input(Example):
+    """One input: `image`, `id`, `vector` or `like`, and no other of them."""
+
+    name: str | None = Field(None, max_length=1000, description="what the answer calls it; left out, its id or its position")
+    like: list[Example] | None = Field(None, min_length=1, description="several examples, which neighbours are like together")
+    unlike: list[Example] | None = Field(None, description="beside `like`: examples that neighbours are unlike")
 
 
 class Inputs(BaseModel):
@@ -59,13 +69,20 @@ class Inputs(BaseModel):
 
 @dataclass(frozen=True)
 class ParsedInput:
-    """An input that was read; exactly one of `data`, `item`, `vector` and `error` is there."""
+    """An input that was read; exactly one of `data`, `item`, `vector`, `like` and `error` is there."""
 
     name: str
     data: bytes | None = None
     item: int | None = None
     vector: list[float] | None = None
+    like: tuple["ParsedInput", ...] = ()
+    unlike: tuple["ParsedInput", ...] = ()  # beside `like`
     error: FC7Error | None = None
+
+    @property
+    def photographs(self) -> int:
+        """The photographs among it and its examples."""
+        return (self.data is not None) + sum(example.photographs for example in (*self.like, *self.unlike))
 
     def check(self) -> None:
         """Raises the error that reading it gave."""
@@ -81,7 +98,14 @@ def form_description(**texts: dict[str, Any]) -> dict[str, Any]:
 
 def body_description(photographs_only: bool) -> dict[str, Any]:
     """The description of a body that `read` takes."""
-    content = {**form_description(), _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
+    form = form_description()
+    if not photographs_only:
+        schema = form[forms.MEDIA_TYPE]["schema"]
+        files = schema["properties"]["image"]
+        for name, text in ((forms.LIKE, "photographs that are one query together"), (forms.UNLIKE, "what that is unlike")):
+            schema["properties"][name] = {**files, "description": text}
+        del schema["required"]
+    content = {**form, _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
     return {"requestBody": {"required": photographs_only, "content": content}}
 
 
@@ -122,12 +146,21 @@ async def read(request: Request) -> list[ParsedInput]:
     if kind == forms.MEDIA_TYPE:
         form = await read_form(request)
         for field, data in form.others:
-            raise BadValue(field, f"{len(data)} bytes", "in the query string; a form holds photographs named image alone")
+            raise BadValue(
+                field, f"{len(data)} bytes", "in the query string; a form holds photographs named image, like and unlike"
+            )
         parsed = [ParsedInput(name, data) for name, data in form.images]
+        like, unlike = (
+            tuple(ParsedInput(f"{field}.{i}", data) for i, (_, data) in enumerate(files))
+            for field, files in ((forms.LIKE, form.like), (forms.UNLIKE, form.unlike))
+        )
+        if unlike and not like:
+            raise BadValue(forms.UNLIKE, f"{len(unlike)} files", "given beside like")
+        if like:
+            parsed.append(ParsedInput(forms.LIKE, like=like, unlike=unlike))
     elif kind == _JSON:
         body, most = await request.body(), settings_of(request).max_images
-        work = partial(_from_json, body, most)
-        parsed = await engine_of(request).read(work) if len(body) > _LARGE_BYTES else work()
+        parsed = await _worked(request, partial(_from_json, body, most), len(body))
     else:
         raise NotAnImage(f"the body is {kind}; send {forms.MEDIA_TYPE} with fields named image, or {_JSON}")
     return parsed
@@ -140,7 +173,8 @@ async def read_form(request: Request) -> Form:
         return Form([], [])
     if kind != forms.MEDIA_TYPE:
         raise NotAnImage(f"the body is {kind}; send {forms.MEDIA_TYPE} with fields named image")
-    return await forms.read(request.headers["content-type"], request.stream(), settings_of(request).max_images)
+    parts = await forms.read(request.headers["content-type"], request.stream(), settings_of(request).max_images)
+    return await _worked(request, parts.form, parts.size)
 
 
 def no_image() -> RequestValidationError:
@@ -186,11 +220,19 @@ def results(request: Request, kind: Callable[..., T], parsed: Sequence[ParsedInp
     ]
 
 
+async def _worked(request: Request, work: Callable[[], T], size: int) -> T:
+    """The result of work on a body of so many bytes."""
+    return await engine_of(request).read(work) if size > _LARGE_BYTES else work()
+
+
 def _kind(request: Request) -> str | None:
-    """The media type of the body; None where there is none."""
+    """The media type of the body; None where there is none. Raises NotAnImage for one that is compressed as a whole."""
     headers = request.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return None
+    coding = headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise NotAnImage(f"the body has the Content-Encoding {coding[:_LONGEST_KIND]}; send it without one")
     return headers.get("content-type", "of no stated type").split(";")[0].strip().lower()[:_LONGEST_KIND]
 
 
@@ -200,7 +242,7 @@ def _from_json(body: bytes, most: int) -> list[ParsedInput]:
     if values > most * _MOST_VALUES:  # a parser would take a hundred times the body's size
         raise BadValue("body", f"{values} values", f"JSON of at most {most * _MOST_VALUES}")
     try:
-        content = from_json(body)
+        content = from_json(body.removeprefix(BOM_UTF8))  # which may be ignored (RFC 8259, section 8.1)
     except ValueError as error:
         wrong = {"type": "json_invalid", "loc": ("body",), "input": body, "ctx": {"error": str(error)}}
         raise RequestValidationError([wrong]) from error
@@ -208,7 +250,7 @@ def _from_json(body: bytes, most: int) -> list[ParsedInput]:
     if not isinstance(values_of, list):
         values_of = []
     elif values_of:
-        _check_number(most, len(values_of))
+        _check_number(most, sum(map(_examples_in, values_of)))
         content["inputs"] = [Input.model_construct()]  # what is around them is checked first
     errors: list[dict[str, Any]] = []
     _checked(Inputs, content, (), errors)
@@ -241,18 +283,40 @@ def _shown(value: object) -> object:
     return value[: _LONGEST_SHOWN + 1] if isinstance(value, str) else _short.repr(value)
 
 
+def _examples_in(value: object) -> int:
+    """How many photographs, ids and vectors a value that should be an input holds."""
+    lists = [value[name] for name in ("like", "unlike") if name in value] if isinstance(value, dict) else []
+    return sum(len(examples) for examples in lists if isinstance(examples, list)) or 1
+
+
 def _parse(input: Input, position: int) -> ParsedInput:
     name = input.name or (f"input {position}" if input.id is None else str(input.id))
-    fields = [field for field in ("image", "id", "vector") if getattr(input, field) is not None]
-    if len(fields) != 1:
-        got = " and ".join(fields) or "none of them"
-        return ParsedInput(name, error=BadValue(f"inputs.{position}", got, "one of image, id and vector"))
-    if input.image is None:
-        return ParsedInput(name, item=input.id, vector=input.vector)
+    where, given = f"inputs.{position}", [field for field in _KINDS if getattr(input, field) is not None]
+    if len(given) != 1:
+        got = " and ".join(given) or "none of them"
+        return ParsedInput(name, error=BadValue(where, got, f"one of {', '.join(_KINDS[:-1])} and {_KINDS[-1]}"))
+    if input.unlike is not None and input.like is None:
+        return ParsedInput(name, error=BadValue(f"{where}.unlike", f"{len(input.unlike)} examples", "given beside like"))
+    if input.like is None:
+        return _parse_example(input, name, where)
+    like, unlike = (
+        tuple(_parse_example(example, f"{where}.{field}.{i}", f"{where}.{field}.{i}") for i, example in enumerate(examples))
+        for field, examples in (("like", input.like), ("unlike", input.unlike or ()))
+    )
+    error = next((example.error for example in (*like, *unlike) if example.error), None)
+    return ParsedInput(name, error=error) if error else ParsedInput(name, like=like, unlike=unlike)
+
+
+def _parse_example(example: Example, name: str, where: str) -> ParsedInput:
+    given = [field for field in _KINDS[:-1] if getattr(example, field) is not None]
+    if len(given) != 1:
+        return ParsedInput(name, error=BadValue(where, " and ".join(given) or "none of them", "one of image, id and vector"))
+    if example.image is None:
+        return ParsedInput(name, item=example.id, vector=example.vector)
     try:
-        return ParsedInput(name, _decoded(input.image))
+        return ParsedInput(name, _decoded(example.image))
     except (binascii.Error, ValueError):
-        return ParsedInput(name, error=BadValue(f"inputs.{position}.image", _beginning(input.image), "base64"))
+        return ParsedInput(name, error=BadValue(f"{where}.image", _beginning(example.image), "base64"))
 
 
 def _beginning(text: str) -> str:

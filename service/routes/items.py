@@ -5,7 +5,7 @@ import unicodedata
 from fastapi import APIRouter, Depends, Request, Response
 
 from indexer.storage.originals import missing
-from indexer.store import normalised
+from indexer.store import normalised, time_of
 from service import schemas
 from service.engine import Upload
 from service.errors import problem
@@ -45,6 +45,7 @@ def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
         size=entry.size,
         format=entry.format,
         sha256=entry.sha256,
+        added=time_of(entry.added),
         **links(request, entry),
     )
 
@@ -95,6 +96,8 @@ async def add_items(request: Request) -> schemas.AddAnswer:
     _ = engine.pair.store.version_number  # there is one; but not held, as what comes slowly is added to the newest
     form = await inputs.read_form(request)
     label = _label(form)
+    if form.like or form.unlike:
+        raise BadValue("image", f"a form with {len(form.like) + len(form.unlike)} examples", "the name of every file's field")
     if not form.images:
         raise inputs.no_image()
     parsed = [ParsedInput(name, data) for name, data in form.images]

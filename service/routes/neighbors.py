@@ -1,5 +1,6 @@
 """The endpoints that search: neighbours of uploaded and of indexed photographs, near-duplicates, page after page."""
 
+import asyncio
 import hashlib
 import time
 from typing import Final, Literal
@@ -9,28 +10,29 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from indexer import store as search
+from indexer.arrays import Vectors
 from indexer.metric import distances_of, vectors_of
 from indexer.opening import OpenStore
-from indexer.store import MOST_LABELS, Filter, Mode
+from indexer.search.feedback import query_of
+from indexer.store import LARGEST_ID, MOST_LABELS, Filter, Mode
 from service import cursor, schemas
-from service.cursor import Cursor, Question
+from service.cursor import LONGEST, MOST_GIVEN, Cursor, Question
 from service.engine import DUPLICATE_SHARE, Engine, Page, Subject
 from service.pair import Pair
 from service.routes import inputs
 from service.routes.common import (
-    LARGEST_ID,
     DescribedRoute,
     ItemId,
     as_json,
+    check_k,
     engine_of,
     links,
     metrics_of,
     problems,
-    settings_of,
 )
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
-from training.errors import BadValue, FC7Error
+from training.errors import BadImage, BadValue, FC7Error, ImageTooLarge, NotFound
 
 _LARGEST: Final = 1e6  # of a vector's components: beyond it squared distances overflow float32
 _MANY: Final = 1000  # neighbours that take a few milliseconds to be put into words
@@ -48,16 +50,18 @@ class Paging(BaseModel):
         [], max_length=MOST_LABELS, description="no items of this label, nor of any other of several; empty: none without one"
     )
     path_prefix: str = Field("", max_length=4096, description="only items whose path begins with these characters")
+    added_after: schemas.Time | None = Field(None, description="only items added at this time or later: ISO 8601, with its zone")
+    added_before: schemas.Time | None = Field(None, description="only items added before this time: ISO 8601, with its zone")
     max_distance: schemas.Number | None = Field(
         None, ge=0, le=1e9, allow_inf_nan=False, description="leave out what is farther away"
     )
     cursor: str | None = Field(
-        None, max_length=100, description="`next` of an answer to this same question: what comes after it; k may be another"
+        None, max_length=LONGEST, description="`next` of an answer to this same question: what comes after it; k may be another"
     )
 
     def filter(self) -> Filter:
         """Which items are searched."""
-        return Filter(tuple(self.label), tuple(self.exclude_label), self.path_prefix)
+        return Filter(tuple(self.label), tuple(self.exclude_label), self.path_prefix, self.added_after, self.added_before)
 
 
 class Search(Paging):
@@ -102,7 +106,7 @@ async def neighbors(request: Request) -> Response:
     """
     params, engine, stages = inputs.query_string(request, Search), engine_of(request), Stages(metrics_of(request))
     pair = await engine.current.followed()
-    _check_k(request, params.k)
+    check_k(request, params.k)
     parsed = await inputs.read(request)
     if bool(parsed) == (params.id is not None):
         raise BadValue(
@@ -110,10 +114,10 @@ async def neighbors(request: Request) -> Response:
         )
     if params.id is not None:
         parsed = [ParsedInput(str(params.id), item=params.id)]
-    if params.cursor and len(parsed) > 1:
+    if params.cursor is not None and len(parsed) > 1:
         raise BadValue("cursor", params.cursor, f"given with one photograph, not with {len(parsed)}")
-    photographs = sum(input.data is not None for input in parsed)
-    engine.check_room(photographs, len(parsed) - photographs)  # before there is a task for each
+    photographs = [input.photographs for input in parsed]
+    engine.check_room(sum(photographs), photographs.count(0))  # before there is a task for each
     default = engine.mode(pair.store, params.mode)[0]
     mode = _query(params, default, None).mode
 
@@ -121,7 +125,7 @@ async def neighbors(request: Request) -> Response:
         nonlocal mode
         name, subject = await _subject(engine, pair, input, stages, paged=params.cursor is not None)
         question = _question(params, pair.store, name)
-        after = cursor.read(params.cursor, question) if params.cursor else None
+        after = cursor.read(params.cursor, question) if params.cursor is not None else None
         query = _query(params, default, after)
         mode = query.mode
         page = await engine.search(pair.store, subject, query, stages)
@@ -166,15 +170,15 @@ async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAns
     params = inputs.query_string(request, Duplicates)
     engine, stages = engine_of(request), Stages(metrics_of(request))
     pair = await engine.current.followed()
-    _check_k(request, params.k)
+    check_k(request, params.k)
     if params.max_distance is None:
         length = np.linalg.norm((await engine.vector(pair.store, item_id)).astype(np.float64))
         [most] = distances_of(np.square(DUPLICATE_SHARE * length)[None], pair.store.metric).tolist()
         params = params.model_copy(update={"max_distance": most})
     question = _question(params, pair.store, f"duplicates of {item_id}")
-    after = cursor.read(params.cursor, question) if params.cursor else None
+    after = cursor.read(params.cursor, question) if params.cursor is not None else None
     query = _query(params, engine.mode(pair.store, params.mode)[0], after)
-    page = await engine.search(pair.store, Subject(item_id), query, stages, leave_out=item_id)
+    page = await engine.search(pair.store, Subject(item_id, leave_out=frozenset([item_id])), query, stages)
     return schemas.DuplicatesAnswer(
         model=pair.model.fingerprint,
         index_version=pair.store.version_number,
@@ -190,6 +194,8 @@ async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAns
 
 async def _subject(engine: Engine, pair: Pair, input: ParsedInput, stages: Stages, paged: bool) -> tuple[str, Subject]:
     """What an input is about, for a page after the first where `paged`, and a text that tells it from everything else."""
+    if input.like:
+        return await _of_examples(engine, pair, input, stages, paged)
     if input.item is not None:
         return f"item {input.item}", Subject(input.item)
     if input.vector is not None:
@@ -204,7 +210,8 @@ async def _subject(engine: Engine, pair: Pair, input: ParsedInput, stages: Stage
         return f"vector {hashlib.sha256(vector_D.tobytes()).hexdigest()}", Subject(vector_D=compared_D)
     assert input.data is not None  # noqa: S101
     if paged:
-        name = f"image {hashlib.sha256(input.data).hexdigest()}"
+        data = input.data
+        name = f"image {await engine.read(lambda: hashlib.sha256(data).hexdigest())}"
         kept_D = engine.kept_feature(pair.model, name)
         if kept_D is not None:
             return name, Subject(vector_D=kept_D, inexact=True)
@@ -214,16 +221,66 @@ async def _subject(engine: Engine, pair: Pair, input: ParsedInput, stages: Stage
     return f"image {upload.sha256}", Subject(vector_D=compared_D, inexact=True)
 
 
+async def _of_examples(engine: Engine, pair: Pair, input: ParsedInput, stages: Stages, paged: bool) -> tuple[str, Subject]:
+    """As _subject, of an input that has examples."""
+    examples = (*input.like, *input.unlike)
+    own = frozenset(example.item for example in examples if example.item is not None)
+    name = await engine.read(lambda: _name_of_examples(input)) if input.photographs else _name_of_examples(input)
+    if paged and (kept_D := engine.kept_feature(pair.model, name)) is not None:
+        return name, Subject(vector_D=kept_D, leave_out=own, inexact=True)
+
+    async def vector_of(example: ParsedInput) -> Vectors:
+        try:
+            if example.item is not None:
+                return await engine.vector(pair.store, example.item)
+            vector_D = (await _subject(engine, pair, example, stages, paged=False))[1].vector_D
+        except (BadImage, ImageTooLarge, BadValue, NotFound) as error:  # which are of this example alone
+            error.args = (f"{example.name}: {error}",)
+            raise
+        assert vector_D is not None  # noqa: S101
+        return vector_D
+
+    vectors: list[Vectors] = []
+    for found in await asyncio.gather(*map(vector_of, examples), return_exceptions=True):
+        if isinstance(found, BaseException):
+            raise found
+        vectors.append(found)
+    like, width = len(input.like), pair.store.width
+    query_D = query_of(np.stack(vectors[:like]), np.array(vectors[like:], np.float32).reshape(-1, width))
+    [compared_D] = vectors_of(query_D[None], pair.store.metric, "like")
+    return name, Subject(vector_D=compared_D, leave_out=own, inexact=input.photographs > 0)
+
+
+def _name_of_examples(input: ParsedInput) -> str:
+    names = []
+    for kind, examples in (("like", input.like), ("unlike", input.unlike)):
+        for example in examples:
+            if example.item is not None:
+                names.append(f"{kind} item {example.item}")
+            elif example.data is not None:
+                names.append(f"{kind} image {hashlib.sha256(example.data).hexdigest()}")
+            else:
+                names.append(f"{kind} vector {hashlib.sha256(np.array(example.vector).tobytes()).hexdigest()}")
+    return ", ".join(names)
+
+
 def _question(params: Search | Duplicates, store: OpenStore, subject: str) -> Question:
     return Question(store.fingerprint, store.metric, subject, params.filter(), params.max_distance, _radius(params))
 
 
 def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> search.Query:
     """The search in the mode of the cursor, else in the default. Raises BadValue for what does not go together."""
-    mode, hit = (after.mode, (after.key, after.id)) if after else (default, None)
-    if after and params.mode not in (None, "auto", mode):
-        raise BadValue("mode", params.mode, f"{mode}, as in the answer that the cursor is from, or left out")
-    return search.Query(params.k, mode, params.filter(), params.max_distance, _radius(params), hit)
+    if after is None:
+        mode = default
+        if mode == "two-stage" and params.cursor is None and params.k > MOST_GIVEN:  # more than a cursor holds
+            if params.mode == mode:
+                raise BadValue("k", params.k, f"at most {MOST_GIVEN} on the first page with mode={mode}")
+            mode = "exact"
+        return search.Query(params.k, mode, params.filter(), params.max_distance, _radius(params))
+    if params.mode not in (None, "auto", after.mode):
+        raise BadValue("mode", params.mode, f"{after.mode}, as in the answer that the cursor is from, or left out")
+    hit = (after.key, after.id)
+    return search.Query(params.k, after.mode, params.filter(), params.max_distance, _radius(params), hit, after.given)
 
 
 def _radius(params: Search | Duplicates) -> int | None:
@@ -249,12 +306,6 @@ def _neighbors(request: Request, page: Page) -> list[schemas.Neighbor]:
 
 def _next(page: Page, question: Question) -> str | None:
     return page.next.text(question) if page.next else None
-
-
-def _check_k(request: Request, k: int) -> None:
-    most = settings_of(request).max_neighbors
-    if k > most:
-        raise BadValue("k", k, f"at most {most}")
 
 
 def _metric(mode: Mode, store: OpenStore) -> Literal["euclidean", "cosine", "hamming"]:

@@ -31,4 +31,9 @@ export const filters = () => call("filters");
 export const item = (id) => call(`items/${id}`);
 export const classify = async (file, views) => (await upload(`classify?top=5&views=${views}`, file)).results[0].classes;
 export const neighborsOfFile = (file, options) => neighbors((path) => upload(path, file), options);
+export const neighborsOfExamples = (like, unlike, options) => neighbors((path) => call(path, {
+  method: "POST",
+  headers: { "Content-Type": "application/json" },
+  body: JSON.stringify({ inputs: [{ like: like.map((id) => ({ id })), unlike: unlike.map((id) => ({ id })) }] }),
+}), options);
 export const neighborsOfItem = (id, options) => neighbors((path) => call(path, { method: "POST" }), { ...options, id });

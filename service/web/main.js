@@ -11,7 +11,10 @@ const options = () => ({
   label: [...labels.label],
   exclude_label: [...labels.exclude_label],
   path_prefix: at("prefix").value,
+  added_after: timeOf("after"),
+  added_before: timeOf("before"),
 });
+const timeOf = (id) => at(id).value && new Date(at(id).value).toISOString();
 const NEAREST = {
   euclidean: "Nearest first, by Euclidean distance between FC7 features.",
   cosine: "Nearest first, by cosine distance: the angle between FC7 features, whatever their lengths.",
@@ -20,6 +23,9 @@ const NEAREST = {
 const NOTHING = { neighbors: [], next: null };
 let asked = 0;
 let lastQuestion = null;
+let current = null;  // the item whose neighbours are shown
+const examples = { like: new Map(), unlike: new Map() };  // items by id
+const ON_NEIGHBOR = { pick: askItem, like: (item) => addExample("like", item), unlike: (item) => addExample("unlike", item) };
 
 // Only the newest question's answer is shown, whatever order the answers come in.
 async function ask(question) {
@@ -43,7 +49,7 @@ async function ask(question) {
 
 // A page of neighbours, and a button for the one after it while `following` says how to ask for that.
 function show(hint, page, following) {
-  view.showNeighbors(page.note ?? hint, page, askItem);
+  view.showNeighbors(page.note ?? hint, page, ON_NEIGHBOR);
   view.offerMore(page.next && (() => more(page.next, following)));
 }
 
@@ -53,14 +59,47 @@ async function more(cursor, following) {
   try {
     const page = await following(cursor);
     if (mine !== asked) return;
-    view.addNeighbors(page, askItem);
+    view.addNeighbors(page, ON_NEIGHBOR);
     view.offerMore(page.next && (() => more(page.next, following)));
   } catch (error) {
     if (mine === asked) view.showProblem(error.message);
   }
 }
 
+// The first example joins the item that was asked about.
+function addExample(kind, item) {
+  if (current && !examples.like.size && !examples.unlike.size) examples.like.set(current.id, current);
+  for (const items of Object.values(examples)) items.delete(item.id);
+  examples[kind].set(item.id, item);
+  askExamples();
+}
+
+function askExamples() {
+  const [like, unlike] = [examples.like, examples.unlike].map((items) => [...items.keys()]);
+  view.showExamples(examples, (kind, id) => {
+    examples[kind].delete(id);
+    askExamples();
+  });
+  if (!like.length) return;
+  ask(async () => {
+    const chosen = options();
+    const page = (cursor) => api.neighborsOfExamples(like, unlike, { ...chosen, cursor });
+    const first = await page();
+    return () => {
+      view.showClasses([]);
+      show(`Of the examples together. ${NEAREST[first.metric]}`, first, page);
+    };
+  });
+}
+
+function startAnew(item) {
+  current = item;
+  for (const items of Object.values(examples)) items.clear();
+  view.showExamples(examples);
+}
+
 function askFile(file) {
+  startAnew(null);
   view.showQuery(URL.createObjectURL(file), file.name || "pasted photograph");
   ask(async () => {
     const chosen = options();
@@ -76,6 +115,7 @@ function askFile(file) {
 }
 
 function askItem(item) {
+  startAnew(item);
   view.showQuery(`items/${item.id}/image`, item.path);
   ask(async () => {
     const chosen = options();
@@ -93,7 +133,7 @@ async function offerExamples(count) {
   const ids = Array.from({ length: Math.min(12, count) }, (_, i) => Math.floor((i * count) / Math.min(12, count)));
   const items = await Promise.allSettled(ids.map(api.item));  // some may have been removed
   const neighbors = items.filter((item) => item.value).map((item) => item.value);
-  if (!asked) view.showNeighbors(at("hint").textContent, { neighbors }, askItem);
+  if (!asked) view.showNeighbors(at("hint").textContent, { neighbors }, ON_NEIGHBOR);
 }
 
 at("file").addEventListener("change", (event) => {
@@ -120,7 +160,7 @@ function changeLabels() {
   askAgain();
 }
 
-for (const option of ["ten", "k", "mode", "prefix"]) at(option).addEventListener("change", askAgain);
+for (const option of ["ten", "k", "mode", "prefix", "after", "before"]) at(option).addEventListener("change", askAgain);
 at("label").addEventListener("change", (event) => chooseLabel("label", event.target));
 at("exclude").addEventListener("change", (event) => chooseLabel("exclude_label", event.target));
 for (const name of ["dragover", "dragleave", "drop"]) {

@@ -17,21 +17,25 @@ export function showClasses(classes) {
   }));
 }
 
-export function showNeighbors(hint, page, onPick) {
+export function showNeighbors(hint, page, on) {
   const hadFocus = at("neighbors").contains(document.activeElement);
   at("hint").textContent = hint;
   at("neighbors").replaceChildren();
-  addNeighbors(page, onPick);
+  addNeighbors(page, on);
   if (hadFocus) at("neighbors").querySelector("button")?.focus();
 }
 
-export function addNeighbors({ neighbors, metric }, onPick) {
+export function addNeighbors({ neighbors, metric }, on) {
   at("neighbors").append(...neighbors.map((found) => {
     const label = found.label || found.path;
-    return element("li", {}, element("button", { type: "button", title: `${found.path}\nClick: its neighbours`, onclick: () => onPick(found) },
+    const neighbor = element("button", { type: "button", title: `${found.path}\nClick: its neighbours`, onclick: () => on.pick(found) },
       element("img", { src: `items/${found.id}/thumbnail`, alt: "", loading: "lazy" }),
       element("b", { textContent: label }),
       element("small", { textContent: distance(found.distance, metric) }),
+    );
+    return element("li", {}, neighbor, element("span", { className: "votes" },
+      element("button", { type: "button", title: `Like ${label}, too`, ariaLabel: `Like ${label}, too`, onclick: () => on.like(found) }, "+"),
+      element("button", { type: "button", title: `Unlike ${label}`, ariaLabel: `Unlike ${label}`, onclick: () => on.unlike(found) }, "\u2212"),
     ));
   }));
 }
@@ -56,6 +60,21 @@ export function showChosen(labels, onTakeBack) {
   }));
   at("chosen").hidden = !buttons.length;
   at("chosen").replaceChildren(...buttons);
+}
+
+export function showExamples(examples, onTakeBack) {
+  for (const [kind, items] of Object.entries(examples)) {
+    at(kind).replaceChildren(...[...items.values()].map((item) => element("li", {},
+      element("button", { type: "button", title: `${item.path}\nClick: take it back`, onclick: () => onTakeBack(kind, item.id) },
+        element("img", { src: `items/${item.id}/thumbnail`, alt: item.label || item.path })),
+    )));
+  }
+  at("examples").hidden = !(examples.like.size || examples.unlike.size);
+  if (at("examples").hidden) return;
+  at("query").hidden = true;
+  at("invite").textContent = examples.like.size
+    ? "Several examples, below; drop a photograph here to begin anew"
+    : "Choose with + what neighbours are like";
 }
 
 export function showQuery(source, name) {

@@ -1,6 +1,7 @@
 """Made-up blocks of features for tests: no photographs, no network; and what is asked of hits and files."""
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ SEGMENT = (
     artifact.THUMBNAILS,
 )
 SOURCE = Source(Path("/c"), "m" * 64, WIDTH, ImageLimits(max_image_bytes=1, max_image_pixels=1))
+FIRST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 LABELS = ("apple", "pear", 'it\'s "quoted" %_')
 
 
@@ -63,10 +65,13 @@ def block(features_ND: np.ndarray, first: int = 0, pixels: bool = False) -> Feat
     return FeatureBlock(features_ND, raw, files, b"".join(thumbnails), [])
 
 
-def passes(item: int, filter: Filter) -> bool:
+def passes(item: int, filter: Filter, added: datetime = FIRST_TIME) -> bool:
     """Whether a photograph of `block` passes a filter."""
     label = LABELS[item % len(LABELS)]
     wanted = not filter.labels or label in filter.labels
+    wanted &= (filter.added_after is None or added >= filter.added_after) and (
+        filter.added_before is None or added < filter.added_before
+    )
     return wanted and label not in filter.exclude_labels and f"{item:05d}.jpg".startswith(filter.path_prefix)
 
 

@@ -4,11 +4,13 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import struct
 import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,15 +23,14 @@ from numpy.lib import format as npy
 
 from indexer import add, compact, remove
 from indexer.assembly import Plan, assemble
-from indexer.index import Index, open_index
+from indexer.index import open_index
 from indexer.milvus import connection
 from indexer.scans import native
 from indexer.scans.native import Wanted
-from indexer.search.shortlist import ByPrincipal
 from indexer.storage import artifact
 from indexer.storage.artifact import FileRecord
-from indexer.store import Filter, FirstPage, Query
-from tests.indexer.synthetic import LABELS, SOURCE, at_an_odd_address, block, features
+from indexer.store import Filter, Query, time_of
+from tests.indexer.synthetic import SOURCE, at_an_odd_address, block, features
 from training import files
 from training.errors import BadValue, Busy, Mismatch
 from training.files import exclusively, patiently
@@ -315,6 +316,21 @@ def test_native_code_is_not_called_with_rows_that_are_not_there(row: int) -> Non
         native.distances(ZEROS, ZEROS[0], np.array([0, row]))
 
 
+def test_a_signed_short_list_with_rows_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    folder.mkdir()
+    assemble(folder, [block(features(200))], SOURCE, Plan(bits=0, shortlist="IVF4,Flat"))
+    open_index(folder).close()
+    whole = (artifact.current(folder) / artifact.FAISS).read_bytes()
+    index = faiss.deserialize_index(np.frombuffer(whole, np.uint8))  # which keeps the lists alive
+    ivf: Any = faiss.downcast_index(index)
+    lists = ivf.invlists
+    ids = faiss.rev_swig_ptr(lists.get_ids(1), lists.list_size(1))
+    plant(folder, artifact.FAISS, whole.replace(ids.tobytes(), (ids + 2**40).tobytes()))
+    with pytest.raises(Mismatch, match=r"shortlist\.faiss has rows in inverted list 1 that are not among its 200"):
+        open_index(folder)
+
+
 def test_what_an_addition_copies_is_verified_first(grown: tuple[Path, np.ndarray]) -> None:
     folder, x_ND = grown
     flip(artifact.current(folder) / "1/vectors.faiss", 8 * 200)
@@ -464,6 +480,42 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_is_left_alone(tmp
     assert other.read_text() == "somebody's own"
 
 
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        (
+            "UPDATE paths SET path = 'elsewhere.jpg' WHERE id = 7",
+            "lists other paths than those of its items, the first of the item 7",
+        ),
+        ("DELETE FROM paths WHERE id = 7", "lists other paths .* the item 7"),
+        ("INSERT INTO paths VALUES ('again.jpg', 7)", "lists other paths .* the item 7"),
+        ("INSERT INTO paths VALUES ('none.jpg', 999)", "lists other paths .* the item 999"),
+        ("UPDATE items SET path = 'another.jpg' WHERE id = 3", "lists other paths .* the item 3"),
+        ("DROP TABLE paths", "is not a catalogue: it has other tables"),
+        ("UPDATE items SET added = -1 WHERE id = 5", "describes the item 5 as no photograph can be"),
+        ("UPDATE items SET added = 253402300800000000 WHERE id = 5", "describes the item 5 as no photograph can be"),
+        ("UPDATE items SET added = 253402300799999999 WHERE id = 5", None),
+    ],
+)
+def test_a_catalogue_whose_paths_or_times_cannot_be_is_refused(
+    grown: tuple[Path, np.ndarray], statement: str, message: str | None
+) -> None:
+    folder, _ = grown
+    name = f"0/{artifact.CATALOG}"
+    path = artifact.current(folder) / name
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    plant(folder, name, path.read_bytes())
+    if message is None:
+        store = open_index(folder)
+        assert str(time_of(store.items([5])[0].added)) == "9999-12-31 23:59:59.999999+00:00"
+        store.close()
+    else:
+        with pytest.raises(Mismatch, match=message):
+            open_index(folder)
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_a_label_is_found_in_whichever_form_it_is_spelt(grown: tuple[Path, np.ndarray], form: Any) -> None:
     folder, x_ND = grown
@@ -477,40 +529,3 @@ def test_a_label_is_found_in_whichever_form_it_is_spelt(grown: tuple[Path, np.nd
         hits = store.search(x_ND[50:51], Query(k=10, filter=Filter((label,)))).of(0)
         assert sorted(item for item, _, _ in hits) == ids
     store.close()
-
-
-@pytest.fixture
-def misses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes every short-list miss each third row."""
-    propose = ByPrincipal.candidates
-
-    def candidates(self: ByPrincipal, queries_QD: np.ndarray, codes_QW: None, r: int, allowed_N: np.ndarray | None) -> np.ndarray:
-        mask_N = np.ones(len(self._rows_NP), np.uint8) if allowed_N is None else allowed_N.copy()
-        mask_N[::3] = 0
-        return propose(self, queries_QD, codes_QW, r, mask_N)
-
-    monkeypatch.setattr(ByPrincipal, "candidates", candidates)
-
-
-@pytest.mark.usefixtures("misses")
-@pytest.mark.parametrize("label", [None, LABELS[1]])
-@pytest.mark.parametrize("k", [1, 50, 100])
-def test_pages_of_two_stages_give_every_item_once(two_stage: tuple[Index, np.ndarray], label: str | None, k: int) -> None:
-    store, x_ND = two_stage
-    query_D = features(1, seed=6)[0]
-    squared = np.square(x_ND.astype(np.float64) - query_D.astype(np.float64)).sum(1)
-    order = np.lexsort((np.arange(len(x_ND)), squared)).tolist()
-    filter = Filter() if label is None else Filter((label,))
-    wanted = [item for item in order if label is None or LABELS[item % len(LABELS)] == label]
-    page = store.search(query_D[None], Query(k=k, mode="two-stage", filter=filter)).of(0)
-    found: list[int] = [item for item, _, _ in page]
-    assert len(found) == k
-    if k > 1 and label is None:
-        assert found != wanted[:k]
-    first = FirstPage(k, page[-1][2], page[-1][0])
-    while page:
-        after = (page[-1][2], page[-1][0])
-        page = store.search(query_D[None], Query(k=500, mode="two-stage", filter=filter, after=after, first=first)).of(0)
-        found += [item for item, _, _ in page]
-    assert len(found) == len(set(found)) == len(wanted)
-    assert found[k:] == [item for item in wanted if item not in found[:k]]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics.pairwise import cosine_distances
 
 from indexer import build, evaluate
 from indexer.codes import autoencoder
@@ -20,6 +21,7 @@ from indexer.evaluation.report import Report
 from indexer.opening import open_store
 from indexer.storage import artifact
 from training import checkpoint
+from training.checkpoint import Model
 from training.errors import BadValue, Mismatch, NotReady
 from training.images.preprocess import ImageLimits, decode
 from training.network.alexnet import AlexNet
@@ -86,6 +88,37 @@ def test_exact_and_code_rankings_equal_brute_force(report: Report, index: Path, 
     assert codes.mean_average_precision[0].expected == pytest.approx(np.mean(expected), abs=0.005)
     assert codes.recall[10].expected == pytest.approx(np.mean(recall), abs=0.01)
     assert codes.bytes_per_item == 16
+
+
+def test_an_index_by_cosine_is_measured_by_angle_and_without_queries_of_zeros(
+    index: Path, model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_angle = tmp_path / "index"
+    build.main(build.BuildSettings(model=model, data=images, index=by_angle, part="train", bits=0, metric="cosine"))
+    store = open_store(index)
+    vectors, held = store.vectors(range(24)).astype(np.float64), np.array([item.label for item in store.items(range(24))])
+    queries, labels = features_of(model, images)
+    ranked = [np.argsort(row, kind="stable") for row in cosine_distances(queries.astype(np.float64), vectors)]
+    exact = [average_precision(held[order] == label) for order, label in zip(ranked, labels, strict=True)]
+    settings = EvaluateSettings(model=model, data=images, index=by_angle, part="test", out=tmp_path)
+    report = evaluated(settings)
+    assert (report.metric, report.queries) == ("cosine", 9)
+    assert result(report, "FC7, exact").mean_average_precision[0].expected == pytest.approx(np.mean(exact))
+    assert result(report, "FC7, two-stage").recall[10].expected == 1.0
+    assert "FC7, cosine neighbours" in report.table()
+    assert "FC7 is compared by the cosine distance." in report.markdown()
+    compute = Model.fc7
+
+    def with_zeros(self: Model, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        made = compute(self, pixels_BCHW).clone()
+        made[4] = 0
+        return made
+
+    monkeypatch.setattr(Model, "fc7", with_zeros)
+    report = evaluated(settings)
+    left = [precision for query, precision in enumerate(exact) if query != 4]
+    assert report.queries == 8
+    assert result(report, "FC7, exact").mean_average_precision[0].expected == pytest.approx(np.mean(left))
 
 
 def average_precision(relevant_N: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """The index on disk: every mode against brute force over several segments; it grows, shrinks and is compacted."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,8 @@ def test_many_small_additions_leave_few_segments_and_the_first_as_it_was(tmp_pat
     for i in range(120, 200):
         store, _ = store.add([block(x_ND[i : i + 1], i)], Path("/c"))
     assert len(store.version.segments) <= 1 + 7
+    times = [item.added for item in store.items(range(120, 200))]
+    assert times == sorted(set(times))
     assert (store.folder / "0" / artifact.VECTORS).stat().st_ino == inode
     np.testing.assert_array_equal(store.ids(), np.arange(200))
     check(store.search(x_ND[150][None], Query(k=9)), 0, oracle(store, x_ND, x_ND[150], Query(k=9))[:9])
@@ -181,12 +184,15 @@ def test_compaction_keeps_ids_and_answers_and_takes_removed_rows_out_of_the_file
     store = store.remove([5, 200, 259])
     asks = [Query(k=50), Query(k=50, mode="code"), Query(k=300, mode="ball", radius=5)]
     before = [store.search(x_ND[:3], ask) for ask in asks]
+    items = [replace(item, thumbnail_start=0) for item in store.items(store.ids().tolist())]
+    assert len({item.added for item in items}) == 2
     pixel_codes = [segment.pixel_codes_NW for segment in store.version.segments]
     changes.compact(store.version)
     after = open_index(tmp_path)
     assert after.manifest.segments == [257]
     assert (after.manifest.deleted, after.manifest.next_id) == (0, 260)
     assert b"thumbnail 200" not in (after.folder / "0" / artifact.THUMBNAILS).read_bytes()
+    assert [replace(item, thumbnail_start=0) for item in after.items(after.ids().tolist())] == items
     for ask, old in zip(asks, before, strict=True):
         np.testing.assert_array_equal(after.search(x_ND[:3], ask).ids_QK, old.ids_QK)
     if pixels:

@@ -20,7 +20,7 @@ from indexer.index import Index, open_index
 from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
 from indexer.storage import artifact
-from indexer.storage.originals import Places
+from indexer.storage.originals import SourceFolders
 from indexer.store import MODES, Item, Query
 from tests.conftest import encoded, photograph, write_photographs
 from training import checkpoint
@@ -457,7 +457,7 @@ def test_of_many_folders_that_links_lead_to_the_deepest_give_way_to_those_above_
     targets += [Path("/pictures", str(i), "1.jpg") for i in range(40)]
     for number, target in enumerate(targets):
         (root / f"{number}.jpg").symlink_to(target)
-    places = Places()
+    places = SourceFolders()
     places.take(str(root), [f"{number}.jpg" for number in range(len(targets))])
     assert places.sources == [str(root)]
     assert len(places.linked) <= 100
@@ -469,14 +469,14 @@ def test_of_many_folders_that_links_lead_to_the_deepest_give_way_to_those_above_
 
 def test_links_never_open_the_whole_disk(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").symlink_to("/1.jpg")
-    places = Places()
+    places = SourceFolders()
     places.take(str(tmp_path), ["1.jpg"])
     assert places.linked == ["/1.jpg"]
     for number in range(101):
         (tmp_path / f"{number}.png").symlink_to(f"/{number}/{number}.png")
     with pytest.raises(FC7Error, match="links lead to photographs in /"):
         places.take(str(tmp_path), [f"{number}.png" for number in range(101)])
-    places = Places()
+    places = SourceFolders()
     (tmp_path / "2.jpg").symlink_to(os.fsdecode(b"/pictures/of \xe9/2.jpg"))
     places.take(str(tmp_path), ["2.jpg"])
     assert places.linked == ["/pictures"]

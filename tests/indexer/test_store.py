@@ -4,7 +4,8 @@ import hashlib
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import count
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import pytest
 from indexer.assembly import Plan, Source, assemble
 from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
+from indexer.grouping import groups
+from indexer.grouping.groups import Threshold
 from indexer.index import open_index
 from indexer.milvus.store import MilvusStore
-from indexer.store import MODES, MOST_LABELS, Filter, Query, Store
+from indexer.store import MODES, MOST_LABELS, START, Filter, Query, Store, microseconds, time_of
+from tests.indexer.grouping import brute
 from tests.indexer.synthetic import LABELS, WIDTH, block, check, features, passes
 from training.errors import BadValue, NotFound
 from training.images.preprocess import ImageLimits
@@ -24,7 +28,15 @@ from training.images.preprocess import ImageLimits
 ROOT = Path("/c")
 MODEL = "m" * 64
 REMOVED = (0, 17, 90, 185, 255)
+ADDITIONS = (0, 180, 230, 250, 260)  # the first item of each
+TIMES = [datetime(2026, 11, day, 23, 59, 59, 999_999, UTC) for day in (23, 24, 25, 26)]
+LATER = timedelta(microseconds=1)
 Make = Callable[[np.ndarray, int], Store]
+
+
+def added(item: int) -> datetime:
+    """When an item of the store `grown` was added."""
+    return TIMES[sum(item >= first for first in ADDITIONS[1:-1])]
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,7 @@ class Grown:
         found = []
         for item, distance in enumerate(distances.tolist()):
             near = distance <= min(most for most in (ask.max_distance, ask.radius, np.inf) if most is not None)
-            if item not in REMOVED and passes(item, ask.filter) and near:
+            if item not in (*REMOVED, *ask.without) and passes(item, ask.filter, added(item)) and near:
                 found.append((item, distance))
         return sorted(found, key=lambda hit: (hit[1], hit[0]))
 
@@ -109,10 +121,14 @@ def make(trained: Autoencoder, request: pytest.FixtureRequest, tmp_path_factory:
 def grown(make: Make, trained: Autoencoder) -> Iterator[Grown]:
     """A store that no test may change."""
     x_ND = features(260)
-    store = make(x_ND[:180], 16)
-    for start, stop in ((180, 230), (230, 250), (250, 260)):
-        store, ids = store.add([block(x_ND[start:stop], start)], ROOT)
-        assert ids == list(range(start, stop))
+    times = map(microseconds, TIMES)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("indexer.assembly", "indexer.changes", "indexer.milvus.store"):
+            patch.setattr(f"{module}.now", lambda: next(times))
+        store = make(x_ND[:180], 16)
+        for start, stop in pairwise(ADDITIONS[1:]):
+            store, ids = store.add([block(x_ND[start:stop], start)], ROOT)
+            assert ids == list(range(start, stop))
     store = store.remove(REMOVED)
     yield Grown(store, x_ND, trained)
     store.close()
@@ -126,6 +142,13 @@ FILTERS = [
     Filter(path_prefix="0012"),
     Filter(path_prefix="00%"),
     Filter(LABELS[:2], (LABELS[1], "no such label"), "001"),
+    Filter(added_after=TIMES[1]),
+    Filter(added_after=TIMES[1] + LATER),
+    Filter(added_before=TIMES[1].astimezone(timezone(timedelta(hours=-7)))),
+    Filter(added_before=TIMES[1] + LATER),
+    Filter(added_after=TIMES[1], added_before=TIMES[2]),
+    Filter(added_after=TIMES[2], added_before=TIMES[2]),
+    Filter(LABELS[:1], LABELS[2:], "00", TIMES[1], TIMES[3]),
 ]
 ASKED = [
     Query(k=1),
@@ -149,6 +172,11 @@ ASKED = [
     *(Query(k=300, mode="code", filter=filter) for filter in FILTERS),
     *(Query(k=20, mode="two-stage", filter=filter) for filter in FILTERS),
     *(Query(k=300, mode="ball", radius=9, filter=filter) for filter in FILTERS),
+    Query(k=30, without=(1, 131, 17, 259, 260, 2**62)),
+    Query(k=300, mode="two-stage", filter=Filter((LABELS[1],)), without=(1, 130)),
+    Query(k=9, mode="two-stage", after=START, without=(1, 131, 186)),
+    Query(k=9, mode="code", filter=Filter((LABELS[1],)), without=(1, 130)),
+    Query(k=300, mode="ball", radius=3, without=(1, 131, 186)),
 ]
 
 
@@ -189,7 +217,7 @@ def test_pages_give_everything_once_and_in_order(grown: Grown, ask: Query) -> No
 
 @pytest.mark.parametrize("filter", FILTERS)
 def test_what_passes_a_filter_is_counted(grown: Grown, filter: Filter) -> None:
-    passing = [item for item in range(260) if item not in REMOVED and passes(item, filter)]
+    passing = [item for item in range(260) if item not in REMOVED and passes(item, filter, added(item))]
     assert grown.store.count(filter) == len(passing)
     assert grown.store.count(Filter()) == 255
 
@@ -241,9 +269,35 @@ def test_a_path_begins_with_the_characters_of_a_prefix_in_either_form_and_none_o
     store.close()
 
 
+def test_every_item_tells_when_it_was_added(grown: Grown, make: Make) -> None:
+    assert [time_of(item.added) for item in grown.store.items(grown.store.ids().tolist())] == [
+        added(item) for item in grown.store.ids().tolist()
+    ]
+    before = datetime.now(UTC)
+    store = make(features(180), 0)
+    between = datetime.now(UTC)
+    store, ids = store.add([block(features(2, seed=4), 800)], ROOT)
+    after = datetime.now(UTC)
+    assert before <= time_of(store.items([0])[0].added) <= between <= time_of(store.items(ids)[0].added) <= after
+    assert store.count(Filter(added_after=between)) == 2
+    assert store.count(Filter(added_before=between)) == 180
+    assert store.count(Filter(added_after=after + LATER)) == 0
+    store.close()
+
+
+@pytest.mark.parametrize("time", [datetime(2026, 1, 1), datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))])
+def test_a_time_without_its_zone_or_before_the_first_year_is_refused(time: datetime) -> None:
+    for name in ("added_after", "added_before"):
+        asked: dict[str, Any] = {name: time}
+        with pytest.raises(BadValue, match=f"{name} must be a time of the years 1 to 9999 with its zone, got"):
+            Filter(**asked)
+
+
 def test_a_filter_is_the_same_in_whatever_order_and_form_it_is_written() -> None:
     one = Filter(("b", "A\u030a", "b"), ("d", "c"), "A\u030a/")
     assert one == Filter(("\u00c5", "b"), ("c", "d", "c"), "\u00c5/")
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert Filter(added_after=noon) == Filter(added_after=noon.astimezone(timezone(timedelta(hours=2))))
     assert hash(one) == hash(Filter(("\u00c5", "b"), ("c", "d"), "\u00c5/"))
 
 
@@ -285,6 +339,31 @@ def test_queries_are_answered_alone_as_together(grown: Grown) -> None:
         together = grown.store.search(queries_QD, ask)
         for row, query_D in enumerate(queries_QD):
             assert grown.store.search(query_D[None], ask).of(0) == together.of(row)
+
+
+@pytest.mark.parametrize(
+    "threshold",
+    [Threshold("hamming", 0), Threshold("hamming", 2), Threshold("euclidean", 1.0), Threshold("euclidean", 14.0)],
+    ids=str,
+)
+def test_near_duplicates_are_those_of_brute_force(grown: Grown, threshold: Threshold) -> None:
+    left = [item for item in range(len(grown.x_ND)) if item not in REMOVED]
+    if threshold.metric == "hamming":
+        distances_NN = brute.hamming(grown.autoencoder.encode(grown.x_ND[left]))
+    else:
+        distances_NN = brute.euclidean(grown.vectors_ND[left])
+    if threshold.metric != "hamming" and grown.store.metric == "cosine":
+        distances_NN, threshold = np.square(distances_NN) / 2, Threshold("cosine", threshold.most / 70)
+    found = groups.find(grown.store, threshold)
+    expected = brute.groups(distances_NN, threshold.most, left)
+    assert 1 < len(expected) < 100
+    assert sorted(sorted(item.id for item in group.items) for group in found) == sorted(expected)
+    assert [len(group.items) for group in found] == [len(group) for group in expected]
+    for group in found:
+        rows = [left.index(item.id) for item in group.items]
+        assert group.items[0] == max(group.items, key=lambda item: (item.width * item.height, item.size, -item.id))
+        np.testing.assert_allclose(group.distances, distances_NN[rows[0]][rows], rtol=1e-6, atol=1e-12)
+        assert group.distances.tolist() == sorted(group.distances)
 
 
 def test_a_store_tells_what_is_in_it(grown: Grown) -> None:

@@ -1,11 +1,13 @@
 """Two stages that are two stages: a short-list much shorter than its segments, answers and pages against brute force."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from indexer.index import Index
 from indexer.search.shortlist import ByPrincipal
-from indexer.store import Filter, Query
+from indexer.store import START, Filter, Query
 from tests.indexer.synthetic import LABELS, features
 
 
@@ -47,20 +49,37 @@ def test_answers_are_those_of_brute_force_as_often_as_the_manifest_says(two_stag
     assert np.mean(shares) >= store.manifest.recall["two-stage"] - 0.005
 
 
+@pytest.fixture
+def misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes every short-list miss each third row."""
+    propose = ByPrincipal.candidates
+
+    def candidates(self: ByPrincipal, queries_QD: np.ndarray, codes_QW: None, r: int, allowed_N: np.ndarray | None) -> np.ndarray:
+        mask_N = np.ones(len(self._rows_NP), np.uint8) if allowed_N is None else allowed_N.copy()
+        mask_N[::3] = 0
+        return propose(self, queries_QD, codes_QW, r, mask_N)
+
+    monkeypatch.setattr(ByPrincipal, "candidates", candidates)
+
+
+@pytest.mark.usefixtures("misses")
 @pytest.mark.parametrize("label", [None, LABELS[1]])
-def test_pages_past_the_first_short_list_are_those_of_brute_force(
-    two_stage: tuple[Index, np.ndarray], lengths: list[tuple[int, int]], label: str | None
+@pytest.mark.parametrize("k", [1, 50, 100])
+def test_pages_give_every_item_once_and_in_order_from_the_second_on(
+    two_stage: tuple[Index, np.ndarray], lengths: list[tuple[int, int]], label: str | None, k: int
 ) -> None:
     store, x_ND = two_stage
     query_D = features(1, seed=6)[0]
     filter = Filter() if label is None else Filter((label,))
     wanted = [item for item in nearest(x_ND, query_D) if label is None or LABELS[item % len(LABELS)] == label]
-    found: list[int] = []
-    after = None
-    while len(found) < 200:
-        page = store.search(query_D[None], Query(k=20, mode="two-stage", filter=filter, after=after)).of(0)
-        assert len(page) == 20
-        found += [item for item, _, _ in page]
-        after = (page[-1][2], page[-1][0])
-    assert found == wanted[:200]
+    found = [item for item, _, _ in store.search(query_D[None], Query(k=k, mode="two-stage", filter=filter)).of(0)]
+    assert len(found) == k
+    assert k == 1 or label or found != wanted[:k]
     assert all(proposed < rows for proposed, rows in lengths if rows == 3000)
+    lengths.clear()
+    rest = Query(k=500, mode="two-stage", filter=filter, after=START, without=tuple(found))
+    while page := store.search(query_D[None], rest).of(0):
+        found += [item for item, _, _ in page]
+        rest = replace(rest, after=(page[-1][2], page[-1][0]))
+    assert found[k:] == [item for item in wanted if item not in found[:k]]
+    assert not lengths

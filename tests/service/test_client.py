@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import httpx
@@ -153,13 +154,14 @@ def test_a_slow_answer_is_not_asked_for_twice() -> None:
 
 def test_queries_go_in_the_order_given_with_what_was_asked_and_nothing_more(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(PHOTO)
-    script = Script(OK, OK, OK, OK)
+    script = Script(OK, OK, OK, OK, OK)
     with script.client() as fc7:
         vector = np.array([0.5, -1, 1e-3], np.float32)
         fc7.neighbors(tmp_path / "a.jpg", 17, PHOTO, vector, [0, 2.5], np.array([3])[0], str(tmp_path / "a.jpg"), k=3)
         fc7.neighbors(1, mode="ball", label="", max_distance=2.5, radius=0, cursor="c")
         fc7.neighbors(1, label=("red", "é&"), exclude_label="a", path_prefix="b/%")
-        fc7.neighbors(1, label=iter("x"), exclude_label=["a", "b"])
+        fc7.neighbors(1, label=iter("x"), exclude_label=["a", "b"], added_before="2026-11-26T10:00Z")
+        fc7.neighbors(1, added_after=datetime(2026, 11, 26, 12, tzinfo=timezone(timedelta(hours=2))))
     image = base64.b64encode(PHOTO).decode()
     assert json.loads(script.requests[0].content) == {
         "inputs": [
@@ -177,8 +179,34 @@ def test_queries_go_in_the_order_given_with_what_was_asked_and_nothing_more(tmp_
         "http://fc7/neighbors?k=3",
         "http://fc7/neighbors?k=10&mode=ball&label=&max_distance=2.5&radius=0&cursor=c",
         "http://fc7/neighbors?k=10&label=red&label=%C3%A9%26&exclude_label=a&path_prefix=b%2F%25",
-        "http://fc7/neighbors?k=10&label=x&exclude_label=a&exclude_label=b",
+        "http://fc7/neighbors?k=10&label=x&exclude_label=a&exclude_label=b&added_before=2026-11-26T10%3A00Z",
+        "http://fc7/neighbors?k=10&added_after=2026-11-26T12%3A00%3A00%2B02%3A00",
     ]
+
+
+def test_examples_are_one_query_more(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(PHOTO)
+    script = Script(OK, OK, OK)
+    with script.client() as fc7:
+        fc7.neighbors(like=[tmp_path / "a.jpg", 17, PHOTO], unlike=iter([np.array([0.5, 1], np.float32)]))
+        fc7.neighbors(3, 4, like=(5,))
+        fc7.neighbors(unlike=[5])
+    image = base64.b64encode(PHOTO).decode()
+    together = {"like": [{"image": image}, {"id": 17}, {"image": image}], "unlike": [{"vector": [0.5, 1]}]}
+    assert [json.loads(request.content)["inputs"] for request in script.requests] == [
+        [together],
+        [{"id": 3}, {"id": 4}, {"like": [{"id": 5}]}],
+        [{"unlike": [{"id": 5}]}],
+    ]
+
+
+def test_pages_of_examples_go_through_all_but_these(address: str) -> None:
+    with FC7(address) as fc7:
+        [whole] = fc7.neighbors(like=[3, PHOTO], unlike=[9], k=24)
+        pages = list(fc7.pages(like=iter([3, PHOTO]), unlike=iter([9]), k=7, label=iter(["red", "green", "blue"])))
+    assert [len(page) for page in pages] == [7, 7, 7, 1]
+    assert [neighbor for page in pages for neighbor in page] == whole["neighbors"]
+    assert {neighbor["id"] for neighbor in whole["neighbors"]} == set(range(24)) - {3, 9}
 
 
 def test_the_key_goes_with_every_request_and_no_key_without_one() -> None:

@@ -1,5 +1,6 @@
 """Two stages over HTTP, on an index where they are two: hits and pages against brute force over the rows on the short-lists."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,19 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
+from pydantic import SecretStr
 
 from indexer.search.shortlist import ByPrincipal
+from indexer.store import ALL
 from service.app import create_app
+from service.cursor import LONGEST, MOST_GIVEN, Cursor, Question
 from service.settings import ServiceSettings
 from tests.conftest import COLOURS, encoded, photograph
 from tests.indexer.synthetic import LABELS, features, two_stage_index
-from tests.service.calls import send
+from tests.service.calls import assert_problem, send
 from training import checkpoint
 
+KEY = "a key of these tests"
 FIRST = 3000  # rows of the first segment; the second has the rest
 
 
@@ -52,6 +57,28 @@ def proposals(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[int]]]:
 
     monkeypatch.setattr(ByPrincipal, "candidates", recorded)
     return lists
+
+
+@pytest.fixture
+def poor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes short-lists miss seven of eight of the rows that they propose; where an item is gone, another takes its place."""
+    propose = ByPrincipal.candidates
+
+    def candidates(self: ByPrincipal, queries_QD: Any, codes_QW: None, r: int, allowed_N: Any) -> NDArray[np.int64]:
+        rows_QR = propose(self, queries_QD, codes_QW, 8 * r, allowed_N)
+        mixed_QR = np.argsort(rows_QR * 7919 % 3001, axis=1, kind="stable")
+        return np.take_along_axis(rows_QR, mixed_QR, 1)[:, :r]
+
+    monkeypatch.setattr(ByPrincipal, "candidates", candidates)
+
+
+@pytest.fixture
+def living(model: Path, folder: Path, x_ND: NDArray[np.float64], tmp_path: Path) -> Iterator[TestClient]:
+    """A service whose index a test may change."""
+    index = Path(shutil.copytree(folder, tmp_path / "index", symlinks=True))
+    settings = ServiceSettings(model=model, index=index, search="two-stage", api_key=SecretStr(KEY), max_neighbors=2000)
+    with TestClient(create_app(settings), raise_server_exceptions=False, headers={"X-API-Key": KEY}) as client:
+        yield client
 
 
 def ranked(x_ND: NDArray[np.float64], query_D: NDArray[np.float64], ids: list[int]) -> list[tuple[int, float]]:
@@ -160,3 +187,121 @@ def test_pages_of_duplicates_leave_the_item_out_and_keep_to_the_distance(client:
         cursor = body["next"]
     check(found, expected)
     assert cursor is None
+
+
+def all_pages(client: TestClient, address: str, cursor: str | None = "") -> list[dict[str, Any]]:
+    """What comes from a cursor on, by GET of duplicates or POST of neighbours; the first is `""`."""
+    found = []
+    while cursor is not None:
+        path = address + (f"&cursor={cursor}" if cursor else "")
+        response = client.post(path) if path.startswith("/neighbors") else client.get(path)
+        assert response.status_code == 200, response.text
+        body = response.json()
+        assert body["mode"] == "two-stage"
+        page = body["results"][0] if "results" in body else body
+        assert len(page["neighbors"]) <= int(address.split("k=")[1].split("&")[0])
+        found += page["neighbors"]
+        cursor = page["next"]
+    return found
+
+
+@pytest.mark.usefixtures("poor")
+@pytest.mark.parametrize("k", [3, 10, 400])
+@pytest.mark.parametrize("within", [None, 21.0])
+@pytest.mark.parametrize("label", [None, LABELS[1]])
+def test_pages_give_every_item_once_whatever_the_short_list_misses(
+    client: TestClient, x_ND: NDArray[np.float64], label: str | None, within: float | None, k: int
+) -> None:
+    filters = (f"&label={label}" if label else "") + (f"&max_distance={within}" if within else "")
+    expected = [
+        hit
+        for hit in ranked(x_ND, x_ND[5], list(range(len(x_ND))))
+        if label in (None, LABELS[hit[0] % len(LABELS)]) and hit[1] <= (within or np.inf)
+    ]
+    assert len(expected) > 100
+    first = search(client, f"id=5&k={k}&mode=two-stage{filters}")
+    ids = [neighbor["id"] for neighbor in first["neighbors"]]
+    assert k > 10 or ids != [item for item, _ in expected[:k]]
+    check(first["neighbors"], [hit for hit in expected if hit[0] in ids])
+    rest = all_pages(client, f"/neighbors?id=5&k=500&mode=auto{filters}", first["next"])
+    check(rest, [hit for hit in expected if hit[0] not in ids])
+
+
+@pytest.mark.usefixtures("poor")
+def test_pages_of_duplicates_give_what_the_short_list_missed(client: TestClient, x_ND: NDArray[np.float64]) -> None:
+    """Also where the list has fewer within the distance than were asked for, which ends no pages."""
+    short = 0
+    for item in range(9, 21):
+        others = [hit for hit in ranked(x_ND, x_ND[item], list(range(len(x_ND)))) if hit[0] != item][:6]
+        address = f"/items/{item}/duplicates?k=10&max_distance={others[-1][1] + 1e-3}"
+        short += len(client.get(address).json()["neighbors"]) < len(others)
+        found = all_pages(client, address)
+        assert sorted(neighbor["id"] for neighbor in found) == sorted(one for one, _ in others)
+    assert short > 2
+
+
+def remove(client: TestClient, items: list[int]) -> None:
+    for item in items:
+        assert client.delete(f"/items/{item}").status_code == 204
+
+
+@pytest.mark.usefixtures("poor")
+def test_pages_give_every_item_once_though_others_come_and_go(living: TestClient, x_ND: NDArray[np.float64]) -> None:
+    """The first page cannot be told again once items of it are gone: others would be on it."""
+    left = set(range(len(x_ND)))
+    for item in (40, 800, 1500, 2400):
+        page = search(living, f"id={item}&k=10")
+        found = [neighbor["id"] for neighbor in page["neighbors"]]
+        early = [one for one in found if one != item][::4]
+        remove(living, early)
+        rest = search(living, f"id={item}&k=30&cursor={page['next']}")
+        second = [neighbor["id"] for neighbor in rest["neighbors"]]
+        late = [second[1], second[-1]]
+        remove(living, late)
+        photo = encoded(photograph(900 + item, COLOURS["red"]))
+        [added] = send(living, "/items", photo).json()["results"]
+        third = all_pages(living, f"/neighbors?id={item}&k=1000", rest["next"])
+        after = [neighbor for neighbor in third if neighbor["id"] != added["id"]]
+        assert len(third) <= len(after) + 1
+        remove(living, [added["id"]])
+        left -= {*early}
+        check(rest["neighbors"] + after, ranked(x_ND, x_ND[item], sorted(left - {*found})))
+        left -= {*late}
+
+
+@pytest.mark.usefixtures("poor")
+def test_a_cursor_holds_the_longest_first_page(living: TestClient, x_ND: NDArray[np.float64]) -> None:
+    page = search(living, f"id=5&k={MOST_GIVEN}")
+    assert len(page["next"]) < 8000
+    first = [neighbor["id"] for neighbor in page["neighbors"]]
+    rest = all_pages(living, "/neighbors?id=5&mode=two-stage&k=2000", page["next"])
+    check(rest, [hit for hit in ranked(x_ND, x_ND[5], list(range(len(x_ND)))) if hit[0] not in first])
+    assert len(Cursor("two-stage", 1.0, 1, (2**62,) * MOST_GIVEN).text(question(living))) <= LONGEST
+
+
+def test_a_first_page_that_no_cursor_could_hold_is_exact(living: TestClient, x_ND: NDArray[np.float64]) -> None:
+    k = MOST_GIVEN + 1
+    for mode in ("", "&mode=auto"):
+        body = living.post(f"/neighbors?id=5&k={k}{mode}").json()
+        assert body["mode"] == "exact"
+        check(body["results"][0]["neighbors"], ranked(x_ND, x_ND[5], list(range(len(x_ND))))[:k])
+    assert_problem(living.post(f"/neighbors?id=5&k={k}&mode=two-stage"), 422, "k", str(MOST_GIVEN), "mode=two-stage")
+
+
+def question(client: TestClient) -> Question:
+    return Question(client.post("/neighbors?id=5").json()["model"], "euclidean", "item 5", ALL, max_distance=None, radius=None)
+
+
+def test_a_cursor_that_somebody_made_has_only_numbers_that_a_search_gives(client: TestClient) -> None:
+    """Its seal has no key, so everybody can make one that is whole."""
+    ask = question(client)
+    far, ids = float("inf"), tuple(range(MOST_GIVEN))
+    nan, long = float("nan"), (*ids, MOST_GIVEN)
+    for key, item, given in [(far, 1, ()), (nan, 1, ()), (-1.0, 1, ()), (1.0, -2, ()), (1.0, 1, (2**63,)), (1.0, 1, long)]:
+        text = Cursor("two-stage", key, item, given).text(ask)
+        assert_problem(client.post(f"/neighbors?id=5&cursor={text}"), 422, "cursor", "undamaged")
+    for key, item, given in [(0.0, -1, ids), (1e308, 2**63 - 1, ()), (0.0, -1, (2**63 - 1,) * MOST_GIVEN), (5.0, 3, (5, 5, 5))]:
+        text = Cursor("two-stage", key, item, given).text(ask)
+        neighbors = search(client, f"id=5&cursor={text}")["neighbors"]
+        assert not {neighbor["id"] for neighbor in neighbors} & set(given)
+        assert bool(neighbors) == (key < 1e308)

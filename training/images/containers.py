@@ -19,25 +19,41 @@ _MOST_TILES: Final = 4096  # of a JPEG 2000
 _MOST_STRIPS: Final = 100_000  # of a TIFF; one a row is common
 _TIFF_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF_INTEGERS: Final = {3: "H", 4: "I", 16: "Q"}  # type -> struct's letter
-_BYTE: Final = 1
+_BYTE, _LONG8 = 1, 16
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 259, 262, 274, 277
 _STRIP_OFFSETS, _ROWS, _STRIP_SIZES, _MAX_SAMPLE, _PLANAR, _PREDICTOR, _COLOURS = 273, 278, 279, 281, 284, 317, 320
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES, _EXTRA, _SAMPLE_FORMAT, _SMAX_SAMPLE = 322, 323, 324, 325, 338, 339, 341
-_JPEG_TABLES: Final = 347
+_JPEG_TABLES, _SUBFILE, _SUB_DIRECTORIES, _DNG_VERSION = 347, 254, 330, 50_706
+# Compressions of a TIFF that Pillow's library, as its wheels have it, does not read
+_TIFF_COMPRESSIONS: Final = {
+    22_610: "JPEG XR",
+    33_003: "JPEG 2000",
+    33_004: "JPEG 2000",
+    33_005: "JPEG 2000",
+    34_712: "JPEG 2000",
+    34_887: "LERC",
+    34_892: "JPEG of a raw file",
+    34_933: "PNG",
+    34_934: "JPEG XR",
+    50_001: "WebP",
+    50_002: "JPEG XL",
+    52_546: "JPEG XL",
+}
 _HEVC_BRANDS: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs")
 # tag -> (lowest, highest, most values) of the integers that pixels are found by
 _TIFF_TAGS: Final[dict[int, tuple[int, int, int]]] = {
+    _SUBFILE: (0, 2**32 - 1, 1),
     _WIDTH: (1, 2**31 - 1, 1),
     _HEIGHT: (1, 2**31 - 1, 1),
-    _BITS: (1, 32, 8),
+    _BITS: (1, 128, 8),
     _COMPRESSION: (1, 65_535, 1),
     _PHOTOMETRIC: (0, 65_535, 1),
     266: (1, 2, 1),  # order of bits
-    _STRIP_OFFSETS: (0, 2**40, _MOST_STRIPS),
+    _STRIP_OFFSETS: (0, 2**32 - 1, _MOST_STRIPS),
     _ORIENTATION: (0, 65_535, 1),
     _SAMPLES: (1, 8, 1),
     _ROWS: (1, 2**32 - 1, 1),
-    _STRIP_SIZES: (0, 2**40, _MOST_STRIPS),
+    _STRIP_SIZES: (0, 2**32 - 1, _MOST_STRIPS),
     _MAX_SAMPLE: (0, 2**32 - 1, 8),
     _PLANAR: (1, 2, 1),
     292: (0, 7, 1),  # fax
@@ -46,8 +62,8 @@ _TIFF_TAGS: Final[dict[int, tuple[int, int, int]]] = {
     _COLOURS: (0, 65_535, 3 * 65_536),
     _TILE_WIDTH: (1, 2**31 - 1, 1),
     _TILE_HEIGHT: (1, 2**31 - 1, 1),
-    _TILE_OFFSETS: (0, 2**40, _MOST_STRIPS),
-    _TILE_SIZES: (0, 2**40, _MOST_STRIPS),
+    _TILE_OFFSETS: (0, 2**32 - 1, _MOST_STRIPS),
+    _TILE_SIZES: (0, 2**32 - 1, _MOST_STRIPS),
     332: (1, 2, 1),  # inks
     334: (1, 8, 1),
     _EXTRA: (0, 65_535, 8),
@@ -56,7 +72,15 @@ _TIFF_TAGS: Final[dict[int, tuple[int, int, int]]] = {
     530: (1, 4, 2),  # sizes and place of the colours of YCbCr
     531: (1, 2, 1),
 }
-_TIFF_HINTS: Final = frozenset((_MAX_SAMPLE, _SMAX_SAMPLE, _ORIENTATION, 332, 334))  # which pixels can be read without
+_TIFF_HINTS: Final = frozenset((_SUBFILE, _MAX_SAMPLE, _SMAX_SAMPLE, _ORIENTATION, 332, 334))  # which pixels can be read without
+_TIFF_LAYOUT: Final = {
+    _PHOTOMETRIC: "PhotometricInterpretation",
+    _SAMPLES: "SamplesPerPixel",
+    _BITS: "BitsPerSample",
+    _SAMPLE_FORMAT: "SampleFormat",
+    _EXTRA: "ExtraSamples",
+    _COMPRESSION: "Compression",
+}
 _TIFF_NUMBERS: Final = {529: 3, 532: 6}  # rationals: tag -> how many; of YCbCr
 
 
@@ -75,6 +99,7 @@ class Container:
     inverted: bool = False  # of a TIFF: 0 is white
     signed: bool = False  # of a TIFF
     tile_pixels: int = 0  # of a TIFF: pixels of one of its tiles, or strips
+    layout: str = ""  # of a TIFF: what its tags say of its pixels
     picture: str = ""  # of an ICO that holds a file of another format: which
 
 
@@ -99,7 +124,7 @@ def kind_of(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         return _kind_of_boxes(data)
     for what, at, start in _OTHERS:
-        if data[at : at + len(start)] == start:
+        if data.startswith(start, at if at >= 0 else max(0, len(data) + at)):
             raise NotAnImage(f"is {what}, and not an image in one of the formats {_NAMES}")
     raise NotAnImage(f"{'is text, and ' if _is_text(data) else ''}not an image in one of the formats {_NAMES}")
 
@@ -128,10 +153,41 @@ _OTHERS: Final = (
     ("a Photoshop document", 0, b"8BPS"),
     ("an OpenEXR image", 0, b"v/1\x01"),
     ("a Radiance image", 0, b"#?R"),
+    ("a Radiance image", 0, b"#?r"),
     ("a DDS texture", 0, b"DDS "),
-    ("a camera's raw file", 0, b"IIU\0"),
-    ("a camera's raw file", 0, b"IIRO"),
-    ("a camera's raw file", 0, b"FUJIFILM"),
+    *(("a Blizzard texture", 0, start) for start in (b"BLP1", b"BLP2", b"FTEX")),
+    ("a Khronos texture", 0, b"\xabKTX "),
+    *(("a camera's raw file", 0, start) for start in (b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FUJIFILM", b"FOVb", b"\0MRM")),
+    ("a camera's raw file", 6, b"HEAPCCDR"),
+    *(("a Netpbm image", 0, b"P%d%c" % (kind, end)) for kind in range(1, 8) for end in b" \t\r\n#"),
+    *(("a portable float map", 0, start) for start in (b"PF\n", b"Pf\n")),
+    *(("a PCX image", 0, b"\n%c\1" % version) for version in (0, 2, 3, 4, 5)),
+    ("a DCX image", 0, b"\xb1\x68\xde\x3a"),
+    *(("a Silicon Graphics image", 0, start) for start in (b"\1\xda\0", b"\1\xda\1")),
+    ("a Sun raster image", 0, b"\x59\xa6\x6a\x95"),
+    ("a Targa image", -18, b"TRUEVISION-XFILE.\0"),
+    *(("an animation (FLIC)", 4, start) for start in (b"\x11\xaf", b"\x12\xaf")),
+    ("an icon of macOS (ICNS)", 0, b"icns"),
+    ("a mouse pointer (CUR)", 0, b"\0\0\2\0"),
+    ("a bitmap without the header of a BMP file (DIB)", 0, b"\x28\0\0\0"),
+    ("a Windows metafile", 0, b"\xd7\xcd\xc6\x9a"),
+    ("a Windows metafile", 40, b" EMF"),
+    ("a PostScript document", 0, b"\xc5\xd0\xd3\xc6"),
+    ("a GIMP image", 0, b"gimp xcf"),
+    ("a Paint Shop Pro image", 0, b"Paint Shop Pro Image File"),
+    ("a Microsoft Paint image", 0, b"DanM"),
+    ("a Photo CD image", 2048, b"PCD_"),
+    ("an XPM image", 0, b"/* XPM */"),
+    ("a DjVu document", 0, b"AT&TFORM"),
+    ("an IFF image", 8, b"ILBM"),
+    ("a BPG image", 0, b"BPG\xfb"),
+    ("a FLIF image", 0, b"FLIF"),
+    ("a LERC raster", 0, b"CntZImage "),
+    ("a LERC raster", 0, b"Lerc2 "),
+    ("weather data (GRIB)", 0, b"GRIB"),
+    ("weather data (BUFR)", 0, b"BUFR"),
+    ("an HDF5 file", 0, b"\x89HDF\r\n\x1a\n"),
+    ("an array of NumPy", 0, b"\x93NUMPY"),
     ("a QOI image", 0, b"qoif"),
     ("a DICOM image", 128, b"DICM"),
     ("a FITS image", 0, b"SIMPLE  ="),
@@ -148,6 +204,11 @@ _OTHERS: Final = (
     ("a gzip archive", 0, b"\x1f\x8b"),
     ("a 7z archive", 0, b"7z\xbc\xaf\x27\x1c"),
     ("a RAR archive", 0, b"Rar!\x1a\x07"),
+    ("a bzip2 archive", 0, b"BZh"),
+    ("an xz archive", 0, b"\xfd7zXZ\0"),
+    ("a Zstandard archive", 0, b"\x28\xb5\x2f\xfd"),
+    ("a tar archive", 257, b"ustar"),
+    *(("a font", 0, start) for start in (b"\0\1\0\0\0", b"OTTO", b"ttcf", b"wOFF", b"wOF2", b"STARTFONT")),
     ("a program", 0, b"\x7fELF"),
     ("a program", 0, b"MZ"),
     ("an SQLite database", 0, b"SQLite format 3\0"),
@@ -196,6 +257,8 @@ def _jpeg(data: bytes) -> Container:
         if marker == _END_OF_IMAGE:
             kept.append(data[at : at + 2])
             break
+        if marker in _JPEG_KINDS:
+            raise BadImage(f"{_JPEG_KINDS[marker]} is not read; save it as a JPEG of the usual kind, or as a PNG")
         if marker in (0, 1, 0xFF) or 0xD0 <= marker <= 0xD8:  # filling, junk between parts, or a marker without contents
             at += 1
             continue
@@ -209,6 +272,8 @@ def _jpeg(data: bytes) -> Container:
             at = after.start() if after else len(data)
         if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or (marker, start) in ((0xE0, b"JFIF\0"), (0xEE, b"Adobe")):
             kept.append(data[begin:at])
+        if marker in _JPEG_FRAMES and data[begin + 4] != 8:
+            raise BadImage(f"a JPEG of {data[begin + 4]} bits a value is not read; those of 8 are")
         progressive |= marker in (0xC2, 0xC6, 0xCA, 0xCE)
         if at + 1 >= len(data):  # cut short, which the decoder finds too
             break
@@ -217,6 +282,12 @@ def _jpeg(data: bytes) -> Container:
     return Container("JPEG", b"".join(kept), orientation, scans=scans, progressive=progressive or scans > 1)
 
 
+_JPEG_FRAMES: Final = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
+_JPEG_KINDS: Final = {
+    **dict.fromkeys((0xC3, 0xC7, 0xCB, 0xCF), "a lossless JPEG"),
+    **dict.fromkeys((0xC5, 0xC6, 0xCD, 0xCE), "a hierarchical JPEG"),
+    0xF7: "a JPEG-LS image",
+}
 _START_OF_SCAN: Final = 0xDA
 _END_OF_IMAGE: Final = 0xD9
 _NEXT_MARKER: Final = re.compile(b"\xff[\x01-\xcf\xd9-\xfe]")  # neither a stuffed 255 nor a restart
@@ -226,7 +297,7 @@ def _png(data: bytes) -> Container:
     kept, at, parts, orientation = [data[:8]], 8, 0, 1
     while at + 8 <= len(data):
         size, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
-        if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+        if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT"):
             kept.append(data[at : at + 12 + size])
         elif name == b"eXIf":
             orientation = orientation_in(data[at + 8 : at + 8 + size].removeprefix(b"Exif\0\0"))
@@ -235,7 +306,10 @@ def _png(data: bytes) -> Container:
             raise BadImage(f"image file of more than {_MOST_PARTS} parts")
         if name == b"IEND":
             break
-    return Container("PNG", b"".join(kept), orientation, bits=data[24])
+    return Container("PNG", b"".join([*kept, _PNG_END]), orientation, bits=data[24])
+
+
+_PNG_END: Final = b"\0\0\0\0IEND\xaeB\x60\x82"
 
 
 def _webp(data: bytes) -> Container:
@@ -356,33 +430,37 @@ def orientation_in(exif: bytes) -> int:
 
 
 def _tiff(data: bytes) -> Container:
-    """The first image of a TIFF: its directory rewritten with what pixels need, appended, and named by the header."""
+    """The first image of a TIFF: its directory rewritten with what pixels need, appended, and named by the header.
+
+    What comes out is never a BigTIFF, of which Pillow reads those in little-endian order alone.
+    """
     order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    values, entries = _tiff_entries(data, order, big)
+    values, entries, others = _tiff_entries(data, order)
+    # of whose directories the first is of a preview
+    if (
+        data[:11] == b"II*\0\x10\0\0\0CR\2"
+        or _DNG_VERSION in others
+        or (_SUB_DIRECTORIES in others and values.get(_SUBFILE, [0])[0] & 1)
+    ):
+        raise NotAnImage(f"is a camera's raw file, and not an image in one of the formats {_NAMES}")
     for tag in (_WIDTH, _HEIGHT):
         if tag not in values:
             raise BadImage("damaged or truncated image: a TIFF that does not say its size")
     _check_tiff(values)
     width, height = values[_WIDTH][0], values[_HEIGHT][0]
-    directory = b"".join(entries[tag] for tag in sorted(entries))
     padding = bytes(-len(data) % 8)
     at = len(data) + len(padding)
-    if big:
-        header = data[:8] + struct.pack(f"{order}Q", at)
-        directory = struct.pack(f"{order}Q", len(entries)) + directory + bytes(8)
-    else:
-        header = data[:4] + struct.pack(f"{order}I", at)
-        directory = struct.pack(f"{order}H", len(entries)) + directory + bytes(4)
-    bits = max(values.get(_BITS, [1]))
+    header = data[:2] + struct.pack(f"{order}HI", 42, at)
+    bits = _bits(values)
     tiled = _TILE_OFFSETS in values
     return Container(
         "TIFF",
-        header + data[len(header) :] + padding + directory,
+        header + data[len(header) :] + padding + _tiff_directory(entries, order, at),
         values.get(_ORIENTATION, [1])[0] if values.get(_ORIENTATION, [1])[0] in range(1, 9) else 1,
         bits=bits,
         highest=max(values.get(_SMAX_SAMPLE, values.get(_MAX_SAMPLE, [0]))) or (2**bits - 1 if bits < 32 else 0),
         inverted=values.get(_PHOTOMETRIC) == [0],
+        layout=", ".join(f"{name} {' '.join(map(str, values[tag]))}" for tag, name in _TIFF_LAYOUT.items() if tag in values),
         signed=2 in values.get(_SAMPLE_FORMAT, [1]),
         tile_pixels=values[_TILE_WIDTH][0] * values[_TILE_HEIGHT][0]
         if tiled
@@ -390,8 +468,26 @@ def _tiff(data: bytes) -> Container:
     )
 
 
-def _tiff_entries(data: bytes, order: str, big: bool) -> tuple[dict[int, list[int]], dict[int, bytes]]:
-    """Of the first directory: the integers of each tag that is wanted, and its entry as written."""
+def _tiff_directory(entries: "dict[int, _Entry]", order: str, at: int) -> bytes:
+    """The directory, which will lie at `at`, and behind it the values that have no room in it."""
+    behind = at + 2 + 12 * len(entries) + 4
+    directory, values = struct.pack(f"{order}H", len(entries)), bytearray()
+    for tag, (kind, number, written) in sorted(entries.items()):
+        directory += struct.pack(f"{order}HHI", tag, kind, number)
+        if len(written) > 4:
+            directory += struct.pack(f"{order}I", behind + len(values))
+            values += written + bytes(len(written) % 2)
+        else:
+            directory += written.ljust(4, b"\0")
+    return directory + bytes(4) + values
+
+
+_Entry = tuple[int, int, bytes]  # of a TIFF's directory: type, number of values, and these as written
+
+
+def _tiff_entries(data: bytes, order: str) -> tuple[dict[int, list[int]], dict[int, _Entry], set[int]]:
+    """Of the first directory: the integers of each tag that is wanted, its entry, and the tags that are not wanted."""
+    big = data[2:4] in (b"+\0", b"\0+")
     head, form, size, inline = ("Q", f"{order}HHQ", 20, 8) if big else ("H", f"{order}HHI", 12, 4)
     pointer = f"{order}Q" if big else f"{order}I"
     (at,) = struct.unpack_from(pointer, data, 8 if big else 4)
@@ -400,45 +496,54 @@ def _tiff_entries(data: bytes, order: str, big: bool) -> tuple[dict[int, list[in
     if count > _MOST_PARTS:
         raise BadImage(f"image file of more than {_MOST_PARTS} parts")
     values: dict[int, list[int]] = {}
-    entries: dict[int, bytes] = {}
+    entries: dict[int, _Entry] = {}
+    others: set[int] = set()
     taken = 0
     for entry in range(at, at + count * size, size):
         tag, kind, number = struct.unpack_from(form, data, entry)
-        if tag in entries or not (tag in _TIFF_TAGS or tag in _TIFF_NUMBERS or tag == _JPEG_TABLES):
+        if tag not in _TIFF_TAGS and tag not in _TIFF_NUMBERS and tag != _JPEG_TABLES:
+            others.add(tag)
+            continue
+        if tag in entries:
             continue
         length = number * _TIFF_SIZES.get(kind, 1)
         start = entry + size - inline if length <= inline else struct.unpack_from(pointer, data, entry + size - inline)[0]
         taken += length
         if start + length > len(data) or taken > len(data):
             raise BadImage(f"damaged or truncated image: tag {tag} of a TIFF lies beyond its end")
-        written = data[entry : entry + size]
+        written = data[start : start + length]
         if tag in _TIFF_TAGS:
             if (kind, number) == (_BYTE, 1):
-                written = struct.pack(form, tag, 3, 1) + struct.pack(f"{order}H", data[start]) + bytes(inline - 2)
-                values[tag] = _integers(written, order, tag, 3, 1, size - inline)
-            else:
-                try:
-                    values[tag] = _integers(data, order, tag, kind, number, start)
-                except BadImage:
-                    if tag in _TIFF_HINTS:
-                        continue
-                    raise
+                kind, written = 3, struct.pack(f"{order}H", data[start])
+            try:
+                values[tag] = _integers(written, order, tag, kind, number)
+            except BadImage:
+                if tag in _TIFF_HINTS:
+                    continue
+                raise
+            if kind == _LONG8:
+                kind, written = 4, struct.pack(f"{order}{number}I", *values[tag])
             if tag == _ORIENTATION:  # which Pillow would turn it by
                 continue
         elif (tag in _TIFF_NUMBERS and (kind, number) != (5, _TIFF_NUMBERS[tag])) or (tag == _JPEG_TABLES and kind != 7):
             continue
-        entries[tag] = written
-    return values, entries
+        entries[tag] = kind, number, written
+    return values, entries, others
 
 
-def _integers(data: bytes, order: str, tag: int, kind: int, number: int, start: int) -> list[int]:
+def _integers(written: bytes, order: str, tag: int, kind: int, number: int) -> list[int]:
     lowest, highest, most = _TIFF_TAGS[tag]
     if kind not in _TIFF_INTEGERS or not 1 <= number <= most:
         raise BadImage(f"damaged image: tag {tag} of a TIFF is not {most} integers or fewer")
-    found = list(struct.unpack_from(f"{order}{number}{_TIFF_INTEGERS[kind]}", data, start))
+    found = list(struct.unpack_from(f"{order}{number}{_TIFF_INTEGERS[kind]}", written))
     if min(found) < lowest or max(found) > highest:
         raise BadImage(f"damaged image: tag {tag} of a TIFF is not within {lowest} and {highest}")
     return found
+
+
+def _bits(values: dict[int, list[int]]) -> int:
+    """Of the largest sample of a TIFF; those of samples that it has not are left out, as Pillow does."""
+    return max(values.get(_BITS, [1])[: values.get(_SAMPLES, [1])[0]])
 
 
 def _check_tiff(values: dict[int, list[int]]) -> None:
@@ -450,10 +555,16 @@ def _check_tiff(values: dict[int, list[int]]) -> None:
         raise BadImage("damaged image: a TIFF without pixels")
     samples = values.get(_SAMPLES, [1])[0]
     for tag in (_BITS, _SAMPLE_FORMAT):
-        if len(values.get(tag, [1])) not in (1, samples):
+        if 1 < len(values.get(tag, [1])) < samples:
             raise BadImage(f"damaged image: tag {tag} of a TIFF is not of {samples} samples")
-    if 3 in values.get(_SAMPLE_FORMAT, [1]):
-        raise BadImage("floating-point pixels have no agreed range")
+    compression, bits = values.get(_COMPRESSION, [1])[0], _bits(values)
+    if compression in _TIFF_COMPRESSIONS:
+        raise BadImage(f"a TIFF compressed as {_TIFF_COMPRESSIONS[compression]} is not read; save it with another compression")
+    for kind, what in ((3, "floating-point pixels"), (5, "pairs of integers as pixels"), (6, "complex numbers as pixels")):
+        if kind in values.get(_SAMPLE_FORMAT, [1]):
+            raise BadImage(f"{what} have no agreed range")
+    if bits > 32:
+        raise BadImage(f"{bits}-bit integers as pixels have no agreed range")
 
 
 _READERS: Final = {

@@ -172,8 +172,12 @@ def _open(data: bytes, limits: ImageLimits) -> Iterator[_Header]:
         except (BadImage, ImageTooLarge, MemoryError):
             raise
         except UnidentifiedImageError as error:
+            if container.layout:
+                raise BadImage(f"a {container.kind} of {container.layout} is not read") from error
             raise BadImage(f"damaged or truncated image: its headers are not those of a {container.kind} file") from error
         except Exception as error:  # damaged files make Pillow raise almost anything
+            if str(error).startswith("Unsupported "):
+                raise BadImage(f"of a kind that is not read: {error}") from error
             raise BadImage(f"damaged or truncated image: {errors if errors.count else error}") from error
     if errors.count:  # after which Pillow goes on, with pixels of its own
         raise BadImage(f"damaged or truncated image: {errors}")

@@ -21,11 +21,11 @@ PAGE = Path(__file__).parents[3] / "indexer" / "README.md"
 BITS = 28  # in codes of 32
 
 
-@pytest.fixture(scope="module")
-def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, np.ndarray]:
+@pytest.fixture(scope="module", params=["euclidean", "cosine"])
+def grown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, np.ndarray]:
     """An index of several segments with removed items, which no test may change, and the vector of every id."""
     folder, x_ND = tmp_path_factory.mktemp("index"), features(260)
-    assemble(folder, [block(x_ND[:180])], SOURCE, Plan(bits=BITS))
+    assemble(folder, [block(x_ND[:180])], SOURCE, Plan(bits=BITS, metric=request.param))
     store = open_index(folder)
     for start, stop in ((180, 230), (230, 260)):
         store, _ = store.add([block(x_ND[start:stop], start)], Path("/c"))
@@ -65,6 +65,7 @@ def test_a_file_is_byte_for_byte_what_faiss_writes(
     found_ids, found = open_flat(tmp_path / "theirs", kind, table.shape[1])
     np.testing.assert_array_equal(found_ids, ids_N)
     np.testing.assert_array_equal(found, table)
+    np.testing.assert_array_equal(open_flat(tmp_path / "ours", kind, None)[1], table)
     assert isinstance(found, np.memmap)
     assert not found.flags.writeable
 
@@ -92,6 +93,9 @@ def by_faiss_alone(store: Index, name: str, read: Callable[..., Any], queries: n
 def test_faiss_alone_gives_the_ids_and_distances_of_exact_search(grown: tuple[Index, np.ndarray], mapped: bool) -> None:
     store, x_ND = grown
     queries_QD = np.concatenate([x_ND[[1, 130, 186]], features(3, seed=9)])
+    is_cosine = store.manifest.metric == "cosine"
+    if is_cosine:
+        queries_QD /= np.linalg.norm(queries_QD, axis=1, keepdims=True)
     flags = [faiss.IO_FLAG_MMAP_IFC] if mapped else []
     hits = store.search(queries_QD, Query(k=len(store)))
     theirs = by_faiss_alone(
@@ -101,12 +105,11 @@ def test_faiss_alone_gives_the_ids_and_distances_of_exact_search(grown: tuple[In
         ours = hits.of(i)
         squared = {item: distance for distance, item in expected}
         assert len(ours) == len(store) == len(squared)
-        np.testing.assert_allclose(
-            [distance**2 for _, distance, _ in ours], [squared[item] for item, _, _ in ours], rtol=1e-5, atol=1e-3
-        )
+        as_faiss_has_them = [2 * distance if is_cosine else distance**2 for _, distance, _ in ours]
+        np.testing.assert_allclose(as_faiss_has_them, [squared[item] for item, _, _ in ours], rtol=1e-5, atol=1e-5)
         # in the same order, but for those whose distances float32 does not tell apart
         np.testing.assert_allclose(
-            [squared[item] for item, _, _ in ours], [distance for distance, _ in expected], rtol=1e-5, atol=1e-3
+            [squared[item] for item, _, _ in ours], [distance for distance, _ in expected], rtol=1e-5, atol=1e-5
         )
 
 

@@ -1,15 +1,18 @@
-"""Filters over HTTP: several labels, none of others, paths below a prefix; in every mode, page after page."""
+"""Filters over HTTP: several labels, none of others, paths below a prefix, times of adding; in every mode, page after page."""
 
+import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
 from service.settings import ServiceSettings
-from tests.service.calls import assert_problem
+from tests.service.calls import PHOTO, assert_problem
 
 MODES = ("mode=exact", "mode=code", "mode=two-stage", "mode=ball&radius=128")
 Neighbor = dict[str, Any]
@@ -93,6 +96,60 @@ def test_a_label_that_no_item_has_and_a_filter_that_none_passes_are_named(
     for mode in MODES:
         assert one(client, f"id=0&{query}&{mode}").get("note") == note
     assert client.get(f"/items/0/duplicates?{query}").json().get("note") == note
+
+
+def shown(time: datetime) -> str:
+    return quote(time.isoformat())
+
+
+def test_items_are_found_by_when_they_were_added(model: Path, index: Path, tmp_path: Path) -> None:
+    growing = shutil.copytree(index, tmp_path / "index", symlinks=True)
+    settings = ServiceSettings(model=model, index=growing, api_key="key")
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        before = datetime.now(UTC)
+        response = client.post("/items", files=[("image", ("a.jpg", PHOTO))], headers={"X-API-Key": "key"})
+        new = response.json()["results"][0]["id"]
+        after = datetime.now(UTC)
+        added = datetime.fromisoformat(client.get(f"/items/{new}").json()["added"])
+        assert before <= added <= after
+        assert datetime.fromisoformat(client.get("/items/0").json()["added"]) < before
+        for mode in MODES:
+            for query, expected in (
+                (f"added_after={shown(added)}", {new}),
+                (f"added_after={shown(added.astimezone(timezone(timedelta(hours=5, minutes=30))))}", {new}),
+                (f"added_before={shown(added)}", set(range(24))),
+                (f"added_before={shown(added + timedelta(microseconds=1))}", {*range(24), new}),
+                (f"added_after={shown(added)}&added_before={shown(added)}", set()),
+                (f"added_before={shown(added)}&label=red", set(range(16, 24))),
+                ("added_after=2000-01-01T00:00Z", {*range(24), new}),
+            ):
+                result = one(client, f"id=5&k=25&{mode}&{query}")
+                assert {found["id"] for found in result["neighbors"]} == expected, query
+                assert result.get("note") == (None if expected else "no item passes the filter")
+        cursor = one(client, f"id=5&k=3&added_before={shown(added)}")["next"]
+        assert one(client, f"id=5&k=3&added_before={shown(added).replace('%2B00%3A00', 'Z')}&cursor={cursor}")["neighbors"]
+        other = f"id=5&k=3&added_before={shown(after + timedelta(days=1))}"
+        assert_problem(client.post(f"/neighbors?{other}&cursor={cursor}"), 422, "cursor", "same question")
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-11-26",
+        "2026-11-26T10:00:00",
+        "2026-11-26T10:00:00+02:00",  # whose + is a space in a query
+        "2026-11-26T10:00:00%2B0200",
+        "2026-13-01T00:00:00Z",
+        "2026-11-26T10:00:00z",
+        "1764151200",
+        "now",
+        "",
+        "0001-01-01T00:00:00%2B01:00",
+    ],
+)
+def test_a_time_that_is_none_is_refused(client: TestClient, time: str) -> None:
+    for name in ("added_after", "added_before"):
+        assert_problem(client.post(f"/neighbors?id=0&{name}={time}"), 422, name, "a time", "zone")
 
 
 def test_filters_of_too_much_are_refused(client: TestClient) -> None:

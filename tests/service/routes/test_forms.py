@@ -1,6 +1,7 @@
 """Parts of a form: what a field holds is told by its name, whatever else its headers say, and is never sent back."""
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from fastapi.testclient import TestClient
 from httpx import Response
 
 from service.app import create_app
+from service.routes import forms
 from service.settings import ServiceSettings
 from tests.conftest import COLOURS, encoded, photograph
+from tests.service.asgi import Sending, exchange
 from tests.service.calls import PHOTO, assert_problem
 
 FORM = {"content-type": "multipart/form-data; boundary=b", "X-API-Key": "key"}
@@ -136,6 +139,26 @@ def test_however_the_body_is_cut_up_it_is_the_same(client: TestClient, size: int
     assert [result["name"] for result in results] == ["ü.jpg", "image"]
     assert results[0]["error"] is None
     assert results[1]["error"]["status"] == 422
+
+
+def test_a_large_form_is_put_together_beside_the_event_loop(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stand for as long as 64 MB take to be copied; one copy that a thread makes at a stroke would hold it up too."""
+    threads, put_together = [], forms.Parts.form
+
+    def recorded(parts: forms.Parts) -> forms.Form:
+        threads.append(threading.current_thread().name)
+        assert all(len(piece) < 2**20 for part in parts._parts for piece in [*part.pieces, part.latest])
+        form = put_together(parts)
+        assert form.images == [("image", LARGE), ("image", PHOTO)]
+        return form
+
+    monkeypatch.setattr(forms.Parts, "form", recorded)
+    body = part(LARGE, 'name="image"') + part(PHOTO, 'name="image"') + b"--b--\r\n"
+    pieces = Sending(*(body[start : start + 2**16] for start in range(0, len(body), 2**16)))
+    headers = (*FORM.items(), ("transfer-encoding", "chunked"), ("host", "localhost"))
+    assert client.portal
+    assert client.portal.call(exchange, client.app, "POST", "/classify", headers, pieces).status == 200
+    assert [name.split("_")[0] for name in threads] == ["read"]
 
 
 @pytest.mark.parametrize("disposition", ["", 'filename="a"', "name*=UTF-8'image", "x=image"])

@@ -149,7 +149,7 @@ def test_a_cursor_keeps_the_mode_that_auto_took(client: TestClient) -> None:
 
 def test_a_damaged_or_foreign_cursor_is_refused(client: TestClient) -> None:
     cursor = one(client, "id=2&k=5")["next"]
-    damaged = [cursor[:-1], cursor[:-4], cursor + "AAAA", cursor[1:], "x", "ü", "=", "A" * 40, "*" + cursor[1:]]
+    damaged = ["", cursor[:-1], cursor[:-4], cursor + "AAAA", cursor[1:], "x", "ü", "=", "A" * 40, "*" + cursor[1:]]
     damaged += [cursor[:i] + ("A" if cursor[i] != "A" else "B") + cursor[i + 1 :] for i in range(len(cursor))]
     for text in damaged:
         body = assert_problem(client.post("/neighbors", params={"id": 2, "cursor": text}), 422, "cursor")
@@ -229,7 +229,7 @@ def test_the_setting_decides_where_a_request_names_no_mode(model: Path, index: P
 def test_every_parameter_and_answer_of_a_search_is_described(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     named = {parameter["name"] for parameter in paths["/neighbors"]["post"]["parameters"]}
-    filters = {"label", "exclude_label", "path_prefix"}
+    filters = {"label", "exclude_label", "path_prefix", "added_after", "added_before"}
     assert named == {"id", "k", "mode", "max_distance", "radius", "cursor", "timings"} | filters
     assert all(parameter.get("description") for parameter in paths["/neighbors"]["post"]["parameters"])
     assert {"200", "404", "422", "503"} <= set(paths["/items/{id}/duplicates"]["get"]["responses"])
