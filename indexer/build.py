@@ -52,8 +52,8 @@ class BuildSettings(Settings):
     part: Part = Field("all", description="part of the data set to index")
     bits: int = Field(
         128,
-        description=f"bits of the codes: {', '.join(map(str, BITS))}; 0 for no codes, and exact search alone. The codes' autoencoder is "
-        "trained by reconstruction of a row's neighbourhood and by a contrast between neighbours and other rows",
+        description=f"bits of the codes: {', '.join(map(str, BITS))}; 0 for no codes, and exact search alone. The codes' "
+        "autoencoder is trained by reconstruction of a row's neighbourhood and by a contrast between neighbours and other rows",
     )
     raw_pixel_codes: bool = Field(False, description="keep raw 32 x 32 pixels and codes of them too, to compare with")
     metric: Metric = Field(
