@@ -10,6 +10,8 @@
 # make bench-duplicates DATA=FOLDER MODEL=FOLDER       near-duplicates found by FC7 and by perceptual hashes
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
 # make fuzz-files                                        an hour of damaged image files for the decoder
+# make foreign-files                                     test images of Pillow and of three more projects, downloaded by pip
+# make audit                                             known vulnerabilities of what is installed, and of docker/requirements.txt
 # make attack                                            attacks on a running service; for a quiet machine
 # make fuzz-service                                      thousands of hostile requests to a running service
 PYTHON ?= python3
@@ -19,7 +21,8 @@ NATIVE := training/network/native.c indexer/scans/native.c
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 15 --durations-min 5
 export DATA ?= groceries
 
-.PHONY: demo test check sanitize lowest pages requirements attack bench-search bench-service bench-train bench-duplicates fuzz-files fuzz-service
+.PHONY: demo test check sanitize lowest pages requirements audit attack bench-search bench-service bench-train bench-duplicates \
+	fuzz-files fuzz-service foreign-files
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -47,6 +50,12 @@ requirements: .venv/dev
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command 'make requirements' --extra demo --output-file docker/requirements.txt pyproject.toml
 
+# --strict: what the service of vulnerabilities does not know is an error too, and not left out
+audit: .venv/dev .venv-audit/done
+	.venv-audit/bin/pip-audit --strict --disable-pip --requirement docker/requirements.txt
+	$(BIN)/python -m pip list --format freeze --exclude-editable >.venv-audit/environment.txt
+	.venv-audit/bin/pip-audit --strict --disable-pip --no-deps --requirement .venv-audit/environment.txt
+
 pages: .venv/dev
 	$(BIN)/python -m tests.pages
 
@@ -65,6 +74,9 @@ bench-duplicates: .venv/dev
 fuzz-files: .venv/dev
 	$(BIN)/python tests/benchmarks/fuzz_files.py
 
+foreign-files: .venv/dev
+	$(BIN)/python tests/benchmarks/foreign_files.py
+
 fuzz-service: .venv/dev
 	$(BIN)/python tests/benchmarks/fuzz_service.py
 
@@ -79,6 +91,11 @@ bench-train: .venv/dev
 .venv/dev: pyproject.toml $(NATIVE)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
+	@touch $@
+
+.venv-audit/done:
+	$(PYTHON) -m venv --clear .venv-audit
+	.venv-audit/bin/python -m pip install --quiet 'pip-audit>=2.9'
 	@touch $@
 
 .venv-lowest/dev: pyproject.toml tests/lowest.py $(NATIVE)

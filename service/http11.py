@@ -1,5 +1,7 @@
 """HTTP/1.1 as uvicorn has it on httptools, but that offers of another protocol are declined and the request is read to its end.
 
+White space behind a header's value is no part of it (RFC 9112, section 5.1); the parser leaves it there.
+
 Java's HttpClient offers h2c with each of its first requests. The parser takes whatever follows the head for the other protocol:
 the body would be lost, and what is in it be read as a request of its own.
 """
@@ -42,7 +44,7 @@ class Http11(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
         if not self._repeating:
-            super().on_header(name, value)
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """A head is here."""

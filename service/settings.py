@@ -193,7 +193,7 @@ def _key_in(path: Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST_KEY_BYTES + 1)
-        text = data.decode()
+        text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except OSError as error:
         raise ValueError(f"a file that can be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

@@ -76,8 +76,8 @@ class FlatWriter:
         self._file.close()
 
 
-def open_flat(path: Path, flat: Flat, width: int) -> tuple[Ids, NDArray[Any]]:
-    """The ids, int64 (N,), in memory, and a read-only memory map of the rows, (N, width).
+def open_flat(path: Path, flat: Flat, width: int | None) -> tuple[Ids, NDArray[Any]]:
+    """The ids, int64 (N,), in memory, and a read-only memory map of the rows, (N, width); None: as wide as the file says.
 
     Nothing of an unverified file comes to FAISS. Raises Mismatch where it is not, byte for byte, a file of so wide rows.
     """
@@ -87,7 +87,7 @@ def open_flat(path: Path, flat: Flat, width: int) -> tuple[Ids, NDArray[Any]]:
             size = file.seek(0, 2)
             if len(header) < flat.header.size:
                 raise Mismatch(f"{path} is not a file of FAISS's {flat.name}: it has {size} bytes")
-            rows = _check_header(path, flat, header, width)
+            rows, width = _check_header(path, flat, header, width)
             end = flat.header.size + rows * width * np.dtype(flat.dtype).itemsize
             if size != end + _COUNT.size * (1 + rows):
                 raise Mismatch(f"{path} has {size} bytes, which are not {rows} rows of {width} {np.dtype(flat.dtype)} with ids")
@@ -101,9 +101,10 @@ def open_flat(path: Path, flat: Flat, width: int) -> tuple[Ids, NDArray[Any]]:
     return ids_N, np.memmap(path, flat.dtype, "r", flat.header.size, (rows, width))
 
 
-def _check_header(path: Path, flat: Flat, header: bytes, width: int) -> int:
-    """The number of rows that a header tells. Raises Mismatch for the first field that FAISS does not write for these rows."""
-    found = dict(zip(flat.fields(width, 0), flat.header.unpack(header), strict=True))
+def _check_header(path: Path, flat: Flat, header: bytes, width: int | None) -> tuple[int, int]:
+    """The number of rows and their width. Raises Mismatch for the first field that FAISS does not write for such rows."""
+    found = dict(zip(flat.fields(1, 0), flat.header.unpack(header), strict=True))
+    width = int(found.get("code_size", found["d"])) if width is None else width
     rows = int(found["ntotal"])
     if rows < 0:
         raise Mismatch(f"{path} is not a file of FAISS's {flat.name}: its header says {rows} rows")
@@ -113,4 +114,4 @@ def _check_header(path: Path, flat: Flat, header: bytes, width: int) -> int:
                 f"{path} is not a file of FAISS's {flat.name} with rows of {width} {np.dtype(flat.dtype)}: "
                 f"its header has {found[name]!r} for {name}, expected {value!r}"
             )
-    return rows
+    return rows, width

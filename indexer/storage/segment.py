@@ -139,11 +139,9 @@ class SegmentDraft:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._width = self._code_bytes = 0  # known when they have been written
 
     def writer(self, width: int, with_pixels: bool) -> SegmentWriter:
         """Makes the folder, and writes its items."""
-        self._width = width
         return SegmentWriter(self._folder, width, with_pixels)
 
     def discard(self) -> None:
@@ -156,11 +154,11 @@ class SegmentDraft:
 
     def vectors(self) -> Vectors:
         """A memory map of the vectors, float32 (N, D)."""
-        return open_flat(self._folder / artifact.VECTORS, flat.VECTORS, self._width)[1]
+        return open_flat(self._folder / artifact.VECTORS, flat.VECTORS, None)[1]
 
     def codes(self) -> Codes:
         """A memory map of the codes, uint8 (N, W)."""
-        return open_flat(self._folder / artifact.CODES, flat.CODES, self._code_bytes)[1]
+        return open_flat(self._folder / artifact.CODES, flat.CODES, None)[1]
 
     def pixels(self) -> NDArray[Any]:
         """A memory map of the raw pixels, uint8 (N, P)."""
@@ -172,9 +170,8 @@ class SegmentDraft:
 
     def write_codes(self, autoencoder: Autoencoder) -> None:
         """Writes the codes of the vectors."""
-        self._code_bytes = code_bytes(autoencoder.bits)
-        ids_N, rows_ND = open_flat(self._folder / artifact.VECTORS, flat.VECTORS, self._width)
-        writer = FlatWriter(self._folder / artifact.CODES, flat.CODES, self._code_bytes)
+        ids_N, rows_ND = open_flat(self._folder / artifact.VECTORS, flat.VECTORS, None)
+        writer = FlatWriter(self._folder / artifact.CODES, flat.CODES, code_bytes(autoencoder.bits))
         for block in blocks(len(rows_ND)):
             writer.write(ids_N[block], autoencoder.encode(rows_ND[block]))
         writer.close()

@@ -32,7 +32,7 @@ class OwnHosts:
         self._own = {same_host(name) for name in own}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes on what names this host, and HTTP/1.0 that names none."""
+        """Passes on what names this host, and HTTP/1.0 that names none (RFC 9112, section 3.2)."""
         if scope["type"] == "http":
             try:
                 self._check(scope)
@@ -42,9 +42,9 @@ class OwnHosts:
 
     def _check(self, scope: Scope) -> None:
         named = Headers(scope=scope).getlist("host")
-        if not named:
+        if not named and scope["http_version"] == "1.0":
             return
-        match = _HOST.fullmatch(named[0])
+        match = _HOST.fullmatch(named[0]) if named else None
         if len(named) > 1 or not match:
             raise HTTPException(HTTPStatus.BAD_REQUEST, "Host must be one name or number, with a port or without")
         host, server = same_host(match[1]), scope.get("server")

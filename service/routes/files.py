@@ -117,7 +117,7 @@ def _is_unchanged(asked: Headers, validators: _Validators) -> bool:
 def _part(asked: Headers, validators: _Validators) -> tuple[int, int] | None:
     """Start and end of the one range that is asked for; None for the whole. Raises HTTPException where it lies outside."""
     size = validators.size
-    ranges = _RANGE_SET.fullmatch(asked.get("range", ""))
+    ranges = _RANGE_SET.fullmatch(",".join(asked.getlist("range")))
     if not ranges or not _is_current(asked.get("if-range"), validators):
         return None
     parts = []

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -225,10 +226,13 @@ async def _worked(request: Request, work: Callable[[], T], size: int) -> T:
 
 
 def _kind(request: Request) -> str | None:
-    """The media type of the body; None where there is none."""
+    """The media type of the body; None where there is none. Raises NotAnImage for one that is compressed as a whole."""
     headers = request.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return None
+    coding = headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise NotAnImage(f"the body has the Content-Encoding {coding[:_LONGEST_KIND]}; send it without one")
     return headers.get("content-type", "of no stated type").split(";")[0].strip().lower()[:_LONGEST_KIND]
 
 
@@ -238,7 +242,7 @@ def _from_json(body: bytes, most: int) -> list[ParsedInput]:
     if values > most * _MOST_VALUES:  # a parser would take a hundred times the body's size
         raise BadValue("body", f"{values} values", f"JSON of at most {most * _MOST_VALUES}")
     try:
-        content = from_json(body)
+        content = from_json(body.removeprefix(BOM_UTF8))  # which may be ignored (RFC 8259, section 8.1)
     except ValueError as error:
         wrong = {"type": "json_invalid", "loc": ("body",), "input": body, "ctx": {"error": str(error)}}
         raise RequestValidationError([wrong]) from error

@@ -114,7 +114,7 @@ async def neighbors(request: Request) -> Response:
         )
     if params.id is not None:
         parsed = [ParsedInput(str(params.id), item=params.id)]
-    if params.cursor and len(parsed) > 1:
+    if params.cursor is not None and len(parsed) > 1:
         raise BadValue("cursor", params.cursor, f"given with one photograph, not with {len(parsed)}")
     photographs = [input.photographs for input in parsed]
     engine.check_room(sum(photographs), photographs.count(0))  # before there is a task for each
@@ -125,7 +125,7 @@ async def neighbors(request: Request) -> Response:
         nonlocal mode
         name, subject = await _subject(engine, pair, input, stages, paged=params.cursor is not None)
         question = _question(params, pair.store, name)
-        after = cursor.read(params.cursor, question) if params.cursor else None
+        after = cursor.read(params.cursor, question) if params.cursor is not None else None
         query = _query(params, default, after)
         mode = query.mode
         page = await engine.search(pair.store, subject, query, stages)
@@ -176,7 +176,7 @@ async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAns
         [most] = distances_of(np.square(DUPLICATE_SHARE * length)[None], pair.store.metric).tolist()
         params = params.model_copy(update={"max_distance": most})
     question = _question(params, pair.store, f"duplicates of {item_id}")
-    after = cursor.read(params.cursor, question) if params.cursor else None
+    after = cursor.read(params.cursor, question) if params.cursor is not None else None
     query = _query(params, engine.mode(pair.store, params.mode)[0], after)
     page = await engine.search(pair.store, Subject(item_id, leave_out=frozenset([item_id])), query, stages)
     return schemas.DuplicatesAnswer(
@@ -272,7 +272,7 @@ def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> 
     """The search in the mode of the cursor, else in the default. Raises BadValue for what does not go together."""
     if after is None:
         mode = default
-        if mode == "two-stage" and not params.cursor and params.k > MOST_GIVEN:  # more than a cursor holds
+        if mode == "two-stage" and params.cursor is None and params.k > MOST_GIVEN:  # more than a cursor holds
             if params.mode == mode:
                 raise BadValue("k", params.k, f"at most {MOST_GIVEN} on the first page with mode={mode}")
             mode = "exact"

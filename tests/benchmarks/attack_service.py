@@ -190,13 +190,13 @@ def large_pictures(port: int) -> None:
 def stalled_uploads(port: int) -> None:
     """4 uploads of as much as may be, less a byte, that then stall."""
     size = SETTINGS.max_request_bytes
-    head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % size
+    head = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % size
     keep(port, 4, head + bytes(size - 1))
 
 
 def dripped_uploads(port: int) -> None:
     """200 uploads that send a byte now and then."""
-    head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999\r\n\r\n"
+    head = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999\r\n\r\n"
     clients: list[socket.socket] = []
     while True:
         for client in clients[:]:

@@ -5,7 +5,7 @@ exact      one query against float32 rows of the harder mixture (tests/benchmark
 hamming    one query against random codes of 128 bits, exact, ties in order: IndexBinaryFlat; indexer.scan.
 two-stage  one query against an index made as `indexer.build` makes it, autoencoder and all: IndexFlatL2, then each short-list, as
            long as the build chose it; recall@10 is against exact search, of queries that are not in the index. Both mixtures, and
-           arrays of real features: --features TRAIN.npy TEST.npy, as often as wanted.
+           vectors of real indexes: --features TRAIN.faiss TEST.faiss, as often as wanted.
 grow       adding 1 % of the rows to an index of the rest, beside building one of all.
 million    an index of 1 000 000 rows built and searched by a process that may not allocate more than 6 GiB; 20 GB of disk.
            Resident beyond that are pages of mapped files, which the system takes back when it needs them.
@@ -36,12 +36,15 @@ import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
+from indexer.arrays import aligned  # noqa: E402
 from indexer.assembly import Plan, Source, assemble  # noqa: E402
 from indexer.index import Index, open_index  # noqa: E402
 from indexer.scans import native, scan  # noqa: E402
 from indexer.search import shortlists  # noqa: E402
 from indexer.storage import artifact  # noqa: E402
+from indexer.storage import flat as flat_files  # noqa: E402
 from indexer.storage.draft import Draft  # noqa: E402
+from indexer.storage.flat import Flat, FlatWriter, open_flat  # noqa: E402
 from indexer.storage.segment import code_bytes  # noqa: E402
 from indexer.store import Query  # noqa: E402
 from tests.benchmarks.machine import heading  # noqa: E402
@@ -91,6 +94,15 @@ def flat(vectors_ND: Vectors) -> tuple[Any, Vectors]:
     return index, faiss.rev_swig_ptr(index.get_xb(), vectors_ND.size).reshape(vectors_ND.shape)
 
 
+def stored(rows: NDArray[Any], kind: Flat, folder: str) -> NDArray[Any]:
+    """The rows as an index has them: mapped from a file of FAISS's, at no multiple of their numbers' size."""
+    path = Path(folder) / "rows.faiss"
+    writer = FlatWriter(path, kind, rows.shape[1])
+    writer.write(np.arange(len(rows)), rows)
+    writer.close()
+    return open_flat(path, kind, None)[1]
+
+
 def bench_exact(arguments: argparse.Namespace) -> None:
     mixture = Mixture(arguments.rows, HARD)
     index, vectors_ND = flat(mixture.array())
@@ -103,17 +115,18 @@ def bench_exact(arguments: argparse.Namespace) -> None:
         rows: NDArray[np.int64] = nearest[np.argsort(about_N[nearest])]
         return rows
 
-    for q in range(20):
-        np.testing.assert_array_equal(
-            scan.exact(vectors_ND, queries_QD[q : q + 1], K)[1], index.search(queries_QD[q : q + 1], K)[1]
-        )
-    print(f"\nexact: the {K} nearest of {arguments.rows} x {WIDTH} float32")
-    ways: dict[str, Search] = {
-        "IndexFlatL2": lambda q: index.search(queries_QD[q % 100 : q % 100 + 1], K),
-        "matrix product": product,
-        "ours": lambda q: scan.exact(vectors_ND, queries_QD[q % 100 : q % 100 + 1], K),
-    }
-    report(in_turns(ways, arguments))
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        mapped_ND = stored(vectors_ND, flat_files.VECTORS, folder)
+        for q in range(20):
+            ours, theirs = scan.exact(mapped_ND, queries_QD[q : q + 1], K), index.search(queries_QD[q : q + 1], K)
+            np.testing.assert_array_equal(ours[1], theirs[1])
+        print(f"\nexact: the {K} nearest of {arguments.rows} x {WIDTH} float32")
+        ways: dict[str, Search] = {
+            "IndexFlatL2": lambda q: index.search(queries_QD[q % 100 : q % 100 + 1], K),
+            "matrix product": product,
+            "ours": lambda q: scan.exact(mapped_ND, queries_QD[q % 100 : q % 100 + 1], K),
+        }
+        report(in_turns(ways, arguments))
 
 
 def bench_hamming(arguments: argparse.Namespace) -> None:
@@ -123,15 +136,17 @@ def bench_hamming(arguments: argparse.Namespace) -> None:
         index.add(rng.integers(0, 256, (rows, BITS // 8), np.uint8))
         codes_NW = faiss.rev_swig_ptr(index.xb.data(), rows * BITS // 8).reshape(rows, BITS // 8)
         queries_QW = rng.integers(0, 256, (100, BITS // 8), np.uint8)
-        for q in range(20):
-            ours, theirs = scan.hamming(codes_NW, queries_QW[q : q + 1], K), index.search(queries_QW[q : q + 1], K)
-            np.testing.assert_array_equal(ours[0], theirs[0])
-        print(f"\nhamming: the {K} nearest of {rows} codes of {BITS} bits, {BITS // 8} bytes an item")
-        ways: dict[str, Search] = {
-            "IndexBinaryFlat": lambda q, index=index, asked=queries_QW: index.search(asked[q % 100 : q % 100 + 1], K),  # type: ignore[misc]
-            "ours": lambda q, codes=codes_NW, asked=queries_QW: scan.hamming(codes, asked[q % 100 : q % 100 + 1], K),  # type: ignore[misc]
-        }
-        report(in_turns(ways, arguments))
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            mapped_NW = stored(codes_NW, flat_files.CODES, folder)
+            for q in range(20):
+                ours, theirs = scan.hamming(mapped_NW, queries_QW[q : q + 1], K), index.search(queries_QW[q : q + 1], K)
+                np.testing.assert_array_equal(ours[0], theirs[0])
+            print(f"\nhamming: the {K} nearest of {rows} codes of {BITS} bits, {BITS // 8} bytes an item")
+            ways: dict[str, Search] = {
+                "IndexBinaryFlat": lambda q, index=index, asked=queries_QW: index.search(asked[q % 100 : q % 100 + 1], K),  # type: ignore[misc]
+                "ours": lambda q, codes=mapped_NW, asked=queries_QW: scan.hamming(codes, asked[q % 100 : q % 100 + 1], K),  # type: ignore[misc]
+            }
+            report(in_turns(ways, arguments))
 
 
 def feature_blocks(blocks: Iterable[Vectors]) -> Iterator[Any]:
@@ -173,14 +188,14 @@ def bench_two_stage(arguments: argparse.Namespace) -> None:
         mixture = Mixture(arguments.rows, items)
         compare_shortlists(f"mixture, {items} items a cluster", mixture.array(), mixture.queries(200), arguments)
     for train, test in arguments.features or []:
-        queries_ND = np.load(test, mmap_mode="r")
+        queries_ND, rows_ND = (open_flat(Path(file), flat_files.VECTORS, WIDTH)[1] for file in (test, train))
         chosen = np.sort(np.random.default_rng(0).permutation(len(queries_ND))[:200])
-        compare_shortlists(Path(train).stem, np.load(train, mmap_mode="r"), np.array(queries_ND[chosen]), arguments)
+        compare_shortlists(train, rows_ND, queries_ND[chosen], arguments)
 
 
 def compare_shortlists(name: str, vectors_ND: Vectors, queries_QD: Vectors, arguments: argparse.Namespace) -> None:
     rows, number = len(vectors_ND), len(queries_QD)
-    flat_index, vectors_ND = flat(vectors_ND)
+    flat_index, vectors_ND = flat(aligned(vectors_ND))
     exact_QK = scan.exact(vectors_ND, queries_QD, K)[1]
     print(f"\ntwo-stage: {name}, {rows} x {WIDTH}, {number} queries")
     seconds: dict[str, list[float]] = {}
@@ -293,7 +308,7 @@ def main() -> None:
     parser.add_argument("--codes", type=int, nargs="+", default=[1_000_000, 10_000_000], help="numbers of codes")
     parser.add_argument("--million", type=int, default=1_000_000, help="rows of the part `million`")
     parser.add_argument("--shortlists", nargs="+", default=["principal", "codes", "PCA128,HNSW32"])
-    parser.add_argument("--features", nargs=2, action="append", metavar=("TRAIN.npy", "TEST.npy"), help="real features")
+    parser.add_argument("--features", nargs=2, action="append", metavar=("TRAIN.faiss", "TEST.faiss"), help="vectors of indexes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--queries", type=int, default=20, help="a turn")
     parser.add_argument("--folder", type=Path, help="where indexes are made; a temporary one where not given")

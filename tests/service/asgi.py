@@ -52,6 +52,9 @@ async def exchange(
 ) -> Answer:
     """The answer to one request. The path goes to the application as it is; a `?` in it begins the query."""
     path, _, query = path.partition("?")
+    headers = list(headers)
+    if "host" not in {name.lower() for name, _ in headers}:
+        headers.append(("host", "127.0.0.1"))
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0"},

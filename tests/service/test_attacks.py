@@ -46,6 +46,12 @@ class Service:
             self._stack.callback(client.close)
             client.send(sent)
 
+    def first_line(self, sent: bytes) -> bytes:
+        """How the answer to this begins."""
+        with socket.create_connection(("127.0.0.1", self._port), PATIENCE_S) as client, client.makefile("rb") as answer:
+            client.sendall(sent)
+            return answer.readline()
+
     def serves_others(self) -> None:
         """Twenty requests of others are answered."""
         for number in range(5):
@@ -72,7 +78,7 @@ def serve(model: Path, index: Path, tmp_path: Path) -> Iterator[Serve]:
 
 
 def request(method: str, path: str, body: bytes = b"", length: int | None = None) -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
     return head.encode() + b"%d\r\n\r\n" % (len(body) if length is None else length) + body
 
 
@@ -85,6 +91,11 @@ ATTACKS = {
     "uploads that stall": (9, request("POST", "/classify", b" " * 99_999, length=100_000)),
     "wrong JSON": (10, request("POST", "/neighbors", b'{"inputs": [%s0]}' % (b"0," * 40_000))),
 }
+
+
+def test_attackers_are_not_turned_away_for_their_head(serve: Serve) -> None:
+    """An attack that is refused at once attacks nothing."""
+    assert serve().first_line(request("GET", "/healthz")) == b"HTTP/1.1 200 OK\r\n"
 
 
 @pytest.mark.parametrize(("number", "sent"), ATTACKS.values(), ids=ATTACKS)

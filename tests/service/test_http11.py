@@ -1,4 +1,4 @@
-"""Offers of another protocol, as Java's HttpClient makes them, on a real connection: declined, and the body is read."""
+"""Heads on a real connection: offers of another protocol, as Java's HttpClient makes them, are declined, and the body is read."""
 
 import socket
 import threading
@@ -26,7 +26,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     while more:
         message = await receive()
         body, more = body + message.get("body", b""), message.get("more_body", False)
-    text = f"{scope['method']} {scope['path']} {body.decode()}".encode()
+    text = f"{scope['method']} {scope['path']} {body.decode()}".encode() + dict(scope["headers"]).get(b"x-key", b"")
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(text))]})
     await send({"type": "http.response.body", "body": text})
 
@@ -78,6 +78,13 @@ def test_the_body_behind_an_offer_is_read(address: tuple[str, int], offer: str, 
     middle = request.index(b"\r\n\r\n") + 4
     assert answers(address, 2, request[:middle], request[middle:] + plain) == expected
     assert answers(address, 2, *(request[i : i + 1] for i in range(len(request))), plain) == expected
+
+
+@pytest.mark.parametrize("sent", [b"a b", b"  a b", b"a b  ", b"\ta b\t ", b" a b \t"])
+def test_white_space_around_a_value_is_no_part_of_it(address: tuple[str, int], sent: bytes) -> None:
+    request = b"POST /a HTTP/1.1\r\nHost: x\r\nX-Key:" + sent + b"\r\n" + LENGTH
+    assert answers(address, 1, request) == answers(address, 1, *(request[i : i + 1] for i in range(len(request))))
+    assert answers(address, 1, request) == ["POST /a helloa b"]
 
 
 @pytest.mark.parametrize("offer", OFFERS)

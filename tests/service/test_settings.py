@@ -216,6 +216,14 @@ def test_a_key_that_headers_cannot_carry_is_refused_at_start_and_not_shown(
         parse(ServiceSettings, [])
 
 
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("s3kret\r\n", "utf-8-sig")
+    assert key_of(parse(ServiceSettings, ["--api-key-file", str(tmp_path / "key")])) == "s3kret"
+    (tmp_path / "key").write_text("\ufeff", "utf-8")
+    with pytest.raises(BadValue, match="at least 1 character"):
+        parse(ServiceSettings, ["--api-key-file", str(tmp_path / "key")])
+
+
 def test_a_key_comes_from_one_source(tmp_path: Path, monkeypatch: Patch) -> None:
     (tmp_path / "key").write_text("s3kret")
     monkeypatch.setenv("FC7_API_KEY_FILE", str(tmp_path / "key"))

@@ -19,7 +19,7 @@ _MOST_TILES: Final = 4096  # of a JPEG 2000
 _MOST_STRIPS: Final = 100_000  # of a TIFF; one a row is common
 _TIFF_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF_INTEGERS: Final = {3: "H", 4: "I", 16: "Q"}  # type -> struct's letter
-_BYTE: Final = 1
+_BYTE, _LONG8 = 1, 16
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 259, 262, 274, 277
 _STRIP_OFFSETS, _ROWS, _STRIP_SIZES, _MAX_SAMPLE, _PLANAR, _PREDICTOR, _COLOURS = 273, 278, 279, 281, 284, 317, 320
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES, _EXTRA, _SAMPLE_FORMAT, _SMAX_SAMPLE = 322, 323, 324, 325, 338, 339, 341
@@ -49,11 +49,11 @@ _TIFF_TAGS: Final[dict[int, tuple[int, int, int]]] = {
     _COMPRESSION: (1, 65_535, 1),
     _PHOTOMETRIC: (0, 65_535, 1),
     266: (1, 2, 1),  # order of bits
-    _STRIP_OFFSETS: (0, 2**40, _MOST_STRIPS),
+    _STRIP_OFFSETS: (0, 2**32 - 1, _MOST_STRIPS),
     _ORIENTATION: (0, 65_535, 1),
     _SAMPLES: (1, 8, 1),
     _ROWS: (1, 2**32 - 1, 1),
-    _STRIP_SIZES: (0, 2**40, _MOST_STRIPS),
+    _STRIP_SIZES: (0, 2**32 - 1, _MOST_STRIPS),
     _MAX_SAMPLE: (0, 2**32 - 1, 8),
     _PLANAR: (1, 2, 1),
     292: (0, 7, 1),  # fax
@@ -62,8 +62,8 @@ _TIFF_TAGS: Final[dict[int, tuple[int, int, int]]] = {
     _COLOURS: (0, 65_535, 3 * 65_536),
     _TILE_WIDTH: (1, 2**31 - 1, 1),
     _TILE_HEIGHT: (1, 2**31 - 1, 1),
-    _TILE_OFFSETS: (0, 2**40, _MOST_STRIPS),
-    _TILE_SIZES: (0, 2**40, _MOST_STRIPS),
+    _TILE_OFFSETS: (0, 2**32 - 1, _MOST_STRIPS),
+    _TILE_SIZES: (0, 2**32 - 1, _MOST_STRIPS),
     332: (1, 2, 1),  # inks
     334: (1, 8, 1),
     _EXTRA: (0, 65_535, 8),
@@ -77,6 +77,7 @@ _TIFF_LAYOUT: Final = {
     _PHOTOMETRIC: "PhotometricInterpretation",
     _SAMPLES: "SamplesPerPixel",
     _BITS: "BitsPerSample",
+    _SAMPLE_FORMAT: "SampleFormat",
     _EXTRA: "ExtraSamples",
     _COMPRESSION: "Compression",
 }
@@ -429,32 +430,32 @@ def orientation_in(exif: bytes) -> int:
 
 
 def _tiff(data: bytes) -> Container:
-    """The first image of a TIFF: its directory rewritten with what pixels need, appended, and named by the header."""
+    """The first image of a TIFF: its directory rewritten with what pixels need, appended, and named by the header.
+
+    What comes out is never a BigTIFF, of which Pillow reads those in little-endian order alone.
+    """
     order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    values, entries, others = _tiff_entries(data, order, big)
+    values, entries, others = _tiff_entries(data, order)
     # of whose directories the first is of a preview
-    if data[8:10] == b"CR" or _DNG_VERSION in others or (_SUB_DIRECTORIES in others and values.get(_SUBFILE, [0])[0] & 1):
+    if (
+        data[:11] == b"II*\0\x10\0\0\0CR\2"
+        or _DNG_VERSION in others
+        or (_SUB_DIRECTORIES in others and values.get(_SUBFILE, [0])[0] & 1)
+    ):
         raise NotAnImage(f"is a camera's raw file, and not an image in one of the formats {_NAMES}")
     for tag in (_WIDTH, _HEIGHT):
         if tag not in values:
             raise BadImage("damaged or truncated image: a TIFF that does not say its size")
     _check_tiff(values)
     width, height = values[_WIDTH][0], values[_HEIGHT][0]
-    directory = b"".join(entries[tag] for tag in sorted(entries))
     padding = bytes(-len(data) % 8)
     at = len(data) + len(padding)
-    if big:
-        header = data[:8] + struct.pack(f"{order}Q", at)
-        directory = struct.pack(f"{order}Q", len(entries)) + directory + bytes(8)
-    else:
-        header = data[:4] + struct.pack(f"{order}I", at)
-        directory = struct.pack(f"{order}H", len(entries)) + directory + bytes(4)
+    header = data[:2] + struct.pack(f"{order}HI", 42, at)
     bits = _bits(values)
     tiled = _TILE_OFFSETS in values
     return Container(
         "TIFF",
-        header + data[len(header) :] + padding + directory,
+        header + data[len(header) :] + padding + _tiff_directory(entries, order, at),
         values.get(_ORIENTATION, [1])[0] if values.get(_ORIENTATION, [1])[0] in range(1, 9) else 1,
         bits=bits,
         highest=max(values.get(_SMAX_SAMPLE, values.get(_MAX_SAMPLE, [0]))) or (2**bits - 1 if bits < 32 else 0),
@@ -467,8 +468,26 @@ def _tiff(data: bytes) -> Container:
     )
 
 
-def _tiff_entries(data: bytes, order: str, big: bool) -> tuple[dict[int, list[int]], dict[int, bytes], set[int]]:
-    """Of the first directory: the integers of each tag that is wanted, its entry as written, and the tags that are not wanted."""
+def _tiff_directory(entries: "dict[int, _Entry]", order: str, at: int) -> bytes:
+    """The directory, which will lie at `at`, and behind it the values that have no room in it."""
+    behind = at + 2 + 12 * len(entries) + 4
+    directory, values = struct.pack(f"{order}H", len(entries)), bytearray()
+    for tag, (kind, number, written) in sorted(entries.items()):
+        directory += struct.pack(f"{order}HHI", tag, kind, number)
+        if len(written) > 4:
+            directory += struct.pack(f"{order}I", behind + len(values))
+            values += written + bytes(len(written) % 2)
+        else:
+            directory += written.ljust(4, b"\0")
+    return directory + bytes(4) + values
+
+
+_Entry = tuple[int, int, bytes]  # of a TIFF's directory: type, number of values, and these as written
+
+
+def _tiff_entries(data: bytes, order: str) -> tuple[dict[int, list[int]], dict[int, _Entry], set[int]]:
+    """Of the first directory: the integers of each tag that is wanted, its entry, and the tags that are not wanted."""
+    big = data[2:4] in (b"+\0", b"\0+")
     head, form, size, inline = ("Q", f"{order}HHQ", 20, 8) if big else ("H", f"{order}HHI", 12, 4)
     pointer = f"{order}Q" if big else f"{order}I"
     (at,) = struct.unpack_from(pointer, data, 8 if big else 4)
@@ -477,7 +496,7 @@ def _tiff_entries(data: bytes, order: str, big: bool) -> tuple[dict[int, list[in
     if count > _MOST_PARTS:
         raise BadImage(f"image file of more than {_MOST_PARTS} parts")
     values: dict[int, list[int]] = {}
-    entries: dict[int, bytes] = {}
+    entries: dict[int, _Entry] = {}
     others: set[int] = set()
     taken = 0
     for entry in range(at, at + count * size, size):
@@ -492,31 +511,31 @@ def _tiff_entries(data: bytes, order: str, big: bool) -> tuple[dict[int, list[in
         taken += length
         if start + length > len(data) or taken > len(data):
             raise BadImage(f"damaged or truncated image: tag {tag} of a TIFF lies beyond its end")
-        written = data[entry : entry + size]
+        written = data[start : start + length]
         if tag in _TIFF_TAGS:
             if (kind, number) == (_BYTE, 1):
-                written = struct.pack(form, tag, 3, 1) + struct.pack(f"{order}H", data[start]) + bytes(inline - 2)
-                values[tag] = _integers(written, order, tag, 3, 1, size - inline)
-            else:
-                try:
-                    values[tag] = _integers(data, order, tag, kind, number, start)
-                except BadImage:
-                    if tag in _TIFF_HINTS:
-                        continue
-                    raise
+                kind, written = 3, struct.pack(f"{order}H", data[start])
+            try:
+                values[tag] = _integers(written, order, tag, kind, number)
+            except BadImage:
+                if tag in _TIFF_HINTS:
+                    continue
+                raise
+            if kind == _LONG8:
+                kind, written = 4, struct.pack(f"{order}{number}I", *values[tag])
             if tag == _ORIENTATION:  # which Pillow would turn it by
                 continue
         elif (tag in _TIFF_NUMBERS and (kind, number) != (5, _TIFF_NUMBERS[tag])) or (tag == _JPEG_TABLES and kind != 7):
             continue
-        entries[tag] = written
+        entries[tag] = kind, number, written
     return values, entries, others
 
 
-def _integers(data: bytes, order: str, tag: int, kind: int, number: int, start: int) -> list[int]:
+def _integers(written: bytes, order: str, tag: int, kind: int, number: int) -> list[int]:
     lowest, highest, most = _TIFF_TAGS[tag]
     if kind not in _TIFF_INTEGERS or not 1 <= number <= most:
         raise BadImage(f"damaged image: tag {tag} of a TIFF is not {most} integers or fewer")
-    found = list(struct.unpack_from(f"{order}{number}{_TIFF_INTEGERS[kind]}", data, start))
+    found = list(struct.unpack_from(f"{order}{number}{_TIFF_INTEGERS[kind]}", written))
     if min(found) < lowest or max(found) > highest:
         raise BadImage(f"damaged image: tag {tag} of a TIFF is not within {lowest} and {highest}")
     return found

@@ -65,6 +65,7 @@ def test_a_file_is_byte_for_byte_what_faiss_writes(
     found_ids, found = open_flat(tmp_path / "theirs", kind, table.shape[1])
     np.testing.assert_array_equal(found_ids, ids_N)
     np.testing.assert_array_equal(found, table)
+    np.testing.assert_array_equal(open_flat(tmp_path / "ours", kind, None)[1], table)
     assert isinstance(found, np.memmap)
     assert not found.flags.writeable
 

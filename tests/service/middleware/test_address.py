@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.app import create_app
 from service.middleware.address import OwnHosts
 from service.settings import ServiceSettings
-from tests.service.asgi import Answer, exchange
+from tests.service.asgi import Answer, exchange, unread
 from tests.service.calls import PHOTO, assert_problem, send
 from training.errors import BadValue
 
@@ -88,6 +88,24 @@ def test_two_hosts_are_a_bad_request(serve: Serve) -> None:
     assert client.portal
     answer: Answer = client.portal.call(exchange, client.app, "GET", "/info", [("host", "localhost"), ("host", "localhost")])
     assert answer.status == 400
+
+
+@pytest.mark.parametrize("listening", ["127.0.0.1", ANY])
+def test_no_host_is_a_bad_request_but_of_the_protocol_that_had_none(listening: str) -> None:
+    async def inside(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+
+    async def status_of(version: str) -> int:
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "http_version": version, "headers": [], "server": ("127.0.0.1", 8000)}
+        await OwnHosts(inside, ServiceSettings(host=listening))(scope, unread, send)
+        return int(sent[0]["status"])
+
+    assert [asyncio.run(status_of(version)) for version in ("1.0", "1.1")] == [200, 400]
 
 
 def test_on_other_addresses_any_host_is_answered_and_the_log_says_so(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

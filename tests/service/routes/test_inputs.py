@@ -1,6 +1,8 @@
 """What a request may hold: photographs, ids and vectors, as a form or as JSON; each answered in place, or told what is wrong."""
 
 import base64
+import codecs
+import gzip
 import json
 import shutil
 import tracemalloc
@@ -341,6 +343,23 @@ def test_a_body_of_another_kind_is_told_what_to_send(model: Path, index: Path, c
 
 def test_a_body_of_no_stated_kind_is_told_what_to_send(client: TestClient) -> None:
     assert_problem(client.post("/classify", content=PHOTO), 415, "of no stated type", "multipart/form-data", "application/json")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP", "gzip, identity", "x" * 5000])
+def test_a_body_that_is_compressed_as_a_whole_is_told_so(client: TestClient, coding: str) -> None:
+    for kind in (JSON, FORM):
+        response = raw(client, gzip.compress(b'{"inputs": [{"id": 1}]}'), {**kind, "content-encoding": coding})
+        assert_problem(response, 415, "Content-Encoding", coding[:4], "without")
+        assert len(response.content) < 500
+    assert raw(client, b'{"inputs": [{"id": 1}]}', {**JSON, "content-encoding": "Identity"}).status_code == 200
+
+
+def test_json_may_begin_with_a_byte_order_mark(client: TestClient) -> None:
+    """As Windows writes it."""
+    body = '{"inputs": [{"id": 1}]}'
+    assert raw(client, body.encode("utf-8-sig")).json() == raw(client, body.encode()).json()
+    response = raw(client, 2 * codecs.BOM_UTF8 + body.encode())
+    assert_problem(response, 422, "body", "JSON")
 
 
 @pytest.mark.parametrize(

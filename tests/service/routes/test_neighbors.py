@@ -149,7 +149,7 @@ def test_a_cursor_keeps_the_mode_that_auto_took(client: TestClient) -> None:
 
 def test_a_damaged_or_foreign_cursor_is_refused(client: TestClient) -> None:
     cursor = one(client, "id=2&k=5")["next"]
-    damaged = [cursor[:-1], cursor[:-4], cursor + "AAAA", cursor[1:], "x", "ü", "=", "A" * 40, "*" + cursor[1:]]
+    damaged = ["", cursor[:-1], cursor[:-4], cursor + "AAAA", cursor[1:], "x", "ü", "=", "A" * 40, "*" + cursor[1:]]
     damaged += [cursor[:i] + ("A" if cursor[i] != "A" else "B") + cursor[i + 1 :] for i in range(len(cursor))]
     for text in damaged:
         body = assert_problem(client.post("/neighbors", params={"id": 2, "cursor": text}), 422, "cursor")

@@ -218,6 +218,70 @@ def test_orientation_is_read_from_both_orders_of_bytes_and_bounds_hold() -> None
         assert orientation_in(text + struct.pack(f"{order}IHHHIHH", 8, 1, 0x0112, 3, 1, 9, 0)) == 1
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *(struct.pack("<HHIHH", 0x0112, 3, 1, value, 0) for value in (0, 9, 255, 65_535)),
+        struct.pack("<HHI4s", 0x0112, 2, 2, b"6\0\0\0"),
+        struct.pack("<HHII", 0x0112, 3, 2**31, 6),
+    ],
+)
+def test_an_orientation_that_is_none_turns_nothing(format: str, entry: bytes) -> None:
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    np.testing.assert_array_equal(pixels(encoded(SMOOTH, format, exif=exif)), pixels(encoded(SMOOTH, format)))
+
+
+@pytest.mark.parametrize("entry", [(3, [0]), (3, [9]), (3, [255]), (1, [54]), (4, [2**32 - 1]), (3, [6, 6, 6])])
+def test_an_orientation_of_a_tiff_that_is_none_turns_nothing(entry: tuple[int, list[int]]) -> None:
+    grey = bytes(range(256)) * 256
+    np.testing.assert_array_equal(pixels(tiff(grey, {274: entry})), pixels(tiff(grey, {})))
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "AVIF", "HEIF", "MPO"])
+def test_the_first_of_several_pictures_is_taken(format: str) -> None:
+    others = [SMOOTH.rotate(180), Image.new("RGB", SMOOTH.size, "white")]
+    several = encoded(SMOOTH, format, save_all=True, append_images=others)
+    alone = pixels(encoded(SMOOTH, "JPEG" if format == "MPO" else format)).astype(int)
+    assert np.abs(pixels(several) - alone).mean() < 2
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_colours_of_a_palette_show_through_one_by_one(bits: int) -> None:
+    """Even colours of the palette are transparent, odd ones are not."""
+    count = 2**bits
+    row = np.arange(256) * count // 256
+    number = int("".join(format(value, f"0{bits}b") for value in row.tolist()), 2)
+    grey = [value * 255 // (count - 1) for value in range(count)]
+    palette = (b"PLTE", bytes(value for value in grey for _ in "RGB"))
+    data = png(256, 256, bits, 3, (b"\0" + number.to_bytes(32 * bits)) * 256, bytes(255 * (i % 2) for i in range(count)), palette)
+    expected = np.where(row % 2 == 0, 255, np.array(grey)[row])
+    np.testing.assert_array_equal(pixels(data), np.broadcast_to(expected, (3, 256, 256)))
+
+
+@pytest.mark.parametrize("alpha", [0, 32_896, 65_535])
+@pytest.mark.parametrize("premultiplied", [False, True])
+def test_alpha_of_16_bits_is_laid_on_white(alpha: int, premultiplied: bool) -> None:
+    ramp = np.tile(np.arange(256), (256, 1))
+    colours = np.stack([ramp, ramp.T, 255 - ramp], -1)
+    share = alpha / 65_535
+    stored = colours * 257 * (share if premultiplied else 1)
+    four = np.concatenate([stored, np.full((256, 256, 1), alpha)], -1).astype("<u2").tobytes()
+    tags = {258: (3, [16] * 4), 262: (3, [2]), 277: (3, [4]), 338: (3, [1 if premultiplied else 2])}
+    expected = (colours * share + 255 * (1 - share)).transpose(2, 0, 1)
+    assert np.abs(pixels(tiff(four, tags)) - expected).max() <= 2
+
+
+def test_a_jpeg_of_four_inks_is_seen_with_and_without_adobes_mark() -> None:
+    marked = encoded(SMOOTH.convert("CMYK"), quality=95)
+    at = marked.index(b"Adobe") - 4
+    unmarked = marked[:at] + marked[at + 2 + int.from_bytes(marked[at + 2 : at + 4]) :]
+    left = (SMOOTH.width - 256) // 2
+    expected = np.asarray(SMOOTH.crop((left, 0, left + 256, 256))).transpose(2, 0, 1)
+    for data in (marked, unmarked):
+        assert np.abs(pixels(data).astype(int) - expected).mean() < 3
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("value", [0, 1])
 def test_a_grey_that_is_transparent_is_white(bits: int, value: int) -> None:
@@ -245,30 +309,56 @@ def test_what_shows_through_is_white_in_every_mode() -> None:
         assert pixels(encoded(image, format)).min() >= 254
 
 
-def png(width: int, height: int, bits: int, colours: int, rows: bytes, transparent: bytes = b"") -> bytes:
+def png(
+    width: int, height: int, bits: int, colours: int, rows: bytes, transparent: bytes = b"", *more: tuple[bytes, bytes]
+) -> bytes:
     """A PNG file written out by hand."""
     parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0))]
-    parts += [(b"tRNS", transparent)] if transparent else []
+    parts += [*more, (b"tRNS", transparent)] if transparent else more
     parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     chunks = [len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4) for name, data in parts]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def tiff(pixels: bytes, tags: dict[int, tuple[int, list[int]]]) -> bytes:
+def tiff(pixels: bytes, tags: dict[int, tuple[int, list[int]]], order: str = "<", big: bool = False) -> bytes:
     """A TIFF file written out by hand: tag -> (type, values), over those of one strip of 256 x 256 grey values."""
-    sizes = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i", 11: "f"}
+    sizes = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i", 11: "f", 16: "Q"}
+    offset, count, inline = ("Q", "Q", 8) if big else ("I", "H", 4)
+    head = 16 if big else 8
     all_tags = {
-        **{256: (3, [256]), 257: (3, [256]), 258: (3, [8]), 259: (3, [1]), 262: (3, [1]), 273: (4, [8]), 277: (3, [1])},
+        **{256: (3, [256]), 257: (3, [256]), 258: (3, [8]), 259: (3, [1]), 262: (3, [1]), 273: (4, [head]), 277: (3, [1])},
         **{278: (3, [256]), 279: (4, [len(pixels)])},
     } | tags
-    body, entries = b"II*\0" + bytes(4) + pixels, b""
+    body, entries = bytes(head) + pixels, b""
     for tag, (kind, values) in sorted(all_tags.items()):
-        data = struct.pack(f"<{len(values)}{sizes[kind]}", *values)
-        if len(data) > 4:
-            data, body = len(body).to_bytes(4, "little"), body + data
-        entries += struct.pack("<HHI", tag, kind, len(values)) + data.ljust(4, b"\0")
-    start = len(body).to_bytes(4, "little")
-    return body[:4] + start + body[8:] + struct.pack("<H", len(all_tags)) + entries + bytes(4)
+        data = struct.pack(f"{order}{len(values)}{sizes[kind]}", *values)
+        if len(data) > inline:
+            data, body = struct.pack(f"{order}{offset}", len(body)), body + data
+        entries += struct.pack(f"{order}HH{offset}", tag, kind, len(values)) + data.ljust(inline, b"\0")
+    start = (b"II" if order == "<" else b"MM") + struct.pack(
+        f"{order}HHH" if big else f"{order}H", *((43, 8, 0) if big else (42,))
+    )
+    start += struct.pack(f"{order}{offset}", len(body))
+    return start + body[head:] + struct.pack(f"{order}{count}", len(all_tags)) + entries + bytes(inline)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_of_either_order_of_bytes_and_either_size_of_offsets_is_read(order: str, big: bool) -> None:
+    ramp = np.tile(np.arange(256), (256, 1))
+    kind = 16 if big else 4
+    grey = ramp.astype("u1").tobytes()
+    np.testing.assert_array_equal(pixels(tiff(grey, {}, order, big))[1], ramp)
+    rows = [(16 if big else 8) + 256 * row for row in range(256)]
+    strips = {273: (kind, rows), 278: (kind, [1]), 279: (3, [256] * 256)}
+    np.testing.assert_array_equal(pixels(tiff(grey, strips, order, big))[1], ramp)
+    sixteen = (ramp * 257).astype(f"{order}u2").tobytes()
+    np.testing.assert_array_equal(pixels(tiff(sixteen, {258: (3, [16])}, order, big))[1], ramp)
+    twelve = (ramp * 16).astype(f"{order}u2").tobytes()
+    np.testing.assert_array_equal(pixels(tiff(twelve, {258: (3, [16]), 281: (3, [4095])}, order, big))[1], ramp)
+    colours = np.stack([ramp, ramp.T, 255 - ramp], -1)
+    eight = {258: (3, [8, 8, 8]), 262: (3, [2]), 277: (3, [3])}
+    np.testing.assert_array_equal(pixels(tiff(colours.astype("u1").tobytes(), eight, order, big)), colours.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(
@@ -319,6 +409,7 @@ def test_a_png_whose_pixels_are_all_there_is_read_without_its_end() -> None:
             {258: (3, [10])},
             "a TIFF of PhotometricInterpretation 1, SamplesPerPixel 1, BitsPerSample 10, Compression 1 is not read",
         ),
+        ({258: (3, [16]), 339: (3, [4])}, "a TIFF of .*, BitsPerSample 16, SampleFormat 4, Compression 1 is not read"),
         ({259: (3, [12_345])}, "a TIFF of .*, Compression 12345 is not read"),
     ],
 )
@@ -352,6 +443,11 @@ def test_a_cameras_raw_file_is_named_and_its_preview_not_taken_for_it(tags: dict
         return
     with pytest.raises(NotAnImage, match=r"^is a camera's raw file"):
         decode(data, LIMITS)
+
+
+def test_pixels_that_begin_as_a_raw_file_does_make_none() -> None:
+    data = tiff(b"CR\2\0" + b"\x55" * (2**16 - 4), {})
+    assert pixels(data)[0, 1, 0] == 0x55
 
 
 def test_bits_of_more_samples_than_a_tiff_has_are_the_first_ones() -> None:
