@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 
 from indexer.arrays import Codes, Mask, Rows, Vectors, aligned, blocks
+from indexer.search import faiss_files
 from training.errors import BadSettings, BadValue, FC7Error, Mismatch
 from training.program import progress
 
@@ -44,7 +45,7 @@ def build(factory: str, rows: Vectors | Codes, path: Path, bits: int, seed: int)
             index.add(aligned(rows[block]))
         (faiss.write_index_binary if is_binary(factory) else faiss.write_index)(index, str(path))
     except RuntimeError as error:
-        raise FC7Error(f"the short-list {factory!r} cannot be made of {len(rows)} rows: {_reason(error)}") from error
+        raise FC7Error(f"the short-list {factory!r} cannot be made of {len(rows)} rows: {faiss_files.reason(error)}") from error
 
 
 class ByFaiss:
@@ -56,12 +57,8 @@ class ByFaiss:
         Opens it memory-mapped where its type can be, on a GPU where there is one. Raises Mismatch.
         """
         self._path, self.by_code = path, is_binary(factory)
-        try:
-            self._index = _read_binary(path) if self.by_code else _on_gpu(_read(path))
-        except RuntimeError as error:
-            raise Mismatch(f"{path} is not a FAISS index: {_reason(error)}") from error
-        if self._index.ntotal != rows:
-            raise Mismatch(f"{path} holds {self._index.ntotal} rows, the segment {rows}")
+        index = faiss_files.read(path, self.by_code, rows, width)
+        self._index = index if self.by_code else _on_gpu(index)
         if self._index.d != width or not self._index.is_trained:
             raise Mismatch(f"{path} is for rows of {self._index.d} numbers or bits, the index has {width}")
         self._tune()
@@ -105,19 +102,7 @@ def _make(factory: str, width: int, bits: int) -> Any:
         return faiss.index_factory(width, factory)
     except RuntimeError as error:
         expected = "codes, principal, or a string of FAISS's index_factory or index_binary_factory"
-        raise BadValue("shortlist", factory, f"{expected} ({_reason(error)})") from error
-
-
-def _read(path: Path) -> Any:
-    with suppress(RuntimeError):  # not every type can be mapped
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    return faiss.read_index(str(path))
-
-
-def _read_binary(path: Path) -> Any:
-    with suppress(RuntimeError):
-        return faiss.read_index_binary(str(path), faiss.IO_FLAG_MMAP_IFC)
-    return faiss.read_index_binary(str(path))
+        raise BadValue("shortlist", factory, f"{expected} ({faiss_files.reason(error)})") from error
 
 
 def _on_gpu(index: Any) -> Any:
@@ -126,8 +111,3 @@ def _on_gpu(index: Any) -> Any:
     with suppress(RuntimeError):  # HNSW and others stay where they are
         return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     return index
-
-
-def _reason(error: RuntimeError) -> str:
-    """FAISS's message without the line of its source."""
-    return str(error).splitlines()[-1].split("Error: ")[-1][:200]

@@ -316,6 +316,21 @@ def test_native_code_is_not_called_with_rows_that_are_not_there(row: int) -> Non
         native.distances(ZEROS, ZEROS[0], np.array([0, row]))
 
 
+def test_a_signed_short_list_with_rows_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    folder.mkdir()
+    assemble(folder, [block(features(200))], SOURCE, Plan(bits=0, shortlist="IVF4,Flat"))
+    open_index(folder).close()
+    whole = (artifact.current(folder) / artifact.FAISS).read_bytes()
+    index = faiss.deserialize_index(np.frombuffer(whole, np.uint8))  # which keeps the lists alive
+    ivf: Any = faiss.downcast_index(index)
+    lists = ivf.invlists
+    ids = faiss.rev_swig_ptr(lists.get_ids(1), lists.list_size(1))
+    plant(folder, artifact.FAISS, whole.replace(ids.tobytes(), (ids + 2**40).tobytes()))
+    with pytest.raises(Mismatch, match=r"shortlist\.faiss has rows in inverted list 1 that are not among its 200"):
+        open_index(folder)
+
+
 def test_what_an_addition_copies_is_verified_first(grown: tuple[Path, np.ndarray]) -> None:
     folder, x_ND = grown
     flip(artifact.current(folder) / "1/vectors.faiss", 8 * 200)
