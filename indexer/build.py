@@ -50,7 +50,11 @@ class BuildSettings(Settings):
     data: Path = Field(Path("var/images"), description="folder of photographs; subfolders are labels")
     index: Path = Field(Path("var/index"), description="index folder to publish into")
     part: Part = Field("all", description="part of the data set to index")
-    bits: int = Field(128, description=f"bits of the codes: {', '.join(map(str, BITS))}; 0 for no codes, and exact search alone")
+    bits: int = Field(
+        128,
+        description=f"bits of the codes: {', '.join(map(str, BITS))}; 0 for no codes, and exact search alone. The codes' "
+        "autoencoder is trained by reconstruction of a row's neighbourhood and by a contrast between neighbours and other rows",
+    )
     raw_pixel_codes: bool = Field(False, description="keep raw 32 x 32 pixels and codes of them too, to compare with")
     metric: Metric = Field(
         "euclidean",

@@ -31,8 +31,8 @@ class DuplicatesSettings(Settings):
         None,
         ge=0,
         le=1e9,
-        description=f"largest distance between two that are linked, by the index's metric; without this and without radius, "
-        f"{groups.SHARE} of the median length of its vectors by Euclidean distance, {groups.COSINE} by cosine",
+        description="largest distance of two that are linked, by the index's metric; where neither this nor radius is given, "
+        f"{groups.SHARE} of the median length of its vectors, or where the metric is cosine {groups.COSINE}",
     )
     radius: int | None = Field(None, ge=0, description="instead, the bits in which the codes of two that are linked may differ")
     json_file: Path | None = Field(None, validation_alias="json", description="JSON file to write all groups to")

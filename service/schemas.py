@@ -181,6 +181,31 @@ class DuplicatesAnswer(BaseModel):
     note: Note = None
 
 
+class Group(BaseModel):
+    """Items that are linked, directly or by way of others, by pairs within the threshold."""
+
+    size: int = Field(description="items of the group", examples=[3])
+    farthest: float = Field(description="distance of the farthest item from the representative; may be beyond the threshold")
+    items: list[Neighbor] = Field(
+        description="the representative, which is the largest photograph, at 0; then by distance from it, max_neighbors at most"
+    )
+
+
+class GroupsAnswer(BaseModel):
+    """The answer of GET /duplicates."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(description="that the items are shown of", examples=[3])
+    compared_version: int = Field(description="in which groups were looked for; what was added since is in none", examples=[2])
+    compared: int = Field(description="items that were compared", examples=[1117])
+    created: str = Field(description="when groups were looked for, ISO 8601", examples=["2026-11-26T10:00:00+00:00"])
+    metric: Metric | Literal["hamming"]
+    threshold: float = Field(description="the largest distance of two items that are linked", examples=[8.25])
+    found: int = Field(description="groups that were found", examples=[12])
+    groups: list[Group] = Field(description="largest first, as they were found")
+    next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
+
+
 class AddedImage(BaseModel):
     """The item that one photograph became, or why there is none."""
 

@@ -7,6 +7,12 @@ then sees the very codes that are compared; noise leaves sums between the two va
 A code is to tell the mean of a row's neighbourhood, rather than the row (what only one row has is noise to a search), and to be
 nearer to the codes of the row's neighbours than to those of other rows of the batch.
 
+Rows are trained on with noise. Without it, where rows are few, the layers learn them by heart and end below ITQ's rotation of the
+neighbourhoods, which they start from: .669 of mAP against .679 with 936 photographs of fruit, asked with others, and ITQ of the
+rows themselves at .660. With noise of 0.75 of each component's spread it is .683. With 1 000 rows of Caltech-101 it gains .015;
+with 2 000 of CIFAR-10 noise of the whole spread loses .006. What did not help as much: a third of the steps (.677), less contrast
+(.676), dropout of the hidden units (.675).
+
 Legend: N rows, P principal components, U hidden units, B bits, K neighbours.
 """
 
@@ -32,6 +38,7 @@ _RATE: Final = 4e-3
 _LIKENESS: Final = 0.3  # weight of the second loss, against 1 of the first
 _TEMPERATURE: Final = 0.2
 _BALANCE: Final = 0.1
+_NOISE: Final = 0.75  # on what is trained on, against the spread of each component
 _TINY: Final = 1e-12
 
 
@@ -134,10 +141,12 @@ def _descend(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     order = torch.cat([torch.randperm(len(z_NP), generator=generator) for _ in range(-(-steps * batch // len(z_NP)))])
     own_R = torch.arange(batch)
+    spread_P = _NOISE * z_NP.std(0, correction=0)
     for step in progress(range(steps), steps, f"autoencoder, {decoder_BP.shape[0]} bits", "steps"):
         rows = order[step * batch : (step + 1) * batch]
         drawn = nearest_NK[rows, torch.randint(nearest_NK.shape[1], (batch,), generator=generator)]
-        soft_NB = torch.tanh(_sums(layers, z_NP[torch.cat([rows, drawn])]))
+        x_NP = z_NP[torch.cat([rows, drawn])]
+        soft_NB = torch.tanh(_sums(layers, x_NP + spread_P * torch.randn(x_NP.shape, generator=generator)))
         code_NB = soft_NB + (torch.where(soft_NB > 0, 1.0, -1.0) - soft_NB).detach()  # the gradient is that of soft
         row_RB, neighbour_RB = code_NB[:batch], code_NB[batch:]
         alike_RR = row_RB @ neighbour_RB.T / (decoder_BP.shape[0] * _TEMPERATURE)

@@ -14,6 +14,7 @@ from service import schemas
 from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import ServiceSettings
+from training.errors import BadValue
 
 MOST_ERRORS: Final = 10  # that one answer names
 ItemId = Annotated[schemas.Whole, Path(alias="id", ge=0, le=LARGEST_ID, description="an indexed photograph", examples=[17])]
@@ -83,6 +84,13 @@ def settings_of(request: Request) -> ServiceSettings:
     """The settings that the service was started with."""
     settings: ServiceSettings = request.app.state.settings
     return settings
+
+
+def check_k(request: Request, k: int) -> None:
+    """Raises BadValue for more than one page may have."""
+    most = settings_of(request).max_neighbors
+    if k > most:
+        raise BadValue("k", k, f"at most {most}")
 
 
 def as_json(answer: BaseModel) -> Response:

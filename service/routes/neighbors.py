@@ -24,11 +24,11 @@ from service.routes.common import (
     DescribedRoute,
     ItemId,
     as_json,
+    check_k,
     engine_of,
     links,
     metrics_of,
     problems,
-    settings_of,
 )
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
@@ -106,7 +106,7 @@ async def neighbors(request: Request) -> Response:
     """
     params, engine, stages = inputs.query_string(request, Search), engine_of(request), Stages(metrics_of(request))
     pair = await engine.current.followed()
-    _check_k(request, params.k)
+    check_k(request, params.k)
     parsed = await inputs.read(request)
     if bool(parsed) == (params.id is not None):
         raise BadValue(
@@ -170,7 +170,7 @@ async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAns
     params = inputs.query_string(request, Duplicates)
     engine, stages = engine_of(request), Stages(metrics_of(request))
     pair = await engine.current.followed()
-    _check_k(request, params.k)
+    check_k(request, params.k)
     if params.max_distance is None:
         length = np.linalg.norm((await engine.vector(pair.store, item_id)).astype(np.float64))
         [most] = distances_of(np.square(DUPLICATE_SHARE * length)[None], pair.store.metric).tolist()
@@ -306,12 +306,6 @@ def _neighbors(request: Request, page: Page) -> list[schemas.Neighbor]:
 
 def _next(page: Page, question: Question) -> str | None:
     return page.next.text(question) if page.next else None
-
-
-def _check_k(request: Request, k: int) -> None:
-    most = settings_of(request).max_neighbors
-    if k > most:
-        raise BadValue("k", k, f"at most {most}")
 
 
 def _metric(mode: Mode, store: OpenStore) -> Literal["euclidean", "cosine", "hamming"]:

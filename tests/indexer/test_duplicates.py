@@ -49,8 +49,9 @@ def with_copies(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
 
 
 @pytest.fixture
-def run(with_copies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(with_copies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command on a copy of that index, and gives what it prints."""
+    monkeypatch.setattr(groups, "SHARE", 0.25)  # by the features of an untrained network all photographs are near each other
     shutil.copytree(with_copies / "index", tmp_path / "index", symlinks=True)
 
     def run(*options: str) -> str:
@@ -117,6 +118,15 @@ def test_changed_photographs_are_one_group_whose_representative_is_the_largest(
     assert (record.index_version, record.compared, record.found, record.metric) == (1, 12, 1, "euclidean")
     assert record.groups[0].ids == [item["id"] for item in group["items"]]
     assert record.groups[0].sha256s == [item["sha256"] for item in group["items"]]
+
+
+def test_by_cosine_distance_the_default_has_no_scale(with_copies: Path, model: Path, tmp_path: Path) -> None:
+    settings = {"model": model, "data": with_copies / "photos", "index": tmp_path / "index", "bits": 0, "metric": "cosine"}
+    build.main(build.BuildSettings.model_validate(settings))
+    duplicates.main(parse(DuplicatesSettings, ["--index", str(tmp_path / "index")]))
+    record = stored.read(tmp_path / "index")
+    assert (record.metric, record.threshold) == ("cosine", groups.COSINE)
+    assert max(max(group.distances) for group in record.groups) <= 2
 
 
 def test_a_radius_compares_codes(run: Run, tmp_path: Path) -> None:

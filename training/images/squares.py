@@ -255,7 +255,7 @@ def _load(path: Path) -> _FirstPass | None:
             notes = _FirstPass(metadata["source"], metadata["keeps"] == "True", int(metadata["done"]))
             notes.positions.frombytes(file.get_tensor("positions").tobytes())
             notes.digests += file.get_tensor("digests").tobytes()
-            notes.rejects = [Reject(path, reason) for path, reason in json.loads(file.get_tensor("rejected").tobytes())]
+            notes.rejects = [Reject(*facts) for facts in json.loads(file.get_tensor("rejected").tobytes())]
             notes.statistics = Statistics(len(notes.positions), file.get_tensor("sums"), file.get_tensor("products"))
             return notes
     except (FileNotFoundError, SafetensorError, KeyError):

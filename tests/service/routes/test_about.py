@@ -67,7 +67,13 @@ def everything(client: TestClient) -> str:
     asked += [
         ("POST", f"/neighbors?id=0{query}") for query in ("", "&mode=code", "&mode=two-stage", "&mode=ball&radius=3", "&label=x")
     ]
-    asked += [("GET", "/items/0/duplicates"), ("GET", "/items/0/thumbnail"), ("POST", "/reload"), ("DELETE", "/items/0")]
+    asked += [
+        ("GET", "/items/0/duplicates"),
+        ("GET", "/duplicates"),
+        ("GET", "/items/0/thumbnail"),
+        ("POST", "/reload"),
+        ("DELETE", "/items/0"),
+    ]
     texts = [client.request(method, path, headers=KEY).text for method, path in asked]
     texts += [send(client, path, PHOTO).text for path in ("/classify", "/neighbors")]
     texts.append(client.post("/neighbors?mode=code", json={"inputs": [{"id": 0}, {"id": 1}]}).text)

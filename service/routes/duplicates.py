@@ -1,0 +1,119 @@
+"""The near-duplicates of the whole collection, as `python -m indexer.duplicates` left them in the index folder, by pages."""
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from indexer.opening import OpenStore
+from indexer.storage import artifact, duplicates
+from indexer.storage.duplicates import DuplicatesRecord, GroupRecord
+from indexer.store import Filter, Item
+from service import cursor, schemas
+from service.cursor import Cursor, Question
+from service.routes import inputs
+from service.routes.common import DescribedRoute, check_k, engine_of, links, problems, settings_of
+from training.errors import NotFound
+
+router = APIRouter(route_class=DescribedRoute)
+
+
+class Groups(BaseModel):
+    """What GET /duplicates takes."""
+
+    k: schemas.Whole = Field(10, ge=1, description="groups a page, at most max_neighbors", examples=[5])
+    cursor: str | None = Field(None, max_length=100, description="`next` of an answer: the groups that follow")
+
+
+@router.get(
+    "/duplicates",
+    responses=problems(404, 422, 503),
+    openapi_extra={"parameters": inputs.parameter_descriptions(Groups)},
+    tags=["search"],
+)
+def groups(request: Request) -> schemas.GroupsAnswer:
+    """The groups of near-duplicates that were last looked for. Items that are indexed no more are left out, and groups of one.
+
+    A page has k groups, or fewer where they hold max_neighbors items; of a larger group it has the first so many.
+    """
+    params = inputs.query_string(request, Groups)
+    check_k(request, params.k)
+    pair = engine_of(request).current.newest()
+    store, most = pair.store, settings_of(request).max_neighbors
+    record, digest = _read(store)
+    question = Question(store.fingerprint, store.metric, f"duplicates {digest}", Filter(), None, None)
+    number = cursor.read(params.cursor, question).id + 1 if params.cursor else 0
+    shown: list[schemas.Group] = []
+    looked = 0
+    while number < len(record.groups) and len(shown) < params.k and looked < most:
+        looked += len(record.groups[number].ids)
+        if shown and looked > most:
+            break
+        if group := _group(request, store, record.groups[number], most):
+            shown.append(group)
+        number += 1
+    last = Cursor("exact", 0.0, number - 1) if number < len(record.groups) else None
+    return schemas.GroupsAnswer(
+        model=store.fingerprint,
+        index_version=store.version_number,
+        compared_version=record.index_version,
+        compared=record.compared,
+        created=record.created,
+        metric=record.metric,
+        threshold=record.threshold,
+        found=record.found,
+        groups=shown,
+        next=last.text(question) if last else None,
+    )
+
+
+def _read(store: OpenStore) -> tuple[DuplicatesRecord, str]:
+    """The record of a store's index folder, and what tells it from every other. Raises NotFound where it is another model's."""
+    index = store.folder.parents[1]
+    try:
+        status = os.stat(index / artifact.DUPLICATES)  # noqa: PTH116
+    except FileNotFoundError:
+        return duplicates.read(index), ""
+    record, digest = _parsed(index, status.st_ino, status.st_mtime_ns, status.st_size)
+    if record.fingerprint != store.fingerprint:
+        raise NotFound(f"near-duplicates were looked for in an index of another model; {duplicates.REMEDY} looks in this one")
+    return record, digest
+
+
+@lru_cache(maxsize=2)
+def _parsed(index: Path, *_state: int) -> tuple[DuplicatesRecord, str]:
+    record = duplicates.read(index)
+    return record, hashlib.sha256(f"{record.created} {_state}".encode()).hexdigest()
+
+
+def _group(request: Request, store: OpenStore, record: GroupRecord, most: int) -> schemas.Group | None:
+    """What is left of a group, of which `most` items are looked at; None for less than two."""
+    items = _items(store, record.ids[:most])
+    found = zip(items, record.sha256s, record.distances, strict=False)
+    left = [(item, distance) for item, sha256, distance in found if item and item.sha256 == sha256]
+    if len(left) < 2:
+        return None
+    further = record.distances[most:]
+    neighbors = [
+        schemas.Neighbor(id=item.id, distance=distance, label=item.label, path=item.path, **links(request, item))
+        for item, distance in left
+    ]
+    return schemas.Group(size=len(left) + len(further), farthest=further[-1] if further else left[-1][1], items=neighbors)
+
+
+def _items(store: OpenStore, ids: list[int]) -> list[Item | None]:
+    """Items by their ids, None for those that are indexed no more."""
+    try:
+        return list(store.items(ids))
+    except NotFound:
+        return [_item(store, id) for id in ids]
+
+
+def _item(store: OpenStore, id: int) -> Item | None:
+    try:
+        return store.items([id])[0]
+    except NotFound:
+        return None
