@@ -185,6 +185,7 @@ class Engine:
         Computed again its last bits may be others, and with them the order of items that differ by no more.
         """
         self._features[model.fingerprint, name] = feature_D.copy()  # not the whole batch with it
+        self._features.move_to_end((model.fingerprint, name))
         if len(self._features) > _FEATURES_KEPT:
             self._features.popitem(last=False)
 
