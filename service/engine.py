@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -355,9 +356,10 @@ def _next(query: Query, page: list[tuple[int, float, float]], is_last: bool) -> 
 def _note(store: Store, filter: Filter, found: bool) -> str | None:
     """What no item has of what a filter asks for. The label "" is never missed: it is asked for where some may have none."""
     labels = () if found and len(filter.labels) == 1 else filter.labels
-    unknown = [label for label in (*labels, *filter.exclude_labels) if label and not store.count(Filter((label,)))]
-    if unknown:
-        return f"no item has the label {', '.join(f'{label!r:.100}' for label in unknown[:_MOST_NAMED])}"
+    asked = dict.fromkeys((*labels, *filter.exclude_labels))
+    unknown = islice((label for label in asked if label and not store.count(Filter((label,)))), _MOST_NAMED)
+    if names := ", ".join(f"{label!r:.100}" for label in unknown):
+        return f"no item has the label {names}"
     if found or filter == Filter(filter.labels) or store.count(filter):
         return None
     return "no item passes the filter"

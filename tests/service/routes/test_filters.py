@@ -10,6 +10,8 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 
+from indexer.index import Index
+from indexer.store import Filter
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.service.calls import PHOTO, assert_problem
@@ -82,6 +84,7 @@ def test_a_cursor_is_of_its_own_filter_in_whatever_order_that_is_written(client:
         ("label=rouge&label=bleu&label=", "no item has the label 'bleu', 'rouge'"),
         ("exclude_label=rouge", "no item has the label 'rouge'"),
         ("label=red&exclude_label=rouge", "no item has the label 'rouge'"),
+        ("label=red&label=rouge&exclude_label=rouge", "no item has the label 'rouge'"),
         ("path_prefix=test/", "no item passes the filter"),
         ("label=red&path_prefix=train/blue", "no item passes the filter"),
         ("label=red&exclude_label=red", "no item passes the filter"),
@@ -96,6 +99,22 @@ def test_a_label_that_no_item_has_and_a_filter_that_none_passes_are_named(
     for mode in MODES:
         assert one(client, f"id=0&{query}&{mode}").get("note") == note
     assert client.get(f"/items/0/duplicates?{query}").json().get("note") == note
+
+
+def test_no_more_labels_are_looked_for_than_a_note_names(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a question to Milvus."""
+    counted = []
+    count = Index.count
+
+    def recorded(self: Index, filter: Filter) -> int:
+        counted.append(filter)
+        return count(self, filter)
+
+    monkeypatch.setattr(Index, "count", recorded)
+    labels = [f"{i:03d}" for i in range(100)]
+    query = "&".join(f"label={label}&exclude_label=x{label}" for label in labels)
+    assert one(client, f"id=0&{query}")["note"] == "no item has the label " + ", ".join(f"'{label}'" for label in labels[:10])
+    assert len(counted) == 10
 
 
 def shown(time: datetime) -> str:
