@@ -1,7 +1,8 @@
 """FAISS's files of short-lists, read and checked: every number by which native code finds memory is within bounds.
 
 While it reads, FAISS itself refuses links of HNSW and NSG that lead to no row, and offsets that do not fit. What it trusts is
-checked here: the ids in inverted lists, the upper levels of HNSW, and that the parts of an index are of equally many rows.
+checked here: the ids in inverted lists, the upper levels of HNSW, how many candidates a search of a graph holds, and that the
+parts of an index are of equally many rows.
 
 Legend: N rows, L links.
 """
@@ -17,6 +18,7 @@ import numpy as np
 
 from training.errors import Mismatch
 
+_MOST_CANDIDATES: Final = 2**16  # of HNSW and NSG, which have 16 as they are made
 _reading: Final = threading.Lock()  # FAISS's limits are the process's
 
 
@@ -68,6 +70,9 @@ def _check(path: Path, part: Any, rows: int) -> None:
         _check(path, index.quantizer, index.nlist)
     if hasattr(index, "hnsw") and rows:
         _check_levels(path, index.hnsw)
+    for part_of, name in (("hnsw", "efSearch"), ("nsg", "search_L")):
+        if graph := getattr(index, part_of, None):
+            _check_candidates(path, getattr(graph, name), name)
     for name in ("index", "base_index", "refine_index", "storage"):
         if (child := getattr(index, name, None)) is not None:
             _check(path, child, rows)
@@ -86,6 +91,12 @@ def _check_lists(path: Path, index: Any) -> None:
         np.add.at(seen_N, ids_L, 1)
     if not (seen_N == 1).all():
         raise Mismatch(f"{path} does not have each of its {index.ntotal} rows in one inverted list")
+
+
+def _check_candidates(path: Path, count: int, name: str) -> None:
+    """Raises Mismatch for a number of candidates that a search of a graph would take gigabytes for, or has no use for."""
+    if not 1 <= count <= _MOST_CANDIDATES:
+        raise Mismatch(f"{path} has {count} for {name}, expected 1 to {_MOST_CANDIDATES}")
 
 
 def _check_levels(path: Path, hnsw: Any) -> None:

@@ -131,6 +131,22 @@ def test_a_search_that_begins_where_there_is_no_row_is_refused(tmp_path: Path, f
             read(tmp_path / "x", factory, data[:at] + struct.pack("<ii", *wrong) + data[at + 8 :])
 
 
+@pytest.mark.parametrize("factory", ["HNSW8", "PCA16,HNSW8", "IVF16_HNSW8,Flat", "BHNSW8", "NSG8"])
+@pytest.mark.parametrize("count", [-(2**31), 0, 2**16 + 1, 2**31 - 1])
+def test_a_search_that_would_hold_any_number_of_candidates_is_refused(tmp_path: Path, factory: str, count: int) -> None:
+    """FAISS takes the memory for them at every search: at 2^31 it takes 16 GB."""
+    index, _ = made(factory)
+    part = faiss.downcast_index(index.index) if factory.startswith("PCA") else index
+    part = faiss.downcast_index(index.quantizer) if factory.startswith("IVF") else part
+    if factory == "NSG8":
+        part.nsg.search_L = count
+    else:
+        part.hnsw.efSearch = count
+    written = faiss.serialize_index_binary(index) if factory.startswith("B") else faiss.serialize_index(index)
+    with pytest.raises(Mismatch, match=rf"has {count} for (efSearch|search_L), expected 1 to 65536|is not a FAISS index"):
+        read(tmp_path / "x", factory, written.tobytes())
+
+
 def test_a_file_that_says_it_is_larger_than_it_is_takes_no_memory(tmp_path: Path) -> None:
     _, data = made("Flat")
     at = data.find(struct.pack("<Q", X.size))
