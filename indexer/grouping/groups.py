@@ -19,7 +19,7 @@ from indexer.store import Item, Store
 from training.errors import BadValue, NotReady
 from training.program import progress
 
-# what one in a hundred photographs of Caltech-101 is linked within to one that is no copy (tests/benchmarks/bench_duplicates.py)
+# One in a hundred photographs of Caltech-101 is within these of one that is no copy; see tests/benchmarks/bench_duplicates.py.
 SHARE: Final = 0.43  # of the median length of the vectors, by Euclidean distance
 COSINE: Final = 0.11
 _SAMPLE: Final = 2048  # vectors that the median length is of

@@ -224,6 +224,35 @@ int64_t fc7_exact(const Stored *vectors, int64_t count, int64_t width, const flo
     return found;
 }
 
+/* Copies a row, and sums its squares. */
+FOR_EACH_PROCESSOR
+static float copied(const Stored *row, int64_t width, float *out) {
+    Floats lanes[4] = {{0}};
+    int64_t d = 0;
+    for (; d + 64 <= width; d += 64)
+        for (int l = 0; l < 4; l++) {
+            Floats x;
+            memcpy(&x, row + d + 16 * l, sizeof x);
+            memcpy(out + d + 16 * l, &x, sizeof x);
+            lanes[l] += x * x;
+        }
+    lanes[0] = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+    float sum = total(lanes);
+    for (; d < width; d++) {
+        out[d] = row[d];
+        sum += out[d] * out[d];
+    }
+    return sum;
+}
+
+/* Copies rows to where a matrix product can take them: `out` (count, width); and their squared lengths. */
+int fc7_copied(const Stored *rows, int64_t count, int64_t width, int64_t threads, float *out, float *squares) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < count; i++)
+        squares[i] = copied(rows + i * width, width, out + i * width);
+    return 0;
+}
+
 /* Hamming distances of a block of codes. */
 #ifdef __x86_64__
 __attribute__((target("popcnt")))

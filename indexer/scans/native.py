@@ -92,6 +92,15 @@ def exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted) -> NDArray[Any]
     return hits[:found]
 
 
+def copied(rows_ND: Vectors, out_ND: Vectors) -> Vectors:
+    """Copies rows, from any address; their squared lengths, float32 (N,)."""
+    _check(rows_ND, np.float32, (None, None), anywhere=True)
+    _check(out_ND, np.float32, rows_ND.shape)
+    squares_N = np.empty(len(rows_ND), np.float32)
+    _call("fc7_copied", rows_ND, *rows_ND.shape, torch.get_num_threads(), out_ND, squares_N)
+    return squares_N
+
+
 def hamming(codes_NW: Codes, queries_QW: Codes, wanted: Wanted) -> NDArray[Any]:
     """The first rows for each query, HIT records (Q, K), filled up with (-1, -1)."""
     _check(queries_QW, np.uint8, (None, None))

@@ -23,6 +23,7 @@ After = tuple[float, int]
 # From so many queries on a matrix product, refined, is faster than a scan for each.
 _TOGETHER: Final = 24
 _QUERIES: Final = 256
+_PRODUCT_ROWS: Final = 1024  # of a matrix product: few enough that a copy of them is still in the cache
 _MOST_PROPOSALS: Final = 2**22  # rows that all queries of a product may have between them before they are scanned one by one
 _UNIT: Final = 2.0**-24  # the largest relative error of one float32 operation
 _LARGE, _TINY = 2.0**125, 2.0**-100  # squared lengths: above, float32 overflows; below, it is off by more than a share
@@ -188,6 +189,15 @@ def _together(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted, out_QK: 
         out_QK[q, : len(nearest)] = nearest
 
 
+def _copied(rows_ND: Vectors, out_ND: Vectors) -> Vectors:
+    """Copies rows to where a matrix product can take them; their squared lengths, float32 (N,)."""
+    if native.library():
+        return native.copied(rows_ND, out_ND)
+    out_ND[:] = rows_ND
+    squares_N: Vectors = np.einsum("nd,nd->n", out_ND, out_ND)
+    return squares_N
+
+
 def _propose(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted) -> tuple[Rows, Rows] | None:
     """Every row that may be among the first k of a query: pairs (query, row); None where a scan has to tell.
 
@@ -198,9 +208,10 @@ def _propose(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted) -> tuple[
     nearest_QK = np.full((len(queries_QD), wanted.k), np.inf, np.float32)
     proposals: list[tuple[Rows, Rows, NDArray[np.float32]]] = []
     largest, longest, total = float(squares_Q.max()), 0.0, 0
-    for block in blocks(len(vectors_ND)):
-        block_ND = aligned(vectors_ND[block])
-        squares_N = np.einsum("nd,nd->n", block_ND, block_ND)
+    room_ND = np.empty((min(_PRODUCT_ROWS, len(vectors_ND)), vectors_ND.shape[1]), np.float32)
+    for block in blocks(len(vectors_ND), _PRODUCT_ROWS):
+        block_ND = room_ND[: block.stop - block.start]
+        squares_N = _copied(vectors_ND[block], block_ND)
         longest = max(longest, float(squares_N.max()))
         if not largest + longest <= _LARGE:
             return None

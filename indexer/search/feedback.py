@@ -3,7 +3,8 @@
 Rocchio's formula (1971) moves a query towards the mean of what is relevant and away from the mean of what is not. The book of
 Manning, Raghavan & Schütze (Introduction to Information Retrieval, 2008, section 9.1.1) gives the usual weights, .75 and .15. No
 query is there before the examples, so what is left is .75 like - .15 unlike. It is divided by .75 - .15: no angle notices, and
-where distances count the query stays among the features, since weights that sum to 1 move with the examples.
+where distances count the query stays among the features, since weights that sum to 1 move with the examples. Without that, what
+is unlike only makes a query shorter there, and its neighbours worse than those of the mean alone.
 
 Legend: L examples to be like, U examples to be unlike, D components of a vector.
 """

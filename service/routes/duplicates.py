@@ -45,7 +45,7 @@ def groups(request: Request) -> schemas.GroupsAnswer:
     store, most = pair.store, settings_of(request).max_neighbors
     record, digest = _read(store)
     question = Question(store.fingerprint, store.metric, f"duplicates {digest}", Filter(), None, None)
-    number = cursor.read(params.cursor, question).id + 1 if params.cursor else 0
+    number = cursor.read(params.cursor, question).id + 1 if params.cursor is not None else 0
     shown: list[schemas.Group] = []
     looked = 0
     while number < len(record.groups) and len(shown) < params.k and looked < most:

@@ -110,7 +110,7 @@ def test_an_index_by_cosine_is_measured_by_angle_and_without_queries_of_zeros(
     assert (report.metric, report.queries) == ("cosine", 9)
     assert result(report, "FC7, cosine").mean_average_precision[0].expected == pytest.approx(np.mean(exact))
     assert result(report, "FC7, two-stage").recall[10].expected == 1.0
-    assert "FC7, cosine" in report.table()
+    assert "\nFC7, cosine " in report.table()
     assert "FC7 is compared by the cosine distance." in report.markdown()
     compute = Model.fc7
 

@@ -296,6 +296,7 @@ def test_a_time_without_its_zone_or_before_the_first_year_is_refused(time: datet
 def test_a_filter_is_the_same_in_whatever_order_and_form_it_is_written() -> None:
     one = Filter(("b", "A\u030a", "b"), ("d", "c"), "A\u030a/")
     assert one == Filter(("\u00c5", "b"), ("c", "d", "c"), "\u00c5/")
+    assert Filter(tuple("hgfedcba")).labels == tuple("abcdefgh")  # in every process, for cursors
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
     assert Filter(added_after=noon) == Filter(added_after=noon.astimezone(timezone(timedelta(hours=2))))
     assert hash(one) == hash(Filter(("\u00c5", "b"), ("c", "d"), "\u00c5/"))

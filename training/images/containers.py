@@ -395,7 +395,8 @@ def _ico(data: bytes) -> Container:
     width, height = struct.unpack("<ii", picture[4:12])
     if not (0 < width <= 1024 and 0 < height <= 2048):
         raise BadImage(f"icon of {width} x {height // 2} pixels")
-    return Container("ICO", data[:4] + b"\1\0" + largest[:12] + (22).to_bytes(4, "little") + picture)
+    size_in_entry = bytes((width & 255, height // 2 & 255))  # the bitmap's own; Pillow warns of another
+    return Container("ICO", data[:4] + b"\1\0" + size_in_entry + largest[2:12] + (22).to_bytes(4, "little") + picture)
 
 
 def _avif(data: bytes) -> Container:

@@ -11,7 +11,8 @@ also those that lead out of the data set. Hidden files and folders are not read.
 with the reason: what lies beside the parts, what systems keep for themselves, a folder that cannot be read.
 
 A tar file (training/images/shards.py) stands for the photographs in it, as if it were a folder: `shard.tar/member`. Where shards
-directly below the data set's folder have the words of parts in their names, they are the parts by the same rule.
+directly below the data set's folder have the words of parts in their names, they are the parts by the same rule; where they have
+not, the folders at the top of shards are parts as if the shards had been unpacked.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ import os
 import re
 import unicodedata
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -115,8 +116,9 @@ def list_examples(root: Path, part: Part) -> Examples:
     Hidden files and folders are not read. Raises NotReady where there is no file.
     """
     names = _names_in_root(root)
-    if parts := _parts_of_folders(root, names) or _parts_of_shards(names):
-        examples = _collect(_part_of(root, names, parts, part))
+    parts, within = _parts_of(root, names)
+    if parts:
+        examples = _collect(_part_of(root, names, parts, within, part))
     else:
         examples = _collect(_walk(root, ""))
         if part != "all":
@@ -129,7 +131,7 @@ def list_examples(root: Path, part: Part) -> Examples:
 def has_parts(root: Path) -> bool:
     """Whether folders or shards of a data set are its parts. Raises NotReady where there is none."""
     names = _names_in_root(root)
-    return bool(_parts_of_folders(root, names) or _parts_of_shards(names))
+    return bool(_parts_of(root, names)[0])
 
 
 def check_outside(field: str, folder: Path, root: Path) -> None:
@@ -141,7 +143,7 @@ def check_outside(field: str, folder: Path, root: Path) -> None:
     if any(name.startswith(".") for name in below):
         return
     names = _names_in_root(root)
-    parts = _parts_of_folders(root, names) or _parts_of_shards(names)
+    parts, _ = _parts_of(root, names)
     if not below or not parts or f"{below[0]}/" in parts:
         raise BadValue(field, str(folder), f"a folder outside data={root}, whose files it would become")
 
@@ -246,15 +248,43 @@ def _names_in_root(root: Path) -> list[str]:
         raise NotReady(f"{error.filename} cannot be read: {error.strerror}; make it readable") from error
 
 
-def _parts_of_folders(root: Path, names: list[str]) -> dict[str, Part]:
-    """The part of each folder directly below a data set's that is one; none where its folders are classes."""
+def _parts_of(root: Path, names: list[str]) -> tuple[dict[str, Part], bool]:
+    """The part of each folder and shard directly below a data set's that is one; or else, and then True, of the folders that
+    would be there if its shards were unpacked."""
     folders = [name for name in names if name.endswith("/") and not name.endswith("//") and not _reason_of(name)]
+    if parts := _parts_of_folders(folders, lambda name: _has_classes(f"{root}/{name}")) or _parts_of_shards(names):
+        return parts, False
+    tops = _tops_of_shards(root, names)
+    within = _parts_of_folders(
+        sorted({*folders, *tops}), lambda name: tops.get(name, False) or (name in folders and _has_classes(f"{root}/{name}"))
+    )
+    return within, True
+
+
+def _tops_of_shards(root: Path, names: list[str]) -> dict[str, bool]:
+    """The folders at the top of shards, and whether there are classes in them."""
+    tops: dict[str, bool] = {}
+    for name in names:
+        if name.endswith("//"):
+            try:
+                contents = shards.scan(root / name[:-2])
+            except OSError:  # which listing its photographs says
+                continue
+            for member, label in zip(contents.names, contents.labels, strict=True):
+                top, slash, rest = member.partition("/")
+                if slash:
+                    tops[f"{top}/"] = tops.get(f"{top}/", False) or "/" in rest or bool(label)
+    return tops
+
+
+def _parts_of_folders(folders: list[str], has_classes: Callable[[str], bool]) -> dict[str, Part]:
+    """The part of each of the folders at the top of a data set that is one; none where they are classes."""
     parts = {name: _PART_WORDS[name[:-1].lower()] for name in folders if name[:-1].lower() in _PART_WORDS}
     if "train" not in parts.values():
         return {}
     if len(parts) == len(folders):
         return parts
-    with_classes = {part for name, part in parts.items() if _has_classes(f"{root}/{name}")}
+    with_classes = {part for name, part in parts.items() if has_classes(name)}
     return parts if with_classes == {"train", "test"} else {}
 
 
@@ -277,13 +307,15 @@ def _parts_of_shards(names: list[str]) -> dict[str, Part]:
     return parts if "train" in parts.values() and ("test" in parts.values() or not others) else {}
 
 
-def _part_of(root: Path, names: list[str], parts: dict[str, Part], part: Part) -> "Iterator[_File]":
+def _part_of(root: Path, names: list[str], parts: dict[str, Part], within: bool, part: Part) -> "Iterator[_File]":
     """The files of one part, and what lies beside the parts."""
     beside = f"lies beside the parts of the data set ({', '.join(name.rstrip('/') for name in parts)}) and in none of them"
     for name in names:
         if name == shards.CLASSES:
             continue
-        if name not in parts:
+        if within and name.endswith("//"):
+            yield from _part_within(root / name[:-2], name[:-2], parts, part, beside)
+        elif name not in parts:
             yield _File(name.removesuffix("//") if name.endswith("//") else name, "", _reason_of(name) or beside)
         elif part in (parts[name], "all"):
             if name.endswith("//"):
@@ -292,8 +324,25 @@ def _part_of(root: Path, names: list[str], parts: dict[str, Part], part: Part) -
                 yield from _walk(root / name, name)
 
 
-def _photographs_in(shard: Path, path: str, label: str) -> "Iterator[_File]":
-    """Every photograph in a shard, after the shard's own path where something is wrong with it."""
+def _part_within(shard: Path, path: str, parts: Mapping[str, Part], part: Part, beside: str) -> "Iterator[_File]":
+    """The photographs of one part in a shard that has folders which are parts at its top, and what lies beside these."""
+    left_out = set[str]()
+    for file in _photographs_in(shard, path, "", parts):
+        top, slash, _ = file.path.removeprefix(f"{path}/").partition("/")
+        name = f"{path}/{top}{slash}"
+        its_part = parts.get(f"{top}{slash}")
+        if file.path == path or (its_part and part in (its_part, "all")):
+            yield file
+        elif not its_part and name not in left_out:
+            left_out.add(name)
+            yield _File(name, "", beside)
+
+
+def _photographs_in(shard: Path, path: str, label: str, parts: Collection[str] = ()) -> "Iterator[_File]":
+    """Every photograph in a shard, after the shard's own path where something is wrong with it.
+
+    Classes are the first folders below those that are `parts`.
+    """
     try:
         contents = shards.scan(shard)
     except OSError:
@@ -303,7 +352,8 @@ def _photographs_in(shard: Path, path: str, label: str) -> "Iterator[_File]":
         yield _File(path, label)
     names = shards.class_names(shard.parent)
     for member, own in zip(contents.names, contents.labels, strict=True):
-        first_folder = member.rpartition("/")[0].partition("/")[0]
+        top, _, rest = member.partition("/")
+        first_folder = (rest if f"{top}/" in parts else member).rpartition("/")[0].partition("/")[0]
         yield _File(f"{path}/{member}", shards.name_of_class(own, names, shard) or label or first_folder)
 
 

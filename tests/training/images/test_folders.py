@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,7 @@ from tests.conftest import encoded, photograph, write_photographs
 from training import datasets
 from training.datasets import DatasetSettings
 from training.errors import BadValue, FC7Error, ImageTooLarge, NotAnImage, NotReady
-from training.images.folders import Example, Part, check_outside, list_examples, read_photographs, stamp
+from training.images.folders import Example, Part, check_outside, has_parts, list_examples, read_photographs, stamp
 from training.images.preprocess import ImageLimits, Photograph
 
 
@@ -167,6 +168,49 @@ def test_names_are_whatever_unicode_has(tmp_path: Path, name: str) -> None:
     (read,) = read_photographs(tmp_path, list_examples(tmp_path, "all"), ImageLimits())
     assert isinstance(read.outcome, Photograph)
     assert (read.example.path, read.example.label) == (path, name)
+
+
+def test_a_shard_is_split_into_parts_as_it_would_be_unpacked(tmp_path: Path) -> None:
+    layouts = [
+        ["train/cat/1.jpg", "train/dog/2.jpg", "test/cat/3.jpg", "test/dog/deep/4.jpg"],
+        ["train/cat/1.jpg", "valid/cat/2.jpg", "test/cat/3.jpg", "0.jpg"],
+        ["Train/cat/1.jpg", "Test/cat/2.jpg", "notes/cat/3.jpg", "notes/cat/4.jpg", "0.jpg"],
+        ["bus/1.jpg", "car/2.jpg", "train/3.jpg"],
+        ["bus/1.jpg", "test/2.jpg", "train/3.jpg"],
+        ["train/1.jpg", "train/2.jpg"],
+        ["bus/1.jpg", "test/cat/2.jpg", "train/cat/3.jpg"],
+        ["train/cat/1.jpg", "train/dog/2.jpg"],
+        ["animals/cat/1.jpg", "plants/oak/2.jpg"],
+        ["test/cat/1.jpg", "val/cat/2.jpg"],
+    ]
+    parts: list[Part] = ["train", "test", "all"]
+    for number, layout in enumerate(layouts):
+        folder, packed = tmp_path / f"{number}-folder", tmp_path / f"{number}-packed"
+        write(folder, *layout)
+        packed.mkdir()
+        with tarfile.open(packed / "some.tar", "w") as tar:
+            tar.add(folder, "")
+        assert has_parts(folder) == has_parts(packed)
+        for part in parts if has_parts(folder) else parts[2:]:  # without parts the bytes of a file decide, and all are alike here
+            examples = [(f"some.tar/{example.path}", example.label, bool(example.reason)) for example in files(folder, part)]
+            assert [(example.path, example.label, bool(example.reason)) for example in files(packed, part)] == examples
+
+
+def files(root: Path, part: Part) -> list[Example]:
+    try:
+        return list(list_examples(root, part))
+    except NotReady:
+        return []
+
+
+def test_parts_may_come_from_several_shards_and_folders(tmp_path: Path) -> None:
+    write(tmp_path / "one", "train/cat/1.jpg", "notes/2.jpg")
+    write(tmp_path / "data", "val/dog/3.jpg")
+    shutil.make_archive(str(tmp_path / "data" / "some"), "tar", tmp_path / "one")
+    assert listed(tmp_path / "data", "train") == {"some.tar/train/cat/1.jpg": "cat"}
+    assert listed(tmp_path / "data", "test") == {"val/dog/3.jpg": "dog"}
+    assert list(left_out(tmp_path / "data")) == ["some.tar/notes/"]
+    assert "lies beside the parts" in left_out(tmp_path / "data")["some.tar/notes/"]
 
 
 def test_control_characters_and_bytes_that_are_no_utf8_are_no_names(tmp_path: Path) -> None:

@@ -119,6 +119,16 @@ def test_the_largest_picture_of_an_icon_is_taken(bitmap_format: str) -> None:
     assert decoded.pixels_CHW[:, 128, 128].tolist() == [10, 200, 30]
 
 
+@pytest.mark.parametrize(("bitmap_format", "side"), [("png", 64), ("bmp", 64), ("bmp", 256)])
+def test_an_icon_is_as_large_as_its_picture_and_not_as_it_says(bitmap_format: str, side: int) -> None:
+    icon = Image.new("RGBA", (side, side), (10, 200, 30, 255))
+    data = bytearray(encoded(icon, "ICO", sizes=[(side, side)], bitmap_format=bitmap_format))
+    data[6:8] = 48, 32
+    decoded = decode(bytes(data), LIMITS)
+    assert (decoded.width, decoded.height) == (side, side)
+    assert decoded.pixels_CHW[:, 128, 128].tolist() == [10, 200, 30]
+
+
 @pytest.mark.parametrize(
     ("data", "what"),
     [
