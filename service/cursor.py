@@ -44,7 +44,7 @@ class Cursor:
 
     def text(self, question: Question) -> str:
         """The cursor for the next page of the answer to `question`, in characters that a URL takes as they are."""
-        width = -(-max(self.given, default=0).bit_length() // 8)
+        width = -(-max(self.given, default=0).bit_length() // 8) or 1
         position = _POSITION.pack(MODES.index(self.mode), self.key, self.id, width)
         content = position + b"".join(item.to_bytes(width, "little") for item in self.given)
         return base64.urlsafe_b64encode(content + _seal(content, question)).decode().rstrip("=")
@@ -58,7 +58,7 @@ def read(text: str, question: Question) -> Cursor:
     try:
         content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))[:-_SEAL_BYTES]
         number, key, last, width = _POSITION.unpack_from(content)
-        starts = range(_POSITION.size, len(content), width or 1)
+        starts = range(_POSITION.size, len(content), width)
         given = tuple(int.from_bytes(content[start : start + width], "little") for start in starts)
         found = Cursor(MODES[number], key, last, given)
         possible = 0 <= key < math.inf and last >= -1 and len(given) <= MOST_GIVEN and max(given, default=0) <= LARGEST_ID

@@ -32,7 +32,7 @@ from service.pair import CurrentPair, Pair
 from service.settings import ServiceSettings
 from service.stages import Stages
 from training.checkpoint import Model
-from training.errors import BadValue, FC7Error, NotFound, NotReady
+from training.errors import BadValue, FC7Error, NotFound, NotReady, TryAgain
 from training.files import replacing
 from training.images.folders import Example, ReadResult
 from training.images.preprocess import SIZE, Photograph, decode
@@ -40,6 +40,7 @@ from training.images.preprocess import SIZE, Photograph, decode
 T = TypeVar("T")
 DUPLICATE_SHARE: Final = 0.25
 _MOST_NAMED: Final = 10  # labels in one note
+_SEARCHES: Final = 5  # of one page, of whose hits some are removed meanwhile
 _FEATURES_KEPT: Final = 256  # of uploads that have further pages
 Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their probabilities, most probable first
 
@@ -184,6 +185,7 @@ class Engine:
         Computed again its last bits may be others, and with them the order of items that differ by no more.
         """
         self._features[model.fingerprint, name] = feature_D.copy()  # not the whole batch with it
+        self._features.move_to_end((model.fingerprint, name))
         if len(self._features) > _FEATURES_KEPT:
             self._features.popitem(last=False)
 
@@ -311,7 +313,7 @@ def _best(chances_VK: Tensor, top: int) -> list[Best]:
 
 
 def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
-    """A page for each subject. Raises NotFound for an item that is not there."""
+    """A page for each subject. Raises NotFound for a subject that is not there, TryAgain where hits are gone again and again."""
     store, query = search.store, search.query
     if query.after and len(subjects) > 1:
         return [page for subject in subjects for page in _pages(search, [subject])]
@@ -320,11 +322,16 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
     queries_QD = np.stack([next(stored) if subject.vector_D is None else subject.vector_D for subject in subjects])
     if query.after and subjects[0].inexact:
         query = replace(query, after=_distance_again(store, queries_QD[0], query.mode, query.after))
-    hits = store.search(queries_QD, replace(query, k=query.k + search.spare))
+    for _ in range(_SEARCHES):
+        hits = store.search(queries_QD, replace(query, k=query.k + search.spare))
+        rows = [[hit for hit in hits.of(i) if hit[0] not in subject.leave_out] for i, subject in enumerate(subjects)]
+        pages = [row[: query.k] for row in rows]
+        with suppress(NotFound):  # an item that was removed since it was found, which in Milvus is gone from every store
+            items_by_id = {item.id: item for item in store.items(list({item for page in pages for item, _, _ in page}))}
+            break
+    else:
+        raise TryAgain("busy", "what is found is removed before it is told; try again when less is")
     note = _note(store, query.filter, bool(hits.ids_QK[:, :1].max(initial=-1) >= 0))
-    rows = [[hit for hit in hits.of(i) if hit[0] not in subject.leave_out] for i, subject in enumerate(subjects)]
-    pages = [row[: query.k] for row in rows]
-    items_by_id = {item.id: item for item in store.items(list({item for page in pages for item, _, _ in page}))}
     return [
         Page(
             [(items_by_id[item], distance) for item, distance, _ in page],

@@ -48,9 +48,7 @@ class Group:
 
 def default_threshold(store: Store) -> Threshold:
     """By cosine COSINE, else SHARE of the vectors' median length. Raises NotReady for a store without items."""
-    ids_N = store.ids()
-    if not len(ids_N):
-        raise NotReady("the index holds no items; there is nothing to compare")
+    ids_N = _ids_of(store)
     if store.metric == "cosine":
         return Threshold("cosine", COSINE)
     chosen = np.random.default_rng(0).permutation(ids_N)[:_SAMPLE]
@@ -60,11 +58,12 @@ def default_threshold(store: Store) -> Threshold:
 def find(store: Store, threshold: Threshold) -> list[Group]:
     """All groups of two items and more, largest first, equals by the representative's id.
 
-    Raises BadValue for a radius beyond the codes, NotFound where codes are asked for and there are none.
+    Raises BadValue for a radius beyond the codes, NotFound where codes are asked for and there are none, NotReady for a store
+    without items.
     """
     if threshold.metric == "hamming" and store.bits and threshold.most > store.bits:
         raise BadValue("radius", int(threshold.most), f"at most {store.bits}, the bits of a code of this index")
-    ids_N = store.ids()
+    ids_N = _ids_of(store)
     if threshold.metric == "hamming":
         first_N = near.by_codes(store, ids_N, int(threshold.most))
     else:
@@ -73,6 +72,13 @@ def find(store: Store, threshold: Threshold) -> list[Group]:
     members = list(_members(ids_N, first_N))
     groups = [_group(store, threshold, ids) for ids in progress(members, len(members), "groups", "groups")]
     return sorted(groups, key=lambda group: (-len(group.items), group.items[0].id))
+
+
+def _ids_of(store: Store) -> Ids:
+    ids_N = store.ids()
+    if not len(ids_N):
+        raise NotReady("the index holds no items; there is nothing to compare")
+    return ids_N
 
 
 def _members(ids_N: Ids, first_N: Ids) -> Iterator[Ids]:

@@ -176,7 +176,7 @@ class Collection:
         """
         # pymilvus's search_iterator stops at ties: of 3000 rows it gave the first 401, all at 0, in batches of 100
         size, (low, high) = first, within
-        if low is not None and high is not None and low > high:
+        if low is not None and low > (_LARGEST / 2 if high is None else high):  # Milvus refuses what is none
             return
         expression = both(expression, f"id >= {first_id}" if first_id else "")
         while True:

@@ -1,5 +1,6 @@
 """The near-duplicates of an index, as `python -m indexer.duplicates` leaves them beside the versions for whoever shows them."""
 
+import stat
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -12,6 +13,7 @@ from training.files import replacing
 
 FORMAT: Final[Literal[1]] = 1
 MOST_ITEMS: Final = 100_000  # in the file, by whole groups, largest first
+_MOST_BYTES: Final = 2**26  # of the file; so many items take up to 11 MB
 REMEDY: Final = "`python -m indexer.duplicates`"
 _OURS: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -61,10 +63,15 @@ def read(index: Path) -> DuplicatesRecord:
     """The record in an index folder. Raises NotFound where there is none, Mismatch where it is damaged or of another format."""
     path = index / artifact.DUPLICATES
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            raise Mismatch(f"{path} is not a file of at most {_MOST_BYTES} bytes; remove it, and {REMEDY} writes it anew")
         return DuplicatesRecord.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise NotFound(f"nobody has looked for near-duplicates in this index; {REMEDY} does") from error
+    except OSError as error:
+        raise Mismatch(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise Mismatch(f"{path} is damaged, or of another program: {where} {first['msg']}; {REMEDY} writes it anew") from error
+        what = " ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        raise Mismatch(f"{path} is damaged, or of another program: {what}; {REMEDY} writes it anew") from error

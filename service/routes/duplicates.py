@@ -75,8 +75,8 @@ def _read(store: OpenStore) -> tuple[DuplicatesRecord, str]:
     index = store.folder.parents[1]
     try:
         status = os.stat(index / artifact.DUPLICATES)  # noqa: PTH116
-    except FileNotFoundError:
-        return duplicates.read(index), ""
+    except OSError:
+        return duplicates.read(index), ""  # which says why not
     record, digest = _parsed(index, status.st_ino, status.st_mtime_ns, status.st_size)
     if record.fingerprint != store.fingerprint:
         raise NotFound(f"near-duplicates were looked for in an index of another model; {duplicates.REMEDY} looks in this one")

@@ -147,6 +147,13 @@ def test_removed_items_are_in_no_group(run: Run, tmp_path: Path) -> None:
     assert stored.read(tmp_path / "index").groups == []
 
 
+@pytest.mark.parametrize("options", [[], ["--max-distance", "1"], ["--radius", "1"]], ids=str)
+def test_an_index_of_which_all_was_removed_has_nothing_to_compare(run: Run, tmp_path: Path, options: list[str]) -> None:
+    remove(RemoveSettings(index=tmp_path / "index", ids=list(range(12))))
+    with pytest.raises(NotReady, match="holds no items"):
+        run(*options)
+
+
 def test_a_sheet_and_a_table_and_the_file_in_the_index_have_bounds(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -240,6 +240,13 @@ def test_pages_of_duplicates_give_what_the_short_list_missed(client: TestClient,
     assert short > 2
 
 
+def test_a_first_page_of_nothing_but_the_item_0_is_not_given_again(client: TestClient, x_ND: NDArray[np.float64]) -> None:
+    expected = ranked(x_ND, x_ND[0], list(range(len(x_ND))))
+    assert expected[0][0] == 0
+    found = pages(client, "id=0&k=1", 3)
+    check([neighbor for page in found for neighbor in page], expected[:3])
+
+
 def remove(client: TestClient, items: list[int]) -> None:
     for item in items:
         assert client.delete(f"/items/{item}").status_code == 204

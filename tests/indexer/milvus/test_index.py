@@ -27,10 +27,11 @@ from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
 from indexer.storage import artifact
 from indexer.storage.artifact import RejectRecord
-from indexer.store import Filter, Query
+from indexer.store import Filter, Hits, Query
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.indexer.synthetic import SOURCE, WIDTH, block, features
+from tests.service.calls import assert_problem
 from training import checkpoint
 from training.errors import BadSettings, FC7Error, Mismatch, NotReady
 from training.images.folders import Reject
@@ -91,6 +92,31 @@ def test_an_index_in_milvus_is_served(in_milvus: Path, model: Path, images: Path
         assert client.delete("/items/24", headers=headers).status_code == 204
         assert client.get("/items/24").status_code == 404
         assert not list((in_milvus / artifact.UPLOADS).iterdir())
+
+
+def test_what_is_removed_between_finding_and_telling_it_is_no_hit(
+    in_milvus: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Milvus all stores see a removal, also one that is searching."""
+    removed: list[int] = []
+    search = MilvusStore.search
+
+    def overtaken(self: MilvusStore, queries_QD: np.ndarray, query: Query) -> Hits:
+        hits = search(self, queries_QD, query)
+        if len(removed) < most:
+            removed.append(int(hits.ids_QK[0, 1]))
+            self._collection.delete(removed[-1:])
+        return hits
+
+    monkeypatch.setattr(MilvusStore, "search", overtaken)
+    with TestClient(create_app(ServiceSettings(model=model, index=in_milvus)), raise_server_exceptions=False) as client:
+        most = 2
+        response = client.post("/neighbors?id=0&k=3")
+        assert response.status_code == 200, response.text
+        found = [neighbor["id"] for neighbor in response.json()["results"][0]["neighbors"]]
+        assert (found[0], len(found), len(removed), set(found) & set(removed)) == (0, 3, 2, set())
+        most = 20
+        assert_problem(client.post("/neighbors?id=0&k=3"), 503, "try again")
 
 
 def test_building_into_milvus_trains_and_measures_what_building_on_disk_does(

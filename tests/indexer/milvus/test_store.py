@@ -200,6 +200,14 @@ def test_more_items_at_one_distance_than_a_search_can_give_come_by_id_too(
     assert grown.ids().tolist() == sorted(left)
 
 
+@pytest.mark.parametrize("key", [1e308, 4e38, float(np.finfo(np.float32).max)])
+def test_nothing_comes_after_a_distance_that_float32_cannot_pass(store: MilvusStore, key: float) -> None:
+    """A cursor's key is anybody's number; Milvus refuses one for which there is no larger float32."""
+    x_ND = features(20)
+    full, _ = store.add([block(x_ND)], ROOT)
+    assert full.search(x_ND[:1], Query(k=3, after=(key, 2**63 - 1))).ids_QK.size == 0
+
+
 def test_an_addition_that_was_cut_off_gives_no_id_twice_and_the_same_again_adds_the_rest(
     store: MilvusStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """GET /duplicates gives what the command found, by pages, of what is still indexed."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,3 +135,19 @@ def test_what_another_model_or_program_left_is_not_shown(client: TestClient, gro
     assert_problem(client.get("/duplicates"), 404, "another model", "python -m indexer.duplicates")
     (growing / "duplicates.json").write_text("{}")
     assert_problem(client.get("/duplicates"), 503, "duplicates.json", "damaged")
+
+
+def test_what_is_no_file_or_too_large_a_one_is_named(client: TestClient, growing: Path) -> None:
+    path = growing / "duplicates.json"
+    path.mkdir()
+    assert_problem(client.get("/duplicates"), 503, "duplicates.json is not a file of at most", "python -m indexer.duplicates")
+    path.rmdir()
+    path.symlink_to(path.name)
+    assert_problem(client.get("/duplicates"), 503, "duplicates.json cannot be read", "symbolic links")
+    path.unlink()
+    os.mkfifo(path)
+    assert_problem(client.get("/duplicates"), 503, "duplicates.json is not a file")
+    path.unlink()
+    write_groups(growing, [[5, 4]])
+    os.truncate(path, 2**26 + 1)
+    assert_problem(client.get("/duplicates"), 503, "duplicates.json is not a file of at most")

@@ -1,5 +1,6 @@
 """Searching over HTTP: every mode against brute force, filters, pages to the last item, and cursors that are not ours."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,17 @@ def test_pages_go_through_everything_once_and_in_order(client: TestClient, mode:
         found += page["neighbors"]
         cursor = page["next"]
     assert found == everything["neighbors"]
+
+
+def test_the_features_of_the_latest_first_pages_are_kept_also_where_they_were_kept_before(client: TestClient) -> None:
+    app: Any = client.app
+    engine, name = app.state.engine, f"image {hashlib.sha256(PHOTO).hexdigest()}"
+    for others in (255, 1):
+        assert send(client, "/neighbors?k=2", PHOTO).json()["results"][0]["next"]
+        for i in range(others):
+            engine.keep_feature(engine.model, f"{others}: {i}", np.zeros(1, np.float32))
+    assert engine.kept_feature(engine.model, name) is not None
+    assert engine.kept_feature(engine.model, "255: 0") is None
 
 
 def test_each_of_several_uploads_has_pages_of_its_own(client: TestClient) -> None:
