@@ -207,4 +207,4 @@ def _report(settings: BuildSettings, result: BuildResult, seconds: float) -> Non
 
 
 if __name__ == "__main__":
-    run_program(BuildSettings, main)
+    run_program(BuildSettings, main, resumes=True)

@@ -79,8 +79,13 @@ class _Environment(EnvSettingsSource):
 S = TypeVar("S", bound=Settings)
 
 
-def run_program(settings_type: type[S], main: Callable[[S], None], argv: Sequence[str] | None = None) -> NoReturn:
-    """Parses settings, runs `main`, and exits: 0 done, 1 an error of ours, 2 a wrong setting, 130 interrupted."""
+def run_program(
+    settings_type: type[S], main: Callable[[S], None], argv: Sequence[str] | None = None, resumes: bool = False
+) -> NoReturn:
+    """Parses settings, runs `main`, and exits: 0 done, 1 an error of ours, 2 a wrong setting, 130 interrupted.
+
+    `resumes` tells whether an interrupted program goes on where it stopped when it is run again.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     program = settings_type.model_config.get("cli_prog_name") or "fc7"
     try:
@@ -92,7 +97,8 @@ def run_program(settings_type: type[S], main: Callable[[S], None], argv: Sequenc
     except OSError as error:
         sys.exit(_complain(program, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1))
     except KeyboardInterrupt:
-        sys.exit(_complain(program, "interrupted; the same command goes on where this one stopped", 130))
+        then = "goes on where this one stopped" if resumes else "begins anew"
+        sys.exit(_complain(program, f"interrupted; the same command {then}", 130))
     sys.exit(0)
 
 

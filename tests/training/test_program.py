@@ -92,7 +92,7 @@ def test_secrets_are_never_shown(value: str, monkeypatch: pytest.MonkeyPatch) ->
         (FC7Error("disk"), 1, "example: disk"),
         (BadValue("k", 0, "at least 1"), 2, "example: k must be at least 1, got 0"),
         (OSError(28, "No space left on device", "/x"), 1, "example: No space left on device: /x"),
-        (KeyboardInterrupt(), 130, "example: interrupted; the same command goes on where this one stopped"),
+        (KeyboardInterrupt(), 130, "example: interrupted; the same command begins anew"),
     ],
 )
 def test_errors_become_one_line_and_an_exit_status(
@@ -105,6 +105,15 @@ def test_errors_become_one_line_and_an_exit_status(
         run_program(Example, fail, [])
     assert stopped.value.code == status
     assert capsys.readouterr().err == words + "\n"
+
+
+def test_an_interrupted_program_says_that_it_goes_on_only_where_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_settings: Example) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        run_program(Example, interrupt, [], resumes=True)
+    assert capsys.readouterr().err == "example: interrupted; the same command goes on where this one stopped\n"
 
 
 def test_help_teaches_every_setting(capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,7 +157,7 @@ def test_an_index_by_cosine_in_milvus_answers_as_one_on_disk(tmp_path: Path, mod
 def test_measuring_block_by_block_is_measuring_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More rows than are trained on, in blocks of several sizes, some of them empty."""
     monkeypatch.setattr(arrays, "SAMPLE_ROWS", 100)
-    x_ND = np.repeat(features(35), 20, axis=0) + np.random.default_rng(1).normal(0, 0.2, (700, WIDTH)).astype(np.float32)
+    x_ND = np.repeat(features(35), 20, axis=0) + np.random.default_rng(1).normal(0, 0.6, (700, WIDTH)).astype(np.float32)
     trained_on = []
     once = autoencoder.train(features(64), 16)
 
