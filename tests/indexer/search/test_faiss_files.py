@@ -136,7 +136,7 @@ def test_a_search_that_begins_where_there_is_no_row_is_refused(tmp_path: Path, f
 def test_a_search_that_would_hold_any_number_of_candidates_is_refused(tmp_path: Path, factory: str, count: int) -> None:
     """FAISS takes the memory for them at every search: at 2^31 it takes 16 GB."""
     index, _ = made(factory)
-    part = faiss.downcast_index(index.index) if factory.startswith("PCA") else index
+    part: Any = faiss.downcast_index(index.index) if factory.startswith("PCA") else index
     part = faiss.downcast_index(index.quantizer) if factory.startswith("IVF") else part
     if factory == "NSG8":
         part.nsg.search_L = count
