@@ -4,6 +4,7 @@ No HTTP here. Legend: B batch, C channels, H height, W width, Q queries, V views
 """
 
 import asyncio
+import gc
 import hashlib
 import time
 from collections import OrderedDict
@@ -24,7 +25,7 @@ from indexer.metric import no_direction
 from indexer.opening import OpenStore
 from indexer.search.mode import choose
 from indexer.storage import artifact
-from indexer.store import START, Filter, Item, Mode, Query, Store, without_codes
+from indexer.store import START, Filter, Mode, Query, Store, without_codes
 from service.batching import Batcher, Result, Worker
 from service.cursor import Cursor
 from service.decoding import Decoders
@@ -50,7 +51,7 @@ Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their proba
 class Page:
     """Some of a query's neighbours, nearest first, and where the next page begins."""
 
-    neighbors: list[tuple[Item, float]]
+    neighbors: list[tuple[int, float, str, str]]  # id, distance, label, path: the garbage collector leaves such tuples alone
     next: Cursor | None  # None at the end
     buckets: int | None  # codes looked up, in the mode "ball"
     note: str | None = None  # which labels of the filter no item has, or that none passes it
@@ -169,7 +170,7 @@ class Engine:
 
     async def form(self, work: Callable[[], T]) -> T:
         """Awaits the result of work on an answer that is too long for the event loop. One is done at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._answers, work)
+        return await asyncio.get_running_loop().run_in_executor(self._answers, _without_collecting, work)
 
     async def classify(self, model: Model, photograph: Photograph, views: int, top: int, stages: Stages) -> list[Best]:
         """The `top` most probable classes by the mean over 1 or 10 views; then by each view, in preprocess.ten_views' order."""
@@ -335,13 +336,22 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
     note = _note(store, query.filter, bool(hits.ids_QK[:, :1].max(initial=-1) >= 0))
     return [
         Page(
-            [(items_by_id[item], distance) for item, distance, _ in page],
+            [(item, distance, items_by_id[item].label, items_by_id[item].path) for item, distance, _ in page],
             _next(query, page, is_last=len(row) <= query.k),
             None if hits.buckets_Q is None else int(hits.buckets_Q[i]),
             note,
         )
         for i, (row, page) in enumerate(zip(rows, pages, strict=True))
     ]
+
+
+def _without_collecting(work: Callable[[], T]) -> T:
+    """The result of `work`, during which no garbage is looked for among its many objects, since that stops all threads."""
+    gc.disable()
+    try:
+        return work()
+    finally:
+        gc.enable()
 
 
 def _next(query: Query, page: list[tuple[int, float, float]], is_last: bool) -> Cursor | None:

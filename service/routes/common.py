@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from indexer.store import LARGEST_ID, Item
+from indexer.store import LARGEST_ID
 from service import schemas
 from service.engine import Engine
 from service.metrics import Metrics
@@ -98,7 +98,7 @@ def as_json(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(by_alias=True), media_type="application/json")
 
 
-def links(request: Request, item: Item) -> dict[str, str]:
+def links(request: Request, item: int) -> dict[str, str]:
     """Where an item's pictures are served."""
-    address = f"{settings_of(request).root_path}/items/{item.id}"
+    address = f"{settings_of(request).root_path}/items/{item}"
     return {"image": f"{address}/image", "thumbnail": f"{address}/thumbnail"}

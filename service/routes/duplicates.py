@@ -98,7 +98,7 @@ def _group(request: Request, store: OpenStore, record: GroupRecord, most: int) -
         return None
     further = record.distances[most:]
     neighbors = [
-        schemas.Neighbor(id=item.id, distance=distance, label=item.label, path=item.path, **links(request, item))
+        schemas.Neighbor(id=item.id, distance=distance, label=item.label, path=item.path, **links(request, item.id))
         for item, distance in left
     ]
     return schemas.Group(size=len(left) + len(further), farthest=further[-1] if further else left[-1][1], items=neighbors)

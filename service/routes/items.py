@@ -46,7 +46,7 @@ def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
         format=entry.format,
         sha256=entry.sha256,
         added=time_of(entry.added),
-        **links(request, entry),
+        **links(request, entry.id),
     )
 
 

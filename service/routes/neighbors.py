@@ -299,8 +299,8 @@ def _of_one(request: Request, name: str, page: Page, question: Question) -> sche
 
 def _neighbors(request: Request, page: Page) -> list[schemas.Neighbor]:
     return [
-        schemas.Neighbor(id=item.id, distance=distance, label=item.label, path=item.path, **links(request, item))
-        for item, distance in page.neighbors
+        schemas.Neighbor(id=item, distance=distance, label=label, path=path, **links(request, item))
+        for item, distance, label, path in page.neighbors
     ]
 
 

@@ -93,7 +93,7 @@ def test_a_pretrained_model_is_indexed_and_answers(saved: Path, tmp_path: Path, 
         photo = (await engine.decode((images / "train/red/000.jpg").read_bytes(), stages)).photograph
         subject = Subject(vector_D=await engine.feature(engine.model, photo, stages))
         page = await engine.search(engine.pair.store, subject, Query(k=2), stages)
-        assert page.neighbors[0][0].path == "train/red/000.jpg"
+        assert page.neighbors[0][3] == "train/red/000.jpg"
         mean, centre = await engine.classify(engine.model, photo, 1, 5, stages)
         assert mean == centre
         chances_K = model.probabilities(photo.pixels_CHW[None])[0]
