@@ -29,6 +29,7 @@ HEADERS: Final = 100  # of a request, with its trailers
 PIPELINED: Final = 16  # requests of one connection that wait for the answer to the one before
 LINGER_S: Final = 30.0  # for which the rest of a body is let in, and dropped, that was answered before it was all here
 PATIENCE_S: Final = 0.25  # for which a client may do nothing though others find no room
+LOOK_AGAIN_S: Final = 0.02  # for which those who come are not worth another look at all connections
 _AS_IT_IS: Final = (
     "abort",
     "close",
@@ -54,15 +55,16 @@ class Connections:
         self._of_client: dict[str, set[Connection]] = {}
         self._unread: set[Connection] = set()  # with more to read than a socket takes
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._full_of, self._full_until = "", 0.0  # of whose connections none may go, and until when that is believed
 
     def enter(self, connection: "Connection") -> None:
         """Takes up a connection, for which another may have to go. Raises TryAgain where all are in use."""
         client = _client(connection.client)
         peers = self._of_client.get(client, ())
         if len(peers) >= self._most_of_client:
-            self._make_room(peers, f"max_connections_per_client={self._most_of_client}")
+            self._make_room(client, peers, f"max_connections_per_client={self._most_of_client}")
         elif len(self._all) >= self._most:
-            self._make_room(self._all, f"max_connections={self._most}")
+            self._make_room("", self._all, f"max_connections={self._most}")
         self._all[connection] = client
         self._of_client.setdefault(client, set()).add(connection)
         if self._loop is None:
@@ -107,7 +109,12 @@ class Connections:
         if status in reasons:
             self._metrics.rejected(reasons[status])
 
-    def _make_room(self, connections: Collection["Connection"], limit: str) -> None:
+    def _make_room(self, client: str, connections: Collection["Connection"], limit: str) -> None:
+        """Ends a connection of a client's, or with "" of all. Raises TryAgain where none may go, or none might just now."""
+        now = time.monotonic()
+        full = TryAgain("queue_full", f"{len(connections)} connections are in use, and {limit}")
+        if client == self._full_of and now < self._full_until:
+            raise full
         idle = [one for one in connections if one.idle]
         waiting = {one: silent_s for one in connections if not idle and (silent_s := one.silent_s()) >= PATIENCE_S}
         if idle:
@@ -117,7 +124,8 @@ class Connections:
         elif waiting:
             self.cut(max(waiting, key=lambda one: waiting[one]))
         else:
-            raise TryAgain("queue_full", f"{len(connections)} connections are in use, and {limit}")
+            self._full_of, self._full_until = client, now + LOOK_AGAIN_S
+            raise full
 
     def _look_later(self) -> None:
         assert self._loop  # noqa: S101

@@ -297,6 +297,7 @@ def test_who_does_nothing_makes_room_where_all_connections_are_in_use(
         unread.set()
 
     monkeypatch.setattr(Connections, "stalled", noted)
+    monkeypatch.setattr(connections, "LOOK_AGAIN_S", 0.0)
     server = serve(large if what == "an answer" else short, max_connections=1)
     if what == "an answer":
         client = server.client().send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -309,6 +310,28 @@ def test_who_does_nothing_makes_room_where_all_connections_are_in_use(
     assert server.client().send(GET).answer() == (200, b"0")
     assert cuts.acquire(timeout=PATIENCE_S)
     assert len(client.rest()) < LARGE
+
+
+def test_where_none_could_go_a_moment_ago_those_who_come_are_refused_without_a_look_at_all(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    waiting = Waiting()
+
+    def noted(self: Connection) -> float:
+        looks.append(0.0)
+        return 0.0
+
+    monkeypatch.setattr(Connection, "silent_s", noted)
+    monkeypatch.setattr(connections, "LOOK_AGAIN_S", 3600.0)
+    server = serve(waiting, max_connections=1)
+    client = server.client().send(GET)
+    assert waiting.began.acquire(timeout=PATIENCE_S)
+    for _ in range(3):
+        assert_problem(server.client(), 503, "max_connections=1")
+    assert len(looks) == 1
+    waiting.release[0]()
+    assert client.answer() == (200, b"0")
 
 
 def test_answers_that_are_not_read_hold_no_more_than_they_may(serve: Serve, cuts: threading.Semaphore) -> None:
