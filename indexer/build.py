@@ -45,6 +45,7 @@ class BuildSettings(Settings):
     """
 
     model_config = SettingsConfigDict(cli_prog_name="python -m indexer.build")
+    resumes = True
 
     model: Path = Field(Path("var/model"), description="model folder, made by training.train")
     data: Path = Field(Path("var/images"), description="folder of photographs; subfolders are labels")
@@ -207,4 +208,4 @@ def _report(settings: BuildSettings, result: BuildResult, seconds: float) -> Non
 
 
 if __name__ == "__main__":
-    run_program(BuildSettings, main, resumes=True)
+    run_program(BuildSettings, main)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NoReturn, TypeVar, get_args
+from typing import Any, ClassVar, Final, NoReturn, TypeVar, get_args
 
 from pydantic import SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -40,6 +40,8 @@ class Settings(BaseSettings):
         frozen=True,
         extra="ignore",
     )
+
+    resumes: ClassVar[bool] = False  # whether the program, interrupted and run again, goes on where it stopped
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -79,13 +81,8 @@ class _Environment(EnvSettingsSource):
 S = TypeVar("S", bound=Settings)
 
 
-def run_program(
-    settings_type: type[S], main: Callable[[S], None], argv: Sequence[str] | None = None, resumes: bool = False
-) -> NoReturn:
-    """Parses settings, runs `main`, and exits: 0 done, 1 an error of ours, 2 a wrong setting, 130 interrupted.
-
-    `resumes` tells whether an interrupted program goes on where it stopped when it is run again.
-    """
+def run_program(settings_type: type[S], main: Callable[[S], None], argv: Sequence[str] | None = None) -> NoReturn:
+    """Parses settings, runs `main`, and exits: 0 done, 1 an error of ours, 2 a wrong setting, 130 interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     program = settings_type.model_config.get("cli_prog_name") or "fc7"
     try:
@@ -97,7 +94,7 @@ def run_program(
     except OSError as error:
         sys.exit(_complain(program, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1))
     except KeyboardInterrupt:
-        then = "goes on where this one stopped" if resumes else "begins anew"
+        then = "goes on where this one stopped" if settings_type.resumes else "begins anew"
         sys.exit(_complain(program, f"interrupted; the same command {then}", 130))
     sys.exit(0)
 

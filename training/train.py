@@ -283,4 +283,4 @@ def _say(placement: Placement, text: str) -> None:
 
 
 if __name__ == "__main__":
-    run_program(TrainSettings, main, resumes=True)
+    run_program(TrainSettings, main)

@@ -108,11 +108,16 @@ def test_errors_become_one_line_and_an_exit_status(
 
 
 def test_an_interrupted_program_says_that_it_goes_on_only_where_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    class Resuming(Example):
+        """A program that keeps what it has done."""
+
+        resumes = True
+
     def interrupt(_settings: Example) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit):
-        run_program(Example, interrupt, [], resumes=True)
+        run_program(Resuming, interrupt, [])
     assert capsys.readouterr().err == "example: interrupted; the same command goes on where this one stopped\n"
 
 

@@ -62,6 +62,7 @@ class TrainSettings(Settings):
     """
 
     model_config = SettingsConfigDict(cli_prog_name="python -m training.train")
+    resumes = True
 
     data: Path = Field(Path("var/images"), description="image folder to train on")
     out: Path = Field(Path("var/model"), description="folder for model.safetensors and model.json")
