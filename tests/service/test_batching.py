@@ -151,8 +151,7 @@ def test_a_thread_that_dies_answers_its_callers_and_is_replaced(worker: Worker, 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_is_killed_while_it_waits_is_replaced(worker: Worker) -> None:
-    worker.submit(lambda: None).result()
-    [thread] = [thread for thread in threading.enumerate() if thread.name == "test"]
+    thread = worker.submit(threading.current_thread).result()
     assert thread.ident
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
     assert [worker.submit(partial(abs, i)).result(60) for i in range(3)] == [0, 1, 2]
