@@ -102,3 +102,8 @@ def links(request: Request, item: int) -> dict[str, str]:
     """Where an item's pictures are served."""
     address = f"{settings_of(request).root_path}/items/{item}"
     return {"image": f"{address}/image", "thumbnail": f"{address}/thumbnail"}
+
+
+def neighbor(request: Request, item: int, distance: float, label: str, path: str) -> schemas.Neighbor:
+    """An item as a neighbour of another, with where its pictures are served."""
+    return schemas.Neighbor(id=item, distance=distance, label=label, path=path, **links(request, item))

@@ -15,7 +15,7 @@ from indexer.store import Filter, Item
 from service import cursor, schemas
 from service.cursor import Cursor, Question
 from service.routes import inputs
-from service.routes.common import DescribedRoute, check_k, engine_of, links, problems, settings_of
+from service.routes.common import DescribedRoute, check_k, engine_of, neighbor, problems, settings_of
 from training.errors import NotFound
 
 router = APIRouter(route_class=DescribedRoute)
@@ -97,10 +97,7 @@ def _group(request: Request, store: OpenStore, record: GroupRecord, most: int) -
     if len(left) < 2:
         return None
     further = record.distances[most:]
-    neighbors = [
-        schemas.Neighbor(id=item.id, distance=distance, label=item.label, path=item.path, **links(request, item.id))
-        for item, distance in left
-    ]
+    neighbors = [neighbor(request, item.id, distance, item.label, item.path) for item, distance in left]
     return schemas.Group(size=len(left) + len(further), farthest=further[-1] if further else left[-1][1], items=neighbors)
 
 

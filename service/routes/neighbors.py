@@ -26,8 +26,8 @@ from service.routes.common import (
     as_json,
     check_k,
     engine_of,
-    links,
     metrics_of,
+    neighbor,
     problems,
 )
 from service.routes.inputs import ParsedInput
@@ -298,10 +298,7 @@ def _of_one(request: Request, name: str, page: Page, question: Question) -> sche
 
 
 def _neighbors(request: Request, page: Page) -> list[schemas.Neighbor]:
-    return [
-        schemas.Neighbor(id=item, distance=distance, label=label, path=path, **links(request, item))
-        for item, distance, label, path in page.neighbors
-    ]
+    return [neighbor(request, *found) for found in page.neighbors]
 
 
 def _next(page: Page, question: Question) -> str | None:
