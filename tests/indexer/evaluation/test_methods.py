@@ -114,13 +114,14 @@ def test_a_row_is_of_its_objective_and_seeds_and_the_indexs_own_codes_are_one_of
         assert found[name, bits].seeds == seeds
         assert found[name, bits].precision[1].expected == pytest.approx(np.mean(figures)), (name, bits)
         assert found[name, bits].compared_with == ("" if name == "autoencoder" else "autoencoder")
-    raw = [found["raw pixels, autoencoder", 16]]
+    raw = found["raw pixels, autoencoder", 16]
     assert ("raw pixels, autoencoder", 28) not in found
     own = autoencoder.load(store.folder / "pixels.safetensors")
     pixels, asked = database.plain.pixels_NP, queries.plain.pixels_NP
-    coders = [own, Signs(16, 4, "both", 3072)]
-    figures = [right_first(one.encode(pixels), one.encode(asked), database, queries) for one in coders]
-    assert (raw[0].seeds, raw[0].precision[1].expected) == ([3, 4], pytest.approx(np.mean(figures)))
+    other = Signs(16, 4, "both", 3072)
+    codes = [(own.encode(pixels), own.encode(asked)), (other.encode(pixels), other.encode(asked))]
+    assert raw.seeds == [3, 4]
+    assert raw.precision[1].expected == pytest.approx(np.mean([right_first(*both, database, queries) for both in codes]))
 
 
 @pytest.mark.usefixtures("signs")

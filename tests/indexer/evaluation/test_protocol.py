@@ -44,9 +44,12 @@ def test_methods_are_compared_query_by_query() -> None:
     queries_Q, seeds_S1 = rng.random(200), np.array([[-0.001], [0.0], [0.001]])
     others_SQ = queries_Q + seeds_S1
     better = figure(others_SQ + 0.02, others_SQ)
-    assert (better.verdict, better.difference) == ("better", pytest.approx(0.02))
+    assert better.verdict == "better"
+    assert better.difference == pytest.approx(0.02)
+    assert better.over_queries == figure(others_SQ + 0.02).over_queries
     worse = figure(others_SQ - 0.02, others_SQ)
-    assert (worse.verdict, worse.difference) == ("worse", pytest.approx(-0.02))
+    assert worse.verdict == "worse"
+    assert worse.difference == pytest.approx(-0.02)
     assert figure(rng.permuted(others_SQ + 0.02, axis=1), others_SQ).verdict == "not told apart"
 
 
@@ -74,7 +77,8 @@ def test_the_same_figures_in_another_order_of_seeds_are_not_better() -> None:
 def test_of_one_seed_there_is_no_verdict(seeds: tuple[int, int]) -> None:
     ours, theirs = (np.full((count, 20), value) for count, value in zip(seeds, (0.9, 0.1), strict=True))
     found = figure(ours, theirs)
-    assert (found.difference, found.verdict) == (pytest.approx(0.8), None)
+    assert found.difference == pytest.approx(0.8)
+    assert found.verdict is None
 
 
 def test_curves_are_recall_and_precision_of_what_comes_first() -> None:
