@@ -319,6 +319,31 @@ class UnitAnswer(BaseModel):
     spectrum: str = Field(examples=["/units/conv1/0/17/spectrum.png"])
 
 
+class ExcitedAnswer(BaseModel):
+    """A photograph that excites a kernel."""
+
+    id: int
+    label: str
+    path: str
+    activation: float = Field(description="of conv1, before the nonlinearity")
+    box: list[float] = Field(
+        description="where in the thumbnail: left, top, right and bottom as shares of its side",
+        examples=[[0.1, 0.2, 0.143, 0.243]],
+    )
+    image: str
+    thumbnail: str
+
+
+class UnitPhotographsAnswer(BaseModel):
+    """The photographs that excite a kernel most."""
+
+    model: str
+    index_version: int
+    seen: int = Field(description="photographs that were looked at, evenly spread over the collection")
+    of: int = Field(description="photographs in the collection")
+    photographs: list[ExcitedAnswer] = Field(description="the most exciting first, each with the place where it is")
+
+
 class ModelInfo(BaseModel):
     """The model that answers."""
 

@@ -4,21 +4,31 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Lock
 from typing import Annotated, Final
+from weakref import WeakKeyDictionary
 
+import numpy as np
+import torch
 from fastapi import APIRouter, Path, Query, Request, Response
 from torch import Tensor
 
+from indexer.opening import OpenStore
 from service import schemas
 from service.routes import files
-from service.routes.common import DescribedRoute, engine_of, problems, settings_of
+from service.routes.common import DescribedRoute, engine_of, links, problems, settings_of
 from service.routes.common import pictures as picture_answers
-from training.analysis import kernels, pictures
+from training.analysis import excitation, kernels, pictures
 from training.analysis.kernels import FirstLayer, Kernel
+from training.checkpoint import Model
 from training.errors import NotFound
+from training.images.preprocess import ImageLimits, decode
 
 _PICTURES_KEPT: Final = 16
+_PHOTOGRAPHS_SEEN: Final = 500  # so that looking takes about a second
+_MOST_EXCITED: Final = 9
+_BATCH: Final = 25
 _UNIT_PATH: Final = "/units/conv1/{column}/{unit}"
 _MEASURING: Final = Lock()  # so that requests that come together measure once
+_LOOKING: Final = Lock()  # and look once
 Order = Annotated[pictures.Order, Query(description="of the kernels within each column; norm goes downwards")]
 Scaling = Annotated[pictures.Scaling, Query(description="each kernel by its own largest weight, or all together by the largest")]
 Channel = Annotated[pictures.Channel | None, Query(description="one channel in grey")]
@@ -35,6 +45,18 @@ class _Conv1:
     fingerprint: str
     weight_KCHW: Tensor = field(compare=False)
     columns: int = field(compare=False)
+
+
+@dataclass(frozen=True)
+class _Excited:
+    """A photograph that excites a kernel."""
+
+    activation: float
+    item: int
+    box: tuple[int, int, int, int]  # left, top, right, bottom in the square that crops are cut from, pixels
+
+
+_EXCITED: Final[WeakKeyDictionary[OpenStore, dict[int, list[_Excited]]]] = WeakKeyDictionary()  # by kernel
 
 
 @router.get("/filters", responses=problems(422, 503), tags=["first layer"])
@@ -123,6 +145,56 @@ def unit(request: Request, column: Column, unit: Unit) -> schemas.UnitAnswer:
         picture=f"{address}.png",
         spectrum=f"{address}/spectrum.png",
     )
+
+
+@router.get(f"{_UNIT_PATH}/photographs", responses=problems(404, 422, 503), tags=["first layer"])
+def unit_photographs(request: Request, column: Column, unit: Unit) -> schemas.UnitPhotographsAnswer:
+    """The indexed photographs that excite a kernel most, and where in them.
+
+    Thumbnails are looked at, enlarged to the squares that the network sees: of 256 pixels no frequency above 0.31 is in them.
+    Of a large collection some are looked at, evenly spread.
+    """
+    pair = engine_of(request).current.newest()
+    index = _index(_Conv1(pair.model.fingerprint, pair.model.net.conv1.weight, pair.model.net.config.columns), column, unit)
+    with _LOOKING:
+        known = _EXCITED.setdefault(pair.store, {})
+        if index not in known:
+            known[index] = _most_excited(pair.model, pair.store, index)
+        found = known[index]
+    side = pair.model.net.config.square_size
+    items = pair.store.items([excited.item for excited in found])
+    return schemas.UnitPhotographsAnswer(
+        model=pair.model.fingerprint,
+        index_version=pair.store.version_number,
+        seen=min(len(pair.store), _PHOTOGRAPHS_SEEN),
+        of=len(pair.store),
+        photographs=[
+            schemas.ExcitedAnswer(
+                id=item.id,
+                label=item.label,
+                path=item.path,
+                activation=excited.activation,
+                box=[place / side for place in excited.box],
+                **links(request, item.id),
+            )
+            for item, excited in zip(items, found, strict=True)
+        ],
+    )
+
+
+def _most_excited(model: Model, store: OpenStore, index: int) -> list[_Excited]:
+    ids = store.ids()
+    ids = ids[np.linspace(0, len(ids) - 1, min(len(ids), _PHOTOGRAPHS_SEEN)).round().astype(np.int64)]
+    side = model.net.conv1.weight.shape[-1]
+    found: list[_Excited] = []
+    for start in range(0, len(ids), _BATCH):
+        items = store.items(ids[start : start + _BATCH].tolist())
+        pixels_BCHW = torch.stack([decode(store.thumbnail(item), ImageLimits()).pixels_CHW for item in items])
+        values, places = excitation.strongest(model.net, model.mean_CHW, pixels_BCHW, index)
+        rows = zip(items, values.tolist(), places.tolist(), strict=True)
+        found += [_Excited(value, item.id, (left, top, left + side, top + side)) for item, value, (top, left) in rows]
+        found = sorted(found, key=lambda excited: (-excited.activation, excited.item))[:_MOST_EXCITED]
+    return found
 
 
 def _conv1_of(request: Request) -> _Conv1:

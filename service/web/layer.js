@@ -130,6 +130,35 @@ function showUnit(answer) {
   }
 }
 
+async function showPhotographs(column, unit) {
+  at("unit-photographs").replaceChildren();
+  at("unit-seen").textContent = "Looking for what excites it most \u2026";
+  try {
+    const { photographs, seen, of } = await api.unitPhotographs(column, unit);
+    if (location.hash !== `#/units/conv1/${column}/${unit}`) return;
+    at("unit-seen").textContent = `What excites it most, of ${seen === of ? "all" : `${seen} of`} ${of} photographs, by their thumbnails. `
+      + "The square is the kernel's window.";
+    at("unit-photographs").replaceChildren(...photographs.map((found) => {
+      const [left, top, right, bottom] = found.box;
+      const mark = element("span", { className: "mark" });
+      Object.assign(mark.style, { left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%` });
+      const crop = element("span", { className: "crop" });
+      const share = Math.min(1, 4 * (right - left));
+      const [x, y] = [(left + right) / 2, (top + bottom) / 2].map((middle) => Math.min(1 - share, Math.max(0, middle - share / 2)));
+      Object.assign(crop.style, {
+        backgroundImage: `url("items/${found.id}/thumbnail")`,
+        backgroundSize: `${100 / share}%`,
+        backgroundPosition: `${(100 * x) / (1 - share)}% ${(100 * y) / (1 - share)}%`,
+      });
+      return element("li", {}, element("a", { href: `items/${found.id}/image`, title: found.path },
+        element("span", { className: "whole" }, element("img", { src: `items/${found.id}/thumbnail`, alt: found.label || found.path }), mark), crop,
+        element("small", { textContent: `${found.label || found.path}, ${shown(found.activation, "")}` })));
+    }));
+  } catch (error) {
+    at("unit-seen").textContent = `What excites it most cannot be shown: ${error.message}`;
+  }
+}
+
 async function route() {
   const found = location.hash.match(PAGE);
   const wasUnit = !at("unit").hidden;
@@ -151,6 +180,7 @@ async function route() {
     if (location.hash !== found[0]) return;
     showUnit(answer);
     at("unit-parts").hidden = false;
+    showPhotographs(found[1], found[2]);
   } catch (error) {
     at("unit-title").textContent = "This kernel cannot be shown";
     at("unit-problem").textContent = error.message;

@@ -160,7 +160,7 @@ def test_noise_is_called_noise_and_learned_kernels_are_not() -> None:
     for learned, expected in (
         (0, "not distinguishable from noise: 0 of 40"),
         (2, "noise: 2 of 40"),
-        (10, "learned: of its kernels 10 of 40"),
+        (10, "learned: 10 of 40"),
     ):
         made = torch.from_numpy(np.stack(weights[learned:] + bars_18[:learned]))
         layer = kernels.first_layer(made, columns=2)
