@@ -237,7 +237,7 @@ class TrainSettings(Settings):
         total = self.epochs * steps
         return (
             f"warning: this run makes {total} steps ({self.epochs} epochs of {steps}), and init={self.init} needs {STEPS_NEEDED} "
-            "or more: its weights stay at chance for thousands; --preset quick is for so few photographs"
+            "or more: its weights may stay at chance for thousands; --preset quick is for so few photographs"
         )
 
     def recorded(self) -> dict[str, JsonValue]:
