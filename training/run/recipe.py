@@ -16,9 +16,9 @@ from training.run.schedule import Schedule
 
 Preset = Literal["paper", "source", "quick", "figure3"]
 
-# What weights from N(0, 0.01) need to learn anything. With them the loss of Caffe's AlexNet on ImageNet stays at chance for 1 000
-# to 8 000 steps, where it leaves it at all (https://github.com/BVLC/caffe/issues/401, .../2085); its authors found it flat with
-# the paper's biases of 1 (https://github.com/BVLC/caffe/pull/327)
+# Steps with which weights from N(0, 0.01) learn. They stay at chance first: for 530 steps of the demo's photographs (crops of 67
+# pixels, 14 classes), for 1 000 to 8 000 of ImageNet in Caffe, in some runs for good (https://github.com/BVLC/caffe/issues/401,
+# .../2085); its authors found the loss flat with the paper's biases of 1 (https://github.com/BVLC/caffe/pull/327)
 STEPS_NEEDED: Final = 10_000
 # What departs from the defaults of training.train, which are the paper's
 PRESETS: Final[dict[Preset, dict[str, Any]]] = {
@@ -237,7 +237,7 @@ class TrainSettings(Settings):
         total = self.epochs * steps
         return (
             f"warning: this run makes {total} steps ({self.epochs} epochs of {steps}), and init={self.init} needs {STEPS_NEEDED} "
-            "or more: its weights may stay at chance for thousands; --preset quick is for so few photographs"
+            "or more, for it stays at chance for 500 to 8000; --preset quick is for so few photographs"
         )
 
     def recorded(self) -> dict[str, JsonValue]:
