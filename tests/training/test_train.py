@@ -244,7 +244,9 @@ def test_tensorboard_shows_the_rows_of_steps_and_epochs(images: Path, tmp_path: 
 
 @pytest.mark.usefixtures("few_maps")
 def test_held_out_photographs_are_never_trained_on_and_find_the_plateau(images: Path, tmp_path: Path) -> None:
-    train.main(settings(images, tmp_path, schedule="plateau", validation=0.3, patience=1, epochs=6, lr=1e-7))
+    train.main(settings(images, tmp_path / "start", epochs=16))
+    plateau = {"schedule": "plateau", "validation": 0.3, "patience": 1, "epochs": 6, "lr": 1e-7}
+    train.main(settings(images, tmp_path, start=tmp_path / "start", **plateau))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     hashes = [line.split()[0] for line in (tmp_path / "train.sha256").read_text().splitlines()]
     held_out = sum(int(sha256[-16:], 16) < 0.3 * 2**64 for sha256 in hashes)
@@ -253,6 +255,24 @@ def test_held_out_photographs_are_never_trained_on_and_find_the_plateau(images: 
     assert (record.held_out, record.photographs) == (held_out, 24 - held_out)
     assert all(0 <= row["top1_error"] <= 1 for row in rows)
     assert rows[-1]["lr"] == pytest.approx(1e-10)  # so small a rate improves nothing: three drops
+    train.main(settings(images, tmp_path / "chance", init="paper", **plateau))
+    rows = [json.loads(line) for line in (tmp_path / "chance" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["lr"] for row in rows] == [1e-7] * 6  # no drop before the error is below that of naming one class
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_a_run_of_too_few_steps_for_the_papers_weights_is_told_before_the_first(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.train.train_epoch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(settings(images, tmp_path, init="paper"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("24 photographs of 3 classes")
+    assert lines[1].startswith("warning: this run makes 12 steps (4 epochs of 3), and init=paper needs 10000 or more")
 
 
 @pytest.mark.usefixtures("few_maps")

@@ -168,24 +168,27 @@ def assert_pixels_are(given: list[NDArray[np.float32]], expected: list[NDArray[n
 def test_paper_shifts_colours_and_divides_the_rate_at_each_plateau(
     tmp_path: Path, squares: NDArray[np.uint8], steps: Steps
 ) -> None:
-    rows = train_on(tmp_path, epochs=36, batch_size=8)
+    # the weights of the paper would stay at chance, where the rate does not fall
+    rows = train_on(tmp_path, epochs=36, batch_size=8, init="fan-in", validation=0.3)
     hashes = [
         int(hashlib.sha256(path.read_bytes()).hexdigest()[-16:], 16) for path in sorted(tmp_path.glob("data/train/*/*.bmp"))
     ]
-    trained_on = [i for i, value in enumerate(hashes) if value >= 0.1 * 2**64]
-    assert len(trained_on) == 19  # of 21
+    trained_on = [i for i, value in enumerate(hashes) if value >= 0.3 * 2**64]
+    classes = [i // 7 for i in range(21) if i not in trained_on]
+    assert len(classes) == 6
+    chance = 1 - max(map(classes.count, classes)) / len(classes)
     noise = noise_of_the_paper(squares)
     assert_pixels_are(steps.pixels, [v for epoch in range(1, 37) for v in views(squares, trained_on, epoch, 8, noise)])
     rates, lr, best, stale = list[float](), 0.01, 2.0, 0
     for row in rows:
         rates.append(lr)
-        best, stale = (row["top1_error"], 0) if row["top1_error"] < best else (best, stale + 1)
+        best, stale = (row["top1_error"], 0) if row["top1_error"] < best else (best, stale + (best < chance))
         if stale == 5 and lr > 2e-5:  # a tenth, three times at most
             lr, stale = lr / 10, 0
-    # two photographs held out have two new bests at most after the first epoch: 36 epochs have more than three plateaus
+    # six photographs held out have four bests below chance at most: 36 epochs have more than three plateaus
     assert rates[-1] == pytest.approx(1e-5)
     assert [row["lr"] for row in rows] == pytest.approx(rates)
-    assert_updates_follow(steps, [dict.fromkeys(WATCHED, lr) for lr in rates for _ in range(3)])
+    assert_updates_follow(steps, [dict.fromkeys(WATCHED, lr) for lr in rates for _ in range(2)])
 
 
 @pytest.mark.slow

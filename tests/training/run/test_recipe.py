@@ -24,6 +24,20 @@ def test_a_preset_fills_in_what_is_not_given() -> None:
     assert (settings.epochs, settings.profile, settings.bias_lr, settings.schedule) == (7, "paper", 0.02, "source")
 
 
+def test_figure3_is_a_small_network_on_small_squares_and_conv1_has_its_own_recipe() -> None:
+    settings = parse(TrainSettings, ["--preset", "figure3"])
+    assert settings.network(100) == PROFILES["paper"].with_fields(
+        classes=100, square_size=128, input_size=67, hidden=512, pixel_scale=(1 / 64,) * 3
+    )
+    assert (settings.conv1_std, settings.conv1_lr, settings.conv1_decay) == (0.0015, 4 * settings.lr, 4 * settings.weight_decay)
+    assert parse(TrainSettings, ["--preset", "figure3", "--start", "m"]).conv1_std is None  # a model has its weights
+
+
+def test_conv1_learns_some_times_as_fast_as_the_schedule_has_it() -> None:
+    groups = rates("source", 0.01, 68, 93, 5, [], chance=0.9).of_groups(bias_lr=None, conv1_times=4)
+    assert groups == pytest.approx({"weights": 1e-4, "biases": 1e-4, "conv1.weights": 4e-5, "conv1.biases": 1e-5})
+
+
 def test_knobs_change_the_profile() -> None:
     arguments = [
         "--nonlinearity",
@@ -37,19 +51,26 @@ def test_knobs_change_the_profile() -> None:
         "--no-exchange",
         "--dropout",
         "0",
+        "--hidden",
+        "9",
     ]
     config = parse(TrainSettings, arguments).network(10)
     assert (config.nonlinearity, config.lrn_after, config.pool_size, config.dropout) == ("tanh", (), 2, 0)
-    assert (config.columns, config.exchange, config.maps, config.fc7_width) == (1, False, (48, 128, 192, 192, 256), 4096)
+    assert (config.columns, config.exchange, config.maps, config.fc7_width) == (1, False, (48, 128, 192, 192, 256), 9)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "fast"], "preset must be 'paper', 'source' or 'quick', got 'fast'"),
+        (["--preset", "fast"], "preset must be 'paper', 'source', 'quick' or 'figure3', got 'fast'"),
         (["--validation", "0"], "schedule=plateau needs a validation share above 0"),
         (["--start", "m", "--pool-size", "2"], "pool_size comes with the model of start=m, so it cannot be 2"),
         (["--pool-size", "1"], "pool_size must be at least pool_stride=2, got 1"),
+        (["--square-size", "128"], "input_size must be at most square_size=128, got 224"),
+        (["--square-size", "200"], "square_size must be a multiple of 128, got '200'"),
+        (["--start", "m", "--conv1-std", "0.01"], "conv1_std comes with the model of start=m, so it cannot be 0.01"),
+        (["--start", "m", "--preset", "figure3", "--hidden", "9"], "hidden comes with the model of start=m, so it cannot be 9"),
+        (["--start", "m", "--profile", "owt"], "profile comes with the model of start=m, so it cannot be 'owt'"),
     ],
 )
 def test_a_wrong_setting_is_named(arguments: list[str], message: str) -> None:
@@ -63,7 +84,7 @@ def test_a_wrong_setting_is_named(arguments: list[str], message: str) -> None:
      (68, 1e-4, 1e-5, False), (72, 1e-4, 0, False), (78, 1e-5, 0, False), (93, 1e-5, 0, False)],
 )  # fmt: skip
 def test_source_follows_the_log_of_2012(epoch: int, lr: float, conv1: float, colour: bool) -> None:
-    now = rates("source", 0.01, epoch, 93, 5, [])
+    now = rates("source", 0.01, epoch, 93, 5, [], chance=0.9)
     assert [now.lr, now.conv1_lr] == pytest.approx([lr, conv1])
     assert now.colour == colour
     groups = now.of_groups(bias_lr=0.02)
@@ -72,12 +93,48 @@ def test_source_follows_the_log_of_2012(epoch: int, lr: float, conv1: float, col
 
 def test_a_plateau_is_patience_epochs_without_a_new_best() -> None:
     errors = [0.9, 0.8, 0.8, 0.81, 0.7, 0.75, 0.7, 0.6, 0.6, 0.6, 0.6]
-    assert [plateaus(errors[:n], patience=2) for n in range(len(errors) + 1)] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+    assert [plateaus(errors[:n], patience=2, chance=0.95) for n in range(len(errors) + 1)] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("errors", "counts"),
+    [
+        ([0.9] * 8, [0] * 9),  # chance, for ever
+        ([0.95, 0.9, 0.92, 0.91, 0.93], [0] * 6),  # better than at first, and still no better than one class
+        (
+            [0.9, 0.9, 0.9, 0.89, 0.9, 0.9, 0.9, 0.9],
+            [0, 0, 0, 0, 0, 0, 1, 1, 2],
+        ),  # counted from the first below it
+        ([0.95, 0.8, 0.95, 0.95], [0, 0, 0, 0, 1]),  # and worse than chance again
+    ],
+)
+def test_no_epoch_is_stale_before_the_error_is_below_that_of_naming_one_class(errors: list[float], counts: list[int]) -> None:
+    assert [plateaus(errors[:n], patience=2, chance=0.9) for n in range(len(errors) + 1)] == counts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps", "warned"),
+    [
+        ([], 9, "makes 810 steps (90 epochs of 9), and init=paper needs 10000 or more"),
+        ([], 111, "makes 9990 steps"),
+        ([], 112, None),
+        (["--preset", "source"], 9, "makes 837 steps (93 epochs of 9), and init=source needs"),
+        (["--preset", "source", "--init", "fan-in"], 9, None),
+        (["--preset", "quick"], 9, None),
+        (["--preset", "figure3"], 9, None),
+        (["--start", "m"], 9, None),
+    ],
+)
+def test_too_few_steps_for_the_papers_weights_name_the_preset_that_would_do(
+    arguments: list[str], steps: int, warned: str | None
+) -> None:
+    warning = parse(TrainSettings, arguments).warning(steps)
+    assert warning is None if warned is None else (warning and warned in warning and "--preset quick" in warning)
 
 
 def test_plateau_divides_by_ten_three_times_at_most() -> None:
     errors = [0.5] * 20
-    assert [rates("plateau", 0.01, n + 1, 90, 3, errors[:n]).lr for n in (0, 3, 4, 7, 10, 19)] == [
+    assert [rates("plateau", 0.01, n + 1, 90, 3, errors[:n], chance=0.6).lr for n in (0, 3, 4, 7, 10, 19)] == [
         pytest.approx(lr) for lr in (0.01, 0.01, 1e-3, 1e-4, 1e-5, 1e-5)
     ]
 
