@@ -95,6 +95,6 @@ def _apart(one_ND: Vectors, other_ND: Vectors, metric: Metric) -> Floats:
     there_N = have_vectors(one_ND, metric) & have_vectors(other_ND, metric)
     squared_N = np.full(len(one_ND), np.inf)
     if there_N.any():
-        one_ND, other_ND = (vectors_of(features_ND[there_N], metric).astype(np.float64) for features_ND in (one_ND, other_ND))
-        squared_N[there_N] = np.square(one_ND - other_ND).sum(1)
+        own_ND, changed_ND = (vectors_of(rows_ND[there_N], metric).astype(np.float64) for rows_ND in (one_ND, other_ND))
+        squared_N[there_N] = np.square(own_ND - changed_ND).sum(1)
     return distances_of(squared_N, metric).astype(np.float64)
