@@ -203,10 +203,13 @@ def test_examples_are_one_query_more(tmp_path: Path) -> None:
 
 def test_near_duplicates_are_asked_for_with_filters_and_page_by_page() -> None:
     script = Script(
-        httpx.Response(200, json={"groups": [1, 2], "next": "c"}), httpx.Response(200, json={"groups": [3], "next": None}), OK, OK
+        httpx.Response(200, json={"groups": [{"size": 3}, {"size": 2}], "next": "c"}),
+        httpx.Response(200, json={"groups": [{"size": 2}], "next": None}),
+        OK,
+        OK,
     )
     with script.client() as fc7:
-        assert list(fc7.duplicates_pages(2, label=iter(["red", "blue"]))) == [[1, 2], [3]]
+        assert list(fc7.duplicates_pages(2, label=iter(["red", "blue"]))) == [[{"size": 3}, {"size": 2}], [{"size": 2}]]
         assert fc7.duplicates() == {"results": []}
         fc7.duplicates(3, exclude_label="", path_prefix="a/", added_after="2026-11-26T10:00Z", cursor="d")
     assert [(request.method, str(request.url)) for request in script.requests] == [

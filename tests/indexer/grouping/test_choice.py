@@ -45,7 +45,8 @@ class Rows:
         return [SimpleNamespace(id=id, width=1, height=1, size=1) for id in ids]
 
     def thumbnail(self, item: Any) -> bytes:
-        return self.thumbnails[item.id]
+        data: bytes = self.thumbnails[item.id]
+        return data
 
     def original(self, item: Any) -> bytes:
         raise NotFound("gone")

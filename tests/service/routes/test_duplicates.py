@@ -139,7 +139,7 @@ def test_filters_leave_out_items_and_groups_of_less_than_two(
 ) -> None:
     write_groups(growing, [[16, 0, 1], [7, 17], [8, 9]])  # 0 to 7 are blue, 8 to 15 green, 16 to 23 red
     found: list[list[int]] = []
-    cursor = ""
+    cursor: str | None = ""
     while cursor is not None:
         body = client.get(f"/duplicates?k={k}&{query}{cursor and f'&cursor={cursor}'}").json()
         found += [[item["id"] for item in group["items"]] for group in body["groups"]]
