@@ -169,7 +169,7 @@ def test_a_damaged_or_foreign_cursor_is_refused(client: TestClient) -> None:
     for other in ("id=3", "id=2&label=red", "id=2&max_distance=5", "id=2&mode=ball&radius=3"):
         assert_problem(client.post(f"/neighbors?{other}&cursor={cursor}"), 422, "cursor", "this same question")
     assert_problem(send(client, f"/neighbors?cursor={cursor}", PHOTO), 422, "cursor")
-    assert_problem(client.get(f"/items/2/duplicates?cursor={cursor}"), 422, "cursor")
+    assert_problem(client.get(f"/items/2/duplicates?max_distance=1&cursor={cursor}"), 422, "cursor")
 
 
 @pytest.mark.parametrize(
