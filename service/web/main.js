@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import * as duplicates from "./duplicates.js";
+import * as layer from "./layer.js";
 import * as view from "./view.js";
 
 const at = (id) => document.getElementById(id);
@@ -208,4 +209,4 @@ api.info().then((info) => {
   if (!info.model || !info.index) return api.neighborsOfItem(0, {});
   return offerExamples(info.index.items);
 }).catch((error) => view.showProblem(error.message));
-api.filters().then(view.showColumns).catch(() => {});
+layer.start();

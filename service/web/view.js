@@ -106,10 +106,3 @@ export function showAbout(info) {
   at("mode").options[0].textContent = `${info.index.mode} (as set)`;
   at("mode").title = info.index.reason;
 }
-
-export function showColumns(figures) {
-  const [kernels, , height, width] = figures.shape;
-  const share = figures.mean_chroma_by_column.map((chroma) => `${(100 * chroma).toFixed(0)} %`);
-  at("columns").textContent = `${kernels} kernels of ${height} x ${width} x 3. First column, above the line: ${share[0]} of a kernel's `
-    + `energy is colour on average; second, below: ${share[1]}.`;
-}

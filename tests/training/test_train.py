@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,15 @@ def losses(out: Path, file: str = "metrics.jsonl") -> list[float]:
 @pytest.mark.usefixtures("few_maps")
 def test_a_run_killed_in_its_third_epoch_ends_as_if_it_had_not_been(images: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train.main(settings(images, whole))
-    run = subprocess.run([sys.executable, "-c", KILLED_RUN, settings(images, killed).model_dump_json()], check=False)
+    whitened = partial(settings, images, conv1_whitening=0.25, square_size=128, input_size=67)
+    train.main(whitened(whole))
+    run = subprocess.run([sys.executable, "-c", KILLED_RUN, whitened(killed).model_dump_json()], check=False)
     assert run.returncode == -9
     assert losses(killed) == losses(whole)[:2]
     assert not (killed / "model.json").exists()
-    train.main(settings(images, killed))
+    with pytest.raises(Mismatch, match=r"conv1_whitening=0\.25, not 0\.0"):
+        train.main(whitened(killed, conv1_whitening=0.0))
+    train.main(whitened(killed))
     assert losses(killed) == losses(whole)
     assert losses(killed, "steps.jsonl") == losses(whole, "steps.jsonl")
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
@@ -402,7 +406,7 @@ run_program(TrainSettings, train.main, sys.argv[1:])
 @pytest.mark.usefixtures("few_maps")
 def test_two_pairs_of_ranks_train_as_one_device_does(images: Path, tmp_path: Path) -> None:
     whole, moved = tmp_path / "whole", tmp_path / "moved"
-    same = {"precision": "float32", "validation": 0.2, "schedule": "plateau", "batch_size": 5}
+    same = {"precision": "float32", "validation": 0.2, "schedule": "plateau", "batch_size": 5, "conv1_whitening": 0.25}
     train.main(settings(images, whole, epochs=3, **same))
     arguments = [
         "--data",
@@ -419,6 +423,7 @@ def test_two_pairs_of_ranks_train_as_one_device_does(images: Path, tmp_path: Pat
         "0.02",
     ]
     arguments += ["--precision", "float32", "--validation", "0.2", "--schedule", "plateau", "--save-minutes", "0"]
+    arguments += ["--conv1-whitening", "0.25"]
     ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4", "--no-python", sys.executable]
     run = subprocess.run([*ranks, "-c", ON_RANKS, *arguments], check=False, capture_output=True, text=True, timeout=200)
     assert run.returncode == 0, run.stderr
