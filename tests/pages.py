@@ -74,6 +74,9 @@ ELSEWHERE: Final = {
     "--model /pairs/1/model --index /pairs/1/index": "needs Docker",
     "python -m training.datasets --data imagenette --out imagenette": "downloads",
     "python -m training.datasets --data cifar10 --out cifar10": "downloads",
+    "python -m training.datasets --data caltech101 --out caltech101": (
+        "downloads; tests/training/images/test_folders.py makes an archive"
+    ),
     "python -m training.datasets --data imagenet --out imagenet": "needs ImageNet's archives",
     "python -m training.pretrained --source torchvision --out torchvision-model": (
         "downloads; tests/training/test_pretrained.py reads such a file"
