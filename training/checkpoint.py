@@ -45,7 +45,8 @@ class ModelDescription(BaseModel):
 
     def fingerprint(self) -> str:
         """SHA-256 over weights, preprocessing (the mean lies among the weights) and layer: what FC7 features depend on."""
-        parts = {"weights": self.weights_sha256, "config": self.config.model_dump(), "resize": SIZE, "layer": "fc7"}
+        config = self.config.model_dump(exclude={"square_size"})
+        parts = {"weights": self.weights_sha256, "config": config, "resize": self.config.square_size, "layer": "fc7"}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -74,7 +75,7 @@ class Model:
         if views == 1:
             centre: Tensor = self.net(self._centre(pixels_BCHW))
             return _finite(centre.float().softmax(1), "probability")
-        views_VBCHW = ten_views(pixels_BCHW, self.mean_CHW, self.net.config.input_size)
+        views_VBCHW = ten_views(pixels_BCHW, self.mean_CHW, *self._sizes)
         every = [self.net(x_BCHW.contiguous(memory_format=torch.channels_last)).float().softmax(1) for x_BCHW in views_VBCHW]
         return _finite(torch.stack(every).mean(0), "probability")
 
@@ -84,23 +85,27 @@ class Model:
 
         Photographs are uint8 (3, 256, 256), each with 1 view, the centre, or 10.
         """
-        size = self.net.config.input_size
         if max(views) == 1:
-            x_VCHW = centre_view(torch.stack(list(photographs)), self.mean_CHW, size)
+            x_VCHW = centre_view(torch.stack(list(photographs)), self.mean_CHW, *self._sizes)
         else:
             rows: list[Tensor] = []
             for pixels_CHW, number in zip(photographs, views, strict=True):
                 pixels_1CHW = pixels_CHW[None]
-                crops = ten_views(pixels_1CHW, self.mean_CHW, size)
-                rows += crops if number == 10 else [centre_view(pixels_1CHW, self.mean_CHW, size)]
+                crops = ten_views(pixels_1CHW, self.mean_CHW, *self._sizes)
+                rows += crops if number == 10 else [centre_view(pixels_1CHW, self.mean_CHW, *self._sizes)]
             x_VCHW = torch.cat(rows)
         h_VD = self.net.features(x_VCHW.contiguous(memory_format=torch.channels_last))
         features_VD = _finite(h_VD.float(), "FC7 feature")
         return features_VD, _finite(self.net.fc8(h_VD).float().softmax(1), "probability")
 
     def _centre(self, pixels_BCHW: Tensor) -> Tensor:
-        x_BCHW = centre_view(pixels_BCHW, self.mean_CHW, self.net.config.input_size)
+        x_BCHW = centre_view(pixels_BCHW, self.mean_CHW, *self._sizes)
         return x_BCHW.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """Of a crop, and of the square that it is cut from."""
+        return self.net.config.input_size, self.net.config.square_size
 
 
 def save(
@@ -192,9 +197,15 @@ def load(folder: Path, untrained_too: bool = False) -> Model:
 def untrained(model: Model, seed: int) -> Model:
     """The same network with the weights that its training began with, or fan-in weights where that is not recorded, of a seed."""
     record = model.training
-    scheme = record.settings.get("init") if isinstance(record, TrainingRecord) else None
+    settings = record.settings if isinstance(record, TrainingRecord) else {}
+    scheme, conv1_std = settings.get("init"), settings.get("conv1_std")
     net = AlexNet(model.net.config)
-    initialise(net, next((known for known in get_args(Scheme) if known == scheme), "fan-in"), seed)
+    initialise(
+        net,
+        next((known for known in get_args(Scheme) if known == scheme), "fan-in"),
+        seed,
+        conv1_std if isinstance(conv1_std, float) else None,
+    )
     net.eval().requires_grad_(False)
     return replace(model, net=net.to(memory_format=torch.channels_last))
 

@@ -32,6 +32,7 @@ from training.run.loop import Run, check_settings, train_epoch, validate
 from training.run.recipe import TrainSettings
 from training.run.schedule import rates
 from training.run.sgd import PaperSGD
+from training.run.whitening import PATCH, whitening
 
 WORK = "training"
 STATE = "state.safetensors"
@@ -65,6 +66,8 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
     if not len(training.chosen_N) or (settings.schedule == "plateau" and not len(validation.chosen_N)):
         counts = f"it holds out {len(validation.chosen_N)} of {len(squares.labels_N)}"
         raise BadValue("validation", settings.validation, f"a share that leaves photographs on both sides ({counts})")
+    if settings.conv1_whitening:
+        run.whitening_PP = _whitening(settings, placement, training)
     saver = _Saver(run, settings.out / WORK / STATE, _facts(settings, start, run), settings.save_minutes)
     if saver.path.is_file():
         run.load(saver.path, saver.settings)
@@ -185,7 +188,7 @@ def _new_run(settings: TrainSettings, placement: Placement, start: Model | None,
         changes = {"classes": len(classes)} | ({} if settings.dropout is None else {"dropout": settings.dropout})
         config = start.net.config.with_fields(**changes)
     whole = AlexNet(config)
-    initialise(whole, settings.init, settings.seed)
+    initialise(whole, settings.init, settings.seed, settings.conv1_std)
     weights = dict(whole.state_dict())
     if start:
         old = start.net.state_dict()
@@ -199,7 +202,14 @@ def _new_run(settings: TrainSettings, placement: Placement, start: Model | None,
     if settings.precision == "auto":
         on_gpu = placement.devices[0].type == "cuda"
         bfloat16 = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return Run(net, PaperSGD(net.named_parameters(), settings.momentum, settings.weight_decay), bfloat16, settings.max_gradient)
+    optimizer = PaperSGD(net.named_parameters(), settings.momentum, settings.weight_decay, settings.conv1_decay)
+    return Run(net, optimizer, bfloat16, settings.max_gradient)
+
+
+def _whitening(settings: TrainSettings, placement: Placement, training: Feed) -> Tensor:
+    """The same matrix on every rank: replicas that multiplied by others in the last bit would part."""
+    matrix_PP = whitening(training, settings.conv1_whitening) if placement.leads else torch.empty(PATCH, PATCH)
+    return placement.from_lead(matrix_PP)
 
 
 @dataclass
@@ -230,7 +240,7 @@ def _epochs(settings: TrainSettings, run: Run, training: Feed, validation: Feed,
     with RunLog(settings.out if placement.leads else None, settings.tensorboard, at) as log, delayed_stop() as stop:
         while at.epoch <= settings.epochs:
             now = rates(settings.schedule, settings.lr, at.epoch, settings.epochs, settings.patience, at.validation_errors())
-            run.optimizer.set_rates(now.of_groups(settings.bias_lr))
+            run.optimizer.set_rates(now.of_groups(settings.bias_lr, (settings.conv1_lr or settings.lr) / settings.lr))
             run.freeze_conv1(now.conv1_lr == 0)
             train_epoch(run, training, noise if now.colour else None, log, lambda: saver.after_step(stop(), log.flush))
             row = _epoch_row(run, now.lr, validation)

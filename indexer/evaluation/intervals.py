@@ -21,6 +21,7 @@ Interval = tuple[float, float]
 Verdict = Literal["better", "worse", "not told apart"]
 LEVEL: Final = 0.95
 RESAMPLES: Final = 1000
+LEAST_DIFFERENCE: Final = 1e-9  # that counts: rounding in float64 stays below 1e-12, and reports have 4 digits
 _TAILS: Final = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
 
 
@@ -61,11 +62,11 @@ def over_seeds_of_difference(means: Sequence[float], others: Sequence[float]) ->
 
 
 def verdict(intervals: Sequence[Interval | None]) -> Verdict:
-    """Of a difference: better or worse where every interval leaves 0 out on one side."""
+    """Of a difference: better or worse where every interval is beyond LEAST_DIFFERENCE on one side of 0."""
     known = [interval for interval in intervals if interval is not None]
-    if all(low > 0 for low, _ in known):
+    if all(low > LEAST_DIFFERENCE for low, _ in known):
         return "better"
-    return "worse" if all(high < 0 for _, high in known) else "not told apart"
+    return "worse" if all(high < -LEAST_DIFFERENCE for _, high in known) else "not told apart"
 
 
 def _student(mean: float, variance: float, freedom: float) -> Interval:

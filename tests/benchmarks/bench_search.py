@@ -1,16 +1,20 @@
 """Searches beside FAISS's flat indexes, in turns: `make bench-search`. For a quiet machine.
 
-exact      one query against float32 rows of the harder mixture (tests/benchmarks/mixture.py): IndexFlatL2, whose single query
-           uses one thread; a matrix product with both; indexer.scan.
+exact      one query, and 256 together, against float32 rows of the harder mixture (tests/benchmarks/mixture.py): IndexFlatL2,
+           whose single query uses one thread; a matrix product with both; indexer.scan where the rows lie in an index's file, and
+           where they lie at multiples of their numbers' size.
 hamming    one query against random codes of 128 bits, exact, ties in order: IndexBinaryFlat; indexer.scan.
 two-stage  one query against an index made as `indexer.build` makes it, autoencoder and all: IndexFlatL2, then each short-list, as
            long as the build chose it; recall@10 is against exact search, of queries that are not in the index. Both mixtures, and
            vectors of real indexes: --features TRAIN.faiss TEST.faiss, as often as wanted.
+metric     one query in two stages against two indexes of the same features, by Euclidean distance and by cosine. Queries are
+           features, so that the second takes them to length 1 each time.
 grow       adding 1 % of the rows to an index of the rest, beside building one of all.
 million    an index of 1 000 000 rows built and searched by a process that may not allocate more than 6 GiB; 20 GB of disk.
            Resident beyond that are pages of mapped files, which the system takes back when it needs them.
 
-The peer's index and ours see the same queries. A turn is a call that does not count and `--queries` that do; medians are of all.
+The peer's index and ours see the same queries. A turn is a call that does not count and `--queries` that do, of 256 queries
+together 2; medians are of all.
 
 Tried, and not kept: distances in float64 throughout (bound by arithmetic: 135 ms of a core for 100 000 rows, 63 with float32
 first); reading ahead by prefetch instructions in the exact scan (up to 20 % slower); a look at the sum after every 256 or 512
@@ -40,6 +44,7 @@ from numpy.typing import NDArray  # noqa: E402
 from indexer.arrays import aligned  # noqa: E402
 from indexer.assembly import Plan, Source, assemble  # noqa: E402
 from indexer.index import Index, open_index  # noqa: E402
+from indexer.metric import Metric  # noqa: E402
 from indexer.scans import native, scan  # noqa: E402
 from indexer.search import shortlists  # noqa: E402
 from indexer.storage import artifact  # noqa: E402
@@ -59,6 +64,8 @@ INSTRUCTIONS: Final = ("avx2", "avx512f", "avx512_vpopcntdq", "avx512_vnni")
 BITS: Final = 128
 K: Final = 10
 BLOCK_ROWS: Final = 1000
+TOGETHER: Final = 256  # queries
+CALLS_TOGETHER: Final = 2  # a turn
 EASY, HARD = 50, 5  # items a cluster
 MEMORY: Final = 6 * 2**30
 SOURCE: Final = Source(Path("/c"), "m" * 64, WIDTH, ImageLimits())
@@ -66,15 +73,15 @@ Vectors = NDArray[np.float32]
 Search = Callable[[int], Any]  # by the number of the query
 
 
-def in_turns(ways: dict[str, Search], arguments: argparse.Namespace) -> dict[str, list[float]]:
+def in_turns(ways: dict[str, Search], rounds: int, calls: int) -> dict[str, list[float]]:
     """Seconds of every call of each way."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(arguments.rounds):
+    for turn in range(rounds):
         for name, search in ways.items():
             search(turn)
-            for query in range(arguments.queries):
+            for call in range(calls):
                 started = time.perf_counter()
-                search(turn * arguments.queries + query)
+                search(turn * calls + call)
                 seconds[name].append(time.perf_counter() - started)
     return seconds
 
@@ -107,27 +114,36 @@ def stored(rows: NDArray[Any], kind: Flat, folder: str) -> NDArray[Any]:
 def bench_exact(arguments: argparse.Namespace) -> None:
     mixture = Mixture(arguments.rows, HARD)
     index, vectors_ND = flat(mixture.array())
-    queries_QD = mixture.queries(100)
+    queries_QD = mixture.queries(TOGETHER)
     squares_N = np.einsum("nd,nd->n", vectors_ND, vectors_ND)
 
-    def product(q: int) -> NDArray[np.int64]:
-        about_N = squares_N - 2 * (vectors_ND @ queries_QD[q % 100])
-        nearest = np.argpartition(about_N, K)[:K]
-        rows: NDArray[np.int64] = nearest[np.argsort(about_N[nearest])]
-        return rows
+    def product(asked_QD: Vectors) -> NDArray[np.int64]:
+        about_QN = squares_N - 2 * (asked_QD @ vectors_ND.T)
+        nearest_QK = np.argpartition(about_QN, K)[:, :K]
+        order_QK = np.take_along_axis(about_QN, nearest_QK, 1).argsort(1)
+        rows_QK: NDArray[np.int64] = np.take_along_axis(nearest_QK, order_QK, 1)
+        return rows_QK
 
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         mapped_ND = stored(vectors_ND, flat_files.VECTORS, folder)
         for q in range(20):
             ours, theirs = scan.exact(mapped_ND, queries_QD[q : q + 1], K), index.search(queries_QD[q : q + 1], K)
             np.testing.assert_array_equal(ours[1], theirs[1])
-        print(f"\nexact: the {K} nearest of {arguments.rows} x {WIDTH} float32")
-        ways: dict[str, Search] = {
-            "IndexFlatL2": lambda q: index.search(queries_QD[q % 100 : q % 100 + 1], K),
+        np.testing.assert_array_equal(scan.exact(mapped_ND, queries_QD, K)[1], product(queries_QD))
+        ways: dict[str, Callable[[Vectors], Any]] = {
+            "IndexFlatL2": lambda asked_QD: index.search(asked_QD, K),
             "matrix product": product,
-            "ours": lambda q: scan.exact(mapped_ND, queries_QD[q % 100 : q % 100 + 1], K),
+            "ours": lambda asked_QD: scan.exact(mapped_ND, asked_QD, K),
+            "ours, rows aligned": lambda asked_QD: scan.exact(vectors_ND, asked_QD, K),
         }
-        report(in_turns(ways, arguments))
+        for together, calls in ((1, arguments.queries), (TOGETHER, CALLS_TOGETHER)):
+            print(f"\nexact: the {K} nearest of {arguments.rows} x {WIDTH} float32, queries together: {together}")
+            blocks_QD = np.split(queries_QD, TOGETHER // together)
+
+            def of(way: Callable[[Vectors], Any], blocks_QD: list[Vectors] = blocks_QD) -> Search:
+                return lambda call: way(blocks_QD[call % len(blocks_QD)])
+
+            report(in_turns({name: of(way) for name, way in ways.items()}, arguments.rounds, calls))
 
 
 def bench_hamming(arguments: argparse.Namespace) -> None:
@@ -147,7 +163,7 @@ def bench_hamming(arguments: argparse.Namespace) -> None:
                 "IndexBinaryFlat": lambda q, index=index, asked=queries_QW: index.search(asked[q % 100 : q % 100 + 1], K),  # type: ignore[misc]
                 "ours": lambda q, codes=mapped_NW, asked=queries_QW: scan.hamming(codes, asked[q % 100 : q % 100 + 1], K),  # type: ignore[misc]
             }
-            report(in_turns(ways, arguments))
+            report(in_turns(ways, arguments.rounds, arguments.queries))
 
 
 def feature_blocks(blocks: Iterable[Vectors]) -> Iterator[Any]:
@@ -160,8 +176,8 @@ def feature_blocks(blocks: Iterable[Vectors]) -> Iterator[Any]:
             first += len(rows_ND)
 
 
-def build(folder: Path, blocks: Iterable[Vectors], kind: str) -> Index:
-    assemble(folder, feature_blocks(blocks), SOURCE, Plan(bits=BITS, shortlist=kind))
+def build(folder: Path, blocks: Iterable[Vectors], kind: str, bits: int = BITS, metric: Metric = "euclidean") -> Index:
+    assemble(folder, feature_blocks(blocks), SOURCE, Plan(bits=bits, shortlist=kind, metric=metric))
     return open_index(folder)
 
 
@@ -219,10 +235,32 @@ def compare_shortlists(name: str, vectors_ND: Vectors, queries_QD: Vectors, argu
                 f"{bytes_an_item(index, kind):.0f} bytes an item"
             )
             ways: dict[str, Search] = {"IndexFlatL2": lambda q: flat_index.search(queries_QD[q % number : q % number + 1], K)}
-            turns = in_turns(ways | {kind: search}, arguments)
+            turns = in_turns(ways | {kind: search}, arguments.rounds, arguments.queries)
             seconds["IndexFlatL2"] = seconds.get("IndexFlatL2", []) + turns["IndexFlatL2"]
             seconds[kind] = turns[kind]
     report(seconds, notes)
+
+
+def bench_metric(arguments: argparse.Namespace) -> None:
+    mixture = Mixture(arguments.rows, HARD)
+    queries_QD = mixture.queries(200)
+    metrics: tuple[Metric, ...] = ("euclidean", "cosine")
+    ways: dict[str, Search] = {}
+    notes: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        for metric in metrics:
+            index = build(Path(folder) / metric, mixture.blocks(), "principal", bits=0, metric=metric)
+            exact_QK = index.search(queries_QD, Query(k=K)).ids_QK
+
+            def search(q: int, index: Index = index) -> Any:
+                return index.search(queries_QD[q % 200 : q % 200 + 1], Query(k=K, mode="two-stage"))
+
+            recall = np.mean([np.isin(exact_K, search(q).ids_QK[0]).mean() for q, exact_K in enumerate(exact_QK)])
+            assert index.manifest.shortlist
+            ways[metric] = search
+            notes[metric] = f"recall@10 {recall:.4f}, {index.manifest.shortlist.length} compared"
+        print(f"\nmetric: two stages, the {K} nearest of {arguments.rows} x {WIDTH}")
+        report(in_turns(ways, arguments.rounds, arguments.queries), notes)
 
 
 def bench_grow(arguments: argparse.Namespace) -> None:
@@ -297,6 +335,7 @@ PARTS: Final[dict[str, Callable[[argparse.Namespace], None]]] = {
     "exact": bench_exact,
     "hamming": bench_hamming,
     "two-stage": bench_two_stage,
+    "metric": bench_metric,
     "grow": bench_grow,
     "million": bench_million,
 }

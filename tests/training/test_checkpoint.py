@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.conftest import SmallConfig
 from training import checkpoint
 from training.errors import Mismatch, NotFinite, NotReady
 from training.network.alexnet import AlexNet
@@ -52,10 +53,48 @@ def test_the_fingerprint_follows_the_weights_and_not_the_metrics(folder: Path, s
     assert checkpoint.load(folder).fingerprint != before
 
 
-def test_the_network_before_training_has_the_weights_that_its_recipe_draws(folder: Path, small_network: AlexNet) -> None:
+def test_a_model_of_squares_of_128_sees_block_means_and_its_fingerprint_says_so(
+    tmp_path: Path, folder: Path, pixels_BCHW: torch.Tensor
+) -> None:
+    net = AlexNet(SmallConfig(classes=3, square_size=128, input_size=67))
+    initialise(net, "fan-in", seed=1)
+    mean_CHW = torch.linspace(0, 200, 3 * 256 * 256).view(3, 256, 256)
+    checkpoint.save(tmp_path / "small", net, ["a", "b", "c"], mean_CHW)
+    model = checkpoint.load(tmp_path / "small")
+    halves = (pixels_BCHW - mean_CHW).view(4, 3, 128, 2, 128, 2).mean((3, 5))
+    with torch.no_grad():
+        centre = net.eval()(halves[..., 30:97, 30:97]).softmax(1)
+        places = [(0, 0), (0, 61), (61, 0), (61, 61), (30, 30)]
+        crops = [halves[..., top : top + 67, left : left + 67] for top, left in places]
+        ten = torch.stack([net(view).softmax(1) for crop in crops for view in (crop, crop.flip(-1))])
+        torch.testing.assert_close(model.fc7(pixels_BCHW), net.features(halves[..., 30:97, 30:97]))
+    torch.testing.assert_close(model.probabilities(pixels_BCHW), centre)
+    torch.testing.assert_close(model.probabilities(pixels_BCHW, 10), ten.mean(0))
+    torch.testing.assert_close(model.answers(list(pixels_BCHW), [1] * 4)[1], centre)
+    torch.testing.assert_close(model.answers(list(pixels_BCHW[:2]), [1, 10])[1], torch.cat([centre[:1], ten[:, 1]]))
+    for path, resize in ((folder, 256), (tmp_path / "small", 128)):
+        description = json.loads((path / "model.json").read_text())
+        assert description["config"].pop("square_size") == resize
+        parts = {"weights": description["weights_sha256"], "config": description["config"], "resize": resize, "layer": "fc7"}
+        expected = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        assert checkpoint.load(path).fingerprint == expected  # as it was before a square had a size
+
+
+def test_a_description_without_a_size_of_squares_is_of_256(folder: Path) -> None:
+    before = checkpoint.load(folder).fingerprint
+    description = json.loads((folder / "model.json").read_text())
+    del description["config"]["square_size"]
+    (folder / "model.json").write_text(json.dumps(description))
+    assert checkpoint.load(folder).fingerprint == before
+
+
+@pytest.mark.parametrize("conv1_std", [None, 0.0064])
+def test_the_network_before_training_has_the_weights_that_its_recipe_draws(
+    folder: Path, small_network: AlexNet, conv1_std: float | None
+) -> None:
     config = small_network.config
     record = TrainingRecord(
-        settings={"init": "paper"},
+        settings={"init": "paper", "conv1_std": conv1_std},
         photographs=1,
         held_out=0,
         rejected=0,
@@ -69,8 +108,10 @@ def test_the_network_before_training_has_the_weights_that_its_recipe_draws(folde
     net = checkpoint.untrained(checkpoint.load(folder), seed=3).net
     expected = AlexNet(config)
     initialise(expected, "paper", seed=3)
+    if conv1_std:
+        expected.conv1.weight.data *= conv1_std / 0.01
     for name, weights in net.state_dict().items():
-        torch.testing.assert_close(weights, expected.state_dict()[name], rtol=0, atol=0)
+        torch.testing.assert_close(weights, expected.state_dict()[name], rtol=1e-6, atol=0)
     assert not net.training
 
 

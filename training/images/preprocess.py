@@ -14,6 +14,7 @@ import torch
 from PIL import ExifTags, Image, Jpeg2KImagePlugin, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from training.errors import BadImage, ImageTooLarge, NotAnImage
 from training.images import libtiff
@@ -296,18 +297,21 @@ def _to_rgb(square: Image.Image, container: Container) -> Image.Image:
     return square.convert("RGB")
 
 
-def centre_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Tensor:
-    """The middle crop with the training mean subtracted: uint8 (B, 3, 256, 256) -> float32 (B, 3, size, size)."""
-    start = (SIZE - size) // 2
-    return _crop(pixels_BCHW, mean_CHW, start, start, size)
+def centre_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int, square: int = SIZE) -> Tensor:
+    """The middle crop with the training mean subtracted: uint8 (B, 3, 256, 256) -> float32 (B, 3, size, size).
+
+    Crops are cut from squares of `square` pixels: with 128, pixels and mean are averaged 2 x 2.
+    """
+    start = (square - size) // 2
+    return _crop(pixels_BCHW, mean_CHW, start, start, size, square)
 
 
-def ten_views(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Iterator[Tensor]:
+def ten_views(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int, square: int = SIZE) -> Iterator[Tensor]:
     """Four corners, the centre, and the mirror image of each (paper, section 4.1), one after the other, as TEN_VIEWS has them.
 
-    uint8 (B, 3, 256, 256) -> ten times float32 (B, 3, size, size).
+    uint8 (B, 3, 256, 256) -> ten times float32 (B, 3, size, size), from squares as `centre_view` has them.
     """
-    end, middle = SIZE - size, (SIZE - size) // 2
+    end, middle = square - size, (square - size) // 2
     starts: dict[Corner, tuple[int, int]] = {
         "top left": (0, 0),
         "top right": (0, end),
@@ -316,19 +320,24 @@ def ten_views(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int) -> Iterator[Tens
         "centre": (middle, middle),
     }
     for corner, mirrored in TEN_VIEWS:
-        crop = _crop(pixels_BCHW, mean_CHW, *starts[corner], size)
+        crop = _crop(pixels_BCHW, mean_CHW, *starts[corner], size, square)
         yield crop.flip(-1) if mirrored else crop
 
 
-def training_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int, crops: Crops) -> Tensor:
-    """The drawn crop of each image, mirrored where drawn so (paper, section 4.1): float32 (B, 3, size, size)."""
+def training_view(pixels_BCHW: Tensor, mean_CHW: Tensor, size: int, crops: Crops, square: int = SIZE) -> Tensor:
+    """The drawn crop of each image, mirrored where drawn so (paper, section 4.1): float32 (B, 3, size, size).
+
+    Places are counted on squares as `centre_view` has them.
+    """
     out = torch.empty(len(pixels_BCHW), 3, size, size, memory_format=torch.channels_last)
     for i, (top, left, mirrored) in enumerate(zip(crops.tops_B, crops.lefts_B, crops.mirrored_B, strict=True)):
-        view = _crop(pixels_BCHW[i : i + 1], mean_CHW, top, left, size)[0]
+        view = _crop(pixels_BCHW[i : i + 1], mean_CHW, top, left, size, square)[0]
         out[i] = view.flip(-1) if mirrored else view
     return out
 
 
-def _crop(pixels_BCHW: Tensor, mean_CHW: Tensor, top: int, left: int, size: int) -> Tensor:
-    window = (..., slice(top, top + size), slice(left, left + size))
-    return pixels_BCHW[window].float() - mean_CHW[window]
+def _crop(pixels_BCHW: Tensor, mean_CHW: Tensor, top: int, left: int, size: int, square: int) -> Tensor:
+    side = SIZE // square  # of what is averaged to one pixel
+    window = (..., slice(side * top, side * (top + size)), slice(side * left, side * (left + size)))
+    crop_BCHW = pixels_BCHW[window].float() - mean_CHW[window]
+    return crop_BCHW if side == 1 else F.avg_pool2d(crop_BCHW, side)

@@ -41,6 +41,13 @@ class AlexNetConfig(BaseModel):
     maps: tuple[Maps, Maps, Maps, Maps, Maps] = Field((48, 128, 192, 192, 128), description="kernels of conv1..5, one column")
     hidden: int = Field(2048, ge=1, le=16_384, description="units of fc6 and of fc7, one column")
     input_size: int = Field(224, ge=67, le=256, description="height and width of the crop, pixels")
+    square_size: int = Field(
+        256,
+        ge=128,
+        le=256,
+        multiple_of=128,
+        description="height and width of the square that crops are cut from, pixels; 128 for 256 x 256 pixels averaged 2 x 2",
+    )
     pixel_scale: tuple[Scale, Scale, Scale] = Field(
         (1.0, 1.0, 1.0), description="what red, green and blue less the mean are multiplied by before conv1"
     )
@@ -70,6 +77,8 @@ class AlexNetConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "AlexNetConfig":
+        if self.input_size > self.square_size:
+            raise ValueError(f"input_size must be at most square_size={self.square_size}, got {self.input_size}")
         if self.lrn_size % 2 == 0:
             raise ValueError(f"lrn_size must be odd, got {self.lrn_size}")
         if not set(self.lrn_after) <= {1, 2, 3, 4, 5}:

@@ -12,8 +12,8 @@ BIASES: Final = (0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)  # of conv1..fc8, in th
 Scheme = Literal["paper", "source", "fan-in"]
 
 
-def initialise(net: AlexNet, scheme: Scheme, seed: int) -> None:
-    """Draws all weights anew, from `seed` alone.
+def initialise(net: AlexNet, scheme: Scheme, seed: int, conv1_std: float | None = None) -> None:
+    """Draws all weights anew, from `seed` alone; conv1's with the standard deviation `conv1_std` where it is given.
 
     paper: N(0, 0.01) everywhere; biases 1 in conv2, conv4, conv5, fc6 and fc7, 0 elsewhere (section 5).
     source: the same, but N(0, 0.03) in conv3, conv4 and conv5 (layers-145.cfg, initW).
@@ -26,6 +26,8 @@ def initialise(net: AlexNet, scheme: Scheme, seed: int) -> None:
         std = 0.03 if scheme == "source" and i in (2, 3, 4) else 0.01
         if scheme == "fan-in" and i < 7:
             std = math.sqrt(2 / layer.weight[0].numel())
+        if i == 0 and conv1_std is not None:
+            std = conv1_std
         nn.init.normal_(layer.weight, 0.0, std, generator=generator)
         if layer.bias is not None:
             nn.init.constant_(layer.bias, 0.0 if scheme == "fan-in" else bias)

@@ -71,6 +71,13 @@ class Placement:
         total: list[float] = tensor.tolist()
         return total
 
+    def from_lead(self, tensor: Tensor) -> Tensor:
+        """The leading rank's tensor, on every rank and its first device; the others give one of its shape and dtype."""
+        tensor = tensor.to(self.devices[0])
+        if dist.is_initialized():
+            dist.broadcast(tensor, src=0)
+        return tensor
+
     def any_rank(self, flag: bool) -> bool:
         """Whether `flag` is set on one rank or more."""
         if not dist.is_initialized():

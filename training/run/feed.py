@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.images.folders import Reject
 from training.images.prefetch import ahead
-from training.images.preprocess import SIZE, centre_view, training_view
+from training.images.preprocess import centre_view, training_view
 from training.images.squares import PickedSquares, Squares
 from training.network.alexnet import AlexNetConfig, Masks
 from training.run import draws
@@ -62,20 +62,20 @@ class Feed:
 
     def _training(self, epoch: int, step: int, picks_B: Tensor, noise: ColourNoise | None) -> Batch:
         config, count = self.config, len(picks_B)
-        crops = draws.crops(self.seed, epoch, step, count, SIZE - config.input_size)
+        crops = draws.crops(self.seed, epoch, step, count, config.square_size - config.input_size)
         masks = draws.masks(self.seed, epoch, step, count, config.fc7_width, config.dropout)
         picked = self._read(picks_B)
         if masks:
             masks = (masks[0][picked.read_B], masks[1][picked.read_B])
         crops = crops.only(picked.read_B)
-        x_BCHW = training_view(picked.pixels_BCHW, self.mean_CHW, config.input_size, crops)
+        x_BCHW = training_view(picked.pixels_BCHW, self.mean_CHW, config.input_size, crops, config.square_size)
         if noise:
             noise.add(x_BCHW, crops.normals_B3)
         return Batch(step, x_BCHW, self._labels(picks_B, picked), masks, count, picked.rejects)
 
     def _validation(self, step: int, picks_B: Tensor) -> Batch:
         picked = self._read(picks_B)
-        x_BCHW = centre_view(picked.pixels_BCHW, self.mean_CHW, self.config.input_size)
+        x_BCHW = centre_view(picked.pixels_BCHW, self.mean_CHW, self.config.input_size, self.config.square_size)
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
         return Batch(step, x_BCHW, self._labels(picks_B, picked), None, len(picks_B), picked.rejects)
 

@@ -1,6 +1,6 @@
 """Steps of training, and the state between two of them on disk.
 
-Legend: B batch, C channels, H height, W width.
+Legend: B batch, C channels, H height, W width, P the weights of a conv1 kernel.
 """
 
 import json
@@ -27,6 +27,7 @@ from training.run.feed import Batch, Feed
 from training.run.log import RunLog, StepRow
 from training.run.position import Position
 from training.run.sgd import PaperSGD
+from training.run.whitening import whiten
 
 MAX_REJECTED: Final = 0.1  # share of an epoch's photographs
 
@@ -40,6 +41,7 @@ class Run:
     bfloat16: bool
     max_gradient: float  # 0 for no limit
     position: Position = field(default_factory=Position)
+    whitening_PP: Tensor | None = None  # what conv1's gradient is multiplied by: training/run/whitening.py
 
     def save(self, path: Path, settings: dict[str, JsonValue]) -> None:
         """Writes weights, velocities and position in one step; all ranks of the first replica take part, and one writes.
@@ -149,6 +151,9 @@ def _step(run: Run, batch: Batch) -> float:
         for parameter in run.net.parameters():
             if parameter.grad is not None:
                 parameter.grad *= scale.to(parameter.device)
+    if run.whitening_PP is not None:
+        for part in run.net.columns_here:
+            whiten(part.conv1.weight, run.whitening_PP)
     run.optimizer.step()
     return value
 

@@ -14,7 +14,7 @@ from training.program import Settings, expected
 from training.run.colour import Reading
 from training.run.schedule import Schedule
 
-Preset = Literal["paper", "source", "quick"]
+Preset = Literal["paper", "source", "quick", "figure3"]
 
 # What departs from the defaults of training.train, which are the paper's
 PRESETS: Final[dict[Preset, dict[str, Any]]] = {
@@ -30,10 +30,28 @@ PRESETS: Final[dict[Preset, dict[str, Any]]] = {
     },
     "quick": {
         "init": "fan-in",
+        "conv1_std": 0.0064,
         "pixel_scale": 1 / 64,
         "epochs": 17,
         "batch_size": 32,
         "lr": 0.012,
+        "schedule": "cosine",
+        "max_gradient": 5.0,
+        "colour": "none",
+        "validation": 0.0,
+    },
+    "figure3": {
+        "square_size": 128,
+        "input_size": 67,
+        "hidden": 512,
+        "init": "fan-in",
+        "conv1_std": 0.0015,
+        "conv1_lr": 0.04,
+        "conv1_decay": 2e-3,
+        "conv1_whitening": 0.25,
+        "pixel_scale": 1 / 64,
+        "epochs": 22,
+        "batch_size": 64,
         "schedule": "cosine",
         "max_gradient": 5.0,
         "colour": "none",
@@ -45,7 +63,11 @@ PRESETS: Final[dict[Preset, dict[str, Any]]] = {
 _CONDUCT: Final = {
     "out", "devices", "ranks_a_network", "keep", "save_minutes", "tensorboard", *ImageLimits.model_fields,
 }  # fmt: skip
-_KNOBS: Final = ("nonlinearity", "lrn_after", "pool_size", "pool_stride", "exchange", "dropout")
+_KNOBS: Final = (
+    "square_size", "input_size", "nonlinearity", "lrn_after", "pool_size", "pool_stride", "exchange", "hidden", "dropout",
+)  # fmt: skip
+# What a model to start from brings with it
+_BROUGHT: Final = ("profile", "columns", "pixel_scale", "conv1_std", *(name for name in _KNOBS if name != "dropout"))
 
 
 class TrainSettings(Settings):
@@ -55,7 +77,8 @@ class TrainSettings(Settings):
     hash of their bytes, is never trained on. Interrupted by Ctrl-C or power-off, the same command goes on where it was.
 
     The defaults are the paper's. `--preset source` follows the released 2012 code and its log; `--preset quick` is for small
-    collections and short runs. What you give beside a preset holds.
+    collections and short runs; `--preset figure3` is for first-layer kernels in minutes, from small crops. What you give beside
+    a preset holds.
 
     Two GPUs: --devices cuda:0,cuda:1, or `torchrun --nproc-per-node 2 -m training.train --devices cuda ...` for a column on
     each rank; with 4, 6 and more ranks, replicas of such pairs share the batch.
@@ -69,12 +92,21 @@ class TrainSettings(Settings):
     preset: Preset = Field("paper", description="recipe that sets the defaults of the others")
 
     profile: Profile = Field("paper", description="network; `python -m training.profiles` shows the four")
+    square_size: int | None = Field(
+        None,
+        ge=128,
+        le=256,
+        multiple_of=128,
+        description="height and width of the squares that crops are cut from, pixels; 256 in the paper, or 128",
+    )
+    input_size: int | None = Field(None, ge=67, le=256, description="height and width of the crops, pixels; 224 in the paper")
     nonlinearity: Nonlinearity | None = Field(None, description="after every layer but fc8, in place of the profile's ReLU")
     lrn_after: tuple[int, ...] | None = Field(None, description="convolutional layers that LRN follows; [] for none")
     pool_size: int | None = Field(None, ge=1, description="max-pooling window, pixels; 3 in the paper, 2 without overlap")
     pool_stride: int | None = Field(None, ge=1, description="distance between max-pooling windows; 2 in the paper")
     columns: int | None = Field(None, ge=1, le=2, description="1 for half the kernels, and as many units, as the paper's network")
     exchange: bool | None = Field(None, description="no: the columns meet at the logits only")
+    hidden: int | None = Field(None, ge=1, le=16_384, description="units of fc6 and of fc7 in each column; 2048 in the paper")
     dropout: float | None = Field(
         None, ge=0, lt=1, description="share of fc6 and fc7 units dropped at each step; 0.5 in the paper"
     )
@@ -83,6 +115,12 @@ class TrainSettings(Settings):
     )
     init: Scheme = Field(
         "paper", description="initial weights: the paper's N(0, 0.01), or scaled by fan-in, which short runs on small data need"
+    )
+    conv1_std: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="standard deviation of conv1's initial weights; that of init where not given",
     )
     start: Path | None = Field(None, description="model to start from, with its network and mean; fc8 is new for other classes")
     frozen: tuple[Layer, ...] = Field((), description="layers that keep their weights, as in conv1,conv2")
@@ -93,6 +131,12 @@ class TrainSettings(Settings):
     bias_lr: float | None = Field(
         None, gt=0, description="learning rate of biases throughout; that of the weights where not given"
     )
+    conv1_lr: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="initial learning rate of conv1's weights; that of the other weights where not given",
+    )
     schedule: Schedule = Field(
         "plateau",
         description="learning rate over the epochs: a tenth at each plateau of the validation error, three times; as logged in "
@@ -101,6 +145,16 @@ class TrainSettings(Settings):
     patience: int = Field(5, ge=1, description="epochs without a better validation error that make a plateau")
     momentum: float = Field(0.9, gt=0, lt=1, description="share of the velocity kept each step")
     weight_decay: float = Field(5e-4, ge=0, description="share of each weight taken off per unit of learning rate")
+    conv1_decay: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="weight decay of conv1; that of the other weights where not given"
+    )
+    conv1_whitening: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="exponent a: conv1's gradient is multiplied by C^-a, C the covariance of the photographs' 11 x 11 patches; "
+        "0 for not at all, as in the paper",
+    )
     max_gradient: float = Field(
         0.0, ge=0, description="longest gradient (Euclidean norm); longer ones are scaled down; 0 for no limit, as in the paper"
     )
@@ -136,7 +190,7 @@ class TrainSettings(Settings):
     def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
         preset = PRESETS.get(values.get("preset", "paper"), {})
         if values.get("start"):  # which brings its own network
-            preset = {name: value for name, value in preset.items() if name not in ("profile", "pixel_scale")}
+            preset = {name: value for name, value in preset.items() if name not in _BROUGHT}
         return {**preset, **values}
 
     @model_validator(mode="after")
@@ -147,11 +201,8 @@ class TrainSettings(Settings):
         if resting == set(LAYERS):
             raise ValueError(f"frozen must leave a layer to train, got {','.join(self.frozen)}")
         if self.start:
-            names = [
-                name for name in ("columns", "pixel_scale", *_KNOBS) if name != "dropout" and getattr(self, name) is not None
-            ]
-            if names or self.profile != "paper":
-                name = names[0] if names else "profile"
+            changed = (name for name in _BROUGHT if getattr(self, name) not in (None, "paper"))
+            if name := next(changed, None):
                 raise ValueError(f"{name} comes with the model of start={self.start}, so it cannot be {getattr(self, name)!r}")
         try:
             self.network(classes=1)

@@ -30,13 +30,16 @@ class Rates:
     conv1_lr: float  # 0 where conv1 is frozen
     colour: bool  # whether colours are shifted
 
-    def of_groups(self, bias_lr: float | None) -> dict[str, float]:
-        """Learning rates by the optimiser's groups; biases keep a rate of their own where `bias_lr` gives one."""
+    def of_groups(self, bias_lr: float | None, conv1_times: float = 1.0) -> dict[str, float]:
+        """Learning rates by the optimiser's groups; biases keep a rate of their own where `bias_lr` gives one.
+
+        conv1's weights learn `conv1_times` as fast as the schedule has it.
+        """
         conv1_bias = (bias_lr or self.conv1_lr) if self.conv1_lr else 0.0
         return {
             "weights": self.lr,
             "biases": bias_lr or self.lr,
-            "conv1.weights": self.conv1_lr,
+            "conv1.weights": conv1_times * self.conv1_lr,
             "conv1.biases": conv1_bias,
         }
 

@@ -56,6 +56,10 @@ def test_the_interval_of_a_difference_is_welchs_and_a_single_figure_is_without_c
         ([(-0.01, 0.2), None], "not told apart"),
         ([(0.01, 0.2), (-0.3, -0.1)], "not told apart"),
         ([(0.0, 0.0)], "not told apart"),
+        ([(1e-17, 1e-17), (2e-16, 2e-16)], "not told apart"),
+        ([(-3e-13, -2e-13), None], "not told apart"),
+        ([(2e-9, 1e-8)], "better"),
+        ([(-1e-8, -2e-9)], "worse"),
     ],
 )
 def test_a_method_is_better_where_every_interval_says_so(intervals: list[Interval | None], expected: str) -> None:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from tests.conftest import encoded, photograph
 from training.errors import BadImage, ImageTooLarge, NotAnImage
 from training.images.containers import orientation_in
-from training.images.preprocess import ImageLimits, centre_view, cost, decode, ten_views, training_view
+from training.images.preprocess import Crops, ImageLimits, centre_view, cost, decode, ten_views, training_view
 from training.run import draws
 
 LIMITS = ImageLimits()
@@ -585,6 +585,24 @@ def test_views_are_crops_with_the_mean_of_their_own_place_subtracted() -> None:
     for view, mirrored, (top, left) in zip(views[::2], views[1::2], [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)], strict=True):
         torch.testing.assert_close(view, full[..., top : top + 224, left : left + 224])
         torch.testing.assert_close(mirrored, view.flip(-1))
+
+
+def test_views_of_squares_of_128_are_crops_of_block_means() -> None:
+    rng = np.random.default_rng(4)
+    pixels, mean = rng.integers(256, size=(2, 3, 256, 256), dtype=np.uint8), rng.uniform(0, 255, (3, 256, 256)).astype(np.float32)
+    full = (pixels.astype(np.float64) - mean).reshape(2, 3, 128, 2, 128, 2).mean((3, 5))
+    image, mean_CHW = torch.from_numpy(pixels), torch.from_numpy(mean)
+    np.testing.assert_allclose(centre_view(image, mean_CHW, 67, 128), full[..., 30:97, 30:97], atol=1e-4)
+    places = [(0, 0), (0, 61), (61, 0), (61, 61), (30, 30)]
+    views = list(ten_views(image, mean_CHW, 67, 128))
+    for (top, left), view, mirrored in zip(places, views[::2], views[1::2], strict=True):
+        crop = full[..., top : top + 67, left : left + 67]
+        np.testing.assert_allclose(view, crop, atol=1e-4)
+        np.testing.assert_allclose(mirrored, crop[..., ::-1], atol=1e-4)
+    crops = Crops([5, 61], [61, 8], [False, True], torch.zeros(2, 3))
+    views_BCHW = training_view(image, mean_CHW, 67, crops, 128)
+    np.testing.assert_allclose(views_BCHW[0], full[0, :, 5:72, 61:128], atol=1e-4)
+    np.testing.assert_allclose(views_BCHW[1], full[1, :, 61:128, 8:75][..., ::-1], atol=1e-4)
 
 
 def test_training_views_are_crops_or_mirrored_crops_and_follow_from_the_draws() -> None:

@@ -79,6 +79,16 @@ def test_paper_weights_are_small_and_biased_as_in_section_5() -> None:
     torch.testing.assert_close(net.fc8.weight.std().item(), 0.01, rtol=0.02, atol=0)
 
 
+def test_conv1_starts_with_the_deviation_given_and_the_other_layers_as_without_it() -> None:
+    net, usual = AlexNet(SmallConfig()), AlexNet(SmallConfig())
+    initialise(net, "fan-in", seed=2, conv1_std=0.0015)
+    initialise(usual, "fan-in", seed=2)
+    torch.testing.assert_close(net.conv1.weight.std().item(), 0.0015, rtol=0.05, atol=0)
+    assert usual.conv1.weight.std() > 0.07  # sqrt(2 / 363)
+    for name, weights in net.state_dict().items():
+        assert name == "conv1.weight" or torch.equal(weights, usual.state_dict()[name])
+
+
 def test_golden_fc7_of_the_full_network() -> None:
     net = AlexNet(AlexNetConfig(classes=10, pixel_scale=(1 / 64,) * 3))
     initialise(net, "fan-in", seed=0)

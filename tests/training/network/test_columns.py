@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from tests.conftest import SmallConfig
@@ -24,6 +24,7 @@ from training.run.loop import Run, _step
 from training.run.sgd import PaperSGD
 
 BATCH, STEPS, LR = 7, 5, 0.02
+WHITENING_PP = 0.1 * torch.randn(3 * 11 * 11, 3 * 11 * 11, generator=torch.Generator().manual_seed(2))
 RATES = {"weights": LR, "biases": LR, "conv1.weights": LR, "conv1.biases": LR}
 
 
@@ -69,7 +70,8 @@ def steps_of_placed(config: AlexNetConfig, placement: Placement, start: dict[str
     """Five steps of this process's share, by the program's own parts, and the bytes between columns, an image."""
     net = PlacedNet(config, placement)
     net.load_whole(start)
-    run = Run(net, PaperSGD(net.named_parameters(), 0.9, 5e-4), bfloat16=False, max_gradient=2.0)
+    optimizer = PaperSGD(net.named_parameters(), 0.9, 5e-4)
+    run = Run(net, optimizer, bfloat16=False, max_gradient=2.0, whitening_PP=WHITENING_PP)
     run.optimizer.set_rates(RATES)
     share = placement.share(BATCH)
     net.train()
@@ -86,7 +88,7 @@ def steps_of_placed(config: AlexNetConfig, placement: Placement, start: dict[str
     return Result(logits, gradients, net.whole(lambda parameter: parameter)), net.traffic.per_image()
 
 
-def gradient_of(parameter: nn.Parameter) -> Tensor:
+def gradient_of(parameter: Tensor) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad
 
@@ -104,6 +106,8 @@ def steps_of_whole(config: AlexNetConfig, start: dict[str, Tensor]) -> Result:
         logits = net(x_BCHW, draws.masks(0, 1, step, BATCH, config.fc7_width, config.dropout))
         F.cross_entropy(logits, labels_B).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
+        gradient_KP = gradient_of(net.conv1.weight).reshape(-1, 3 * 11 * 11)
+        net.conv1.weight.grad = (gradient_KP @ WHITENING_PP).reshape(net.conv1.weight.shape)
         if step == 0:
             first = logits.detach()
             gradients = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}

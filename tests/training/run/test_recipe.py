@@ -24,6 +24,20 @@ def test_a_preset_fills_in_what_is_not_given() -> None:
     assert (settings.epochs, settings.profile, settings.bias_lr, settings.schedule) == (7, "paper", 0.02, "source")
 
 
+def test_figure3_is_a_small_network_on_small_squares_and_conv1_has_its_own_recipe() -> None:
+    settings = parse(TrainSettings, ["--preset", "figure3"])
+    assert settings.network(100) == PROFILES["paper"].with_fields(
+        classes=100, square_size=128, input_size=67, hidden=512, pixel_scale=(1 / 64,) * 3
+    )
+    assert (settings.conv1_std, settings.conv1_lr, settings.conv1_decay) == (0.0015, 4 * settings.lr, 4 * settings.weight_decay)
+    assert parse(TrainSettings, ["--preset", "figure3", "--start", "m"]).conv1_std is None  # a model has its weights
+
+
+def test_conv1_learns_some_times_as_fast_as_the_schedule_has_it() -> None:
+    groups = rates("source", 0.01, 68, 93, 5, []).of_groups(bias_lr=None, conv1_times=4)
+    assert groups == pytest.approx({"weights": 1e-4, "biases": 1e-4, "conv1.weights": 4e-5, "conv1.biases": 1e-5})
+
+
 def test_knobs_change_the_profile() -> None:
     arguments = [
         "--nonlinearity",
@@ -37,19 +51,26 @@ def test_knobs_change_the_profile() -> None:
         "--no-exchange",
         "--dropout",
         "0",
+        "--hidden",
+        "9",
     ]
     config = parse(TrainSettings, arguments).network(10)
     assert (config.nonlinearity, config.lrn_after, config.pool_size, config.dropout) == ("tanh", (), 2, 0)
-    assert (config.columns, config.exchange, config.maps, config.fc7_width) == (1, False, (48, 128, 192, 192, 256), 4096)
+    assert (config.columns, config.exchange, config.maps, config.fc7_width) == (1, False, (48, 128, 192, 192, 256), 9)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "fast"], "preset must be 'paper', 'source' or 'quick', got 'fast'"),
+        (["--preset", "fast"], "preset must be 'paper', 'source', 'quick' or 'figure3', got 'fast'"),
         (["--validation", "0"], "schedule=plateau needs a validation share above 0"),
         (["--start", "m", "--pool-size", "2"], "pool_size comes with the model of start=m, so it cannot be 2"),
         (["--pool-size", "1"], "pool_size must be at least pool_stride=2, got 1"),
+        (["--square-size", "128"], "input_size must be at most square_size=128, got 224"),
+        (["--square-size", "200"], "square_size must be a multiple of 128, got '200'"),
+        (["--start", "m", "--conv1-std", "0.01"], "conv1_std comes with the model of start=m, so it cannot be 0.01"),
+        (["--start", "m", "--preset", "figure3", "--hidden", "9"], "hidden comes with the model of start=m, so it cannot be 9"),
+        (["--start", "m", "--profile", "owt"], "profile comes with the model of start=m, so it cannot be 'owt'"),
     ],
 )
 def test_a_wrong_setting_is_named(arguments: list[str], message: str) -> None:
