@@ -229,7 +229,7 @@ class KernelAnswer(BaseModel):
 
     index: int
     column: int = Field(description="0 is the first GPU's, shown above; 1 the second's, below")
-    colour: float = Field(description="share of its energy that differs between red, green and blue, 0..1")
+    chroma: float = Field(description="share of its energy that differs between red, green and blue, 0..1")
     norm: float = Field(description="Euclidean length of its weights")
 
 
@@ -238,7 +238,7 @@ class FiltersAnswer(BaseModel):
 
     model: str
     shape: list[int] = Field(description="kernels, channels, height, width", examples=[[96, 3, 11, 11]])
-    mean_colour_by_column: list[float] = Field(description="mean `colour` of each column's kernels")
+    mean_chroma_by_column: list[float] = Field(description="mean `chroma` of each column's kernels")
     kernels: list[KernelAnswer]
 
 

@@ -106,7 +106,7 @@ export function showAbout(info) {
 
 export function showColumns(figures) {
   const [kernels, , height, width] = figures.shape;
-  const share = figures.mean_colour_by_column.map((colour) => `${(100 * colour).toFixed(0)} %`);
+  const share = figures.mean_chroma_by_column.map((chroma) => `${(100 * chroma).toFixed(0)} %`);
   at("columns").textContent = `${kernels} kernels of ${height} x ${width} x 3. First column, above the line: ${share[0]} of a kernel's `
     + `energy is colour on average; second, below: ${share[1]}.`;
 }

@@ -201,7 +201,7 @@ def test_filters_are_the_first_layers_kernels(client: TestClient, model: Path) -
     assert body["shape"] == [8, 3, 11, 11]
     grey = weight.mean(1, keepdims=True)
     expected = ((weight - grey) ** 2).sum((1, 2, 3)) / (weight**2).sum((1, 2, 3))
-    np.testing.assert_allclose([kernel["colour"] for kernel in body["kernels"]], expected, rtol=1e-5)
+    np.testing.assert_allclose([kernel["chroma"] for kernel in body["kernels"]], expected, rtol=1e-5)
     assert [kernel["column"] for kernel in body["kernels"]] == [0] * 4 + [1] * 4
     picture = client.get("/filters.png")
     assert picture.headers["content-type"] == "image/png"
