@@ -66,7 +66,7 @@ ROOMS = {
     },
 }
 COMMANDS = {
-    *(f"training.{name}" for name in ("train", "evaluate", "datasets", "pretrained", "profiles")),
+    *(f"training.{name}" for name in ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3")),
     *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates")),
     "service.__main__",
 }

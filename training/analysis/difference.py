@@ -141,7 +141,7 @@ def _hedges(values_PN: _Floats, first: int) -> _Floats:
 def _independently(effects: Sequence[Effect]) -> _Floats:
     """Mean |g| over the runs, every run's groups drawn without regard to the others'."""
     rng = np.random.default_rng(_SEED)
-    return np.mean([rng.permutation(effect.random_P) for effect in effects], axis=0)
+    return np.asarray(np.mean([rng.permutation(effect.random_P) for effect in effects], axis=0))
 
 
 def _share(random_P: _Floats, observed: float) -> float:
