@@ -66,6 +66,8 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
     if not len(training.chosen_N) or (settings.schedule == "plateau" and not len(validation.chosen_N)):
         counts = f"it holds out {len(validation.chosen_N)} of {len(squares.labels_N)}"
         raise BadValue("validation", settings.validation, f"a share that leaves photographs on both sides ({counts})")
+    if warning := settings.warning(training.steps()):
+        _say(placement, warning)
     if settings.conv1_whitening:
         run.whitening_PP = _whitening(settings, placement, training)
     saver = _Saver(run, settings.out / WORK / STATE, _facts(settings, start, run), settings.save_minutes)
@@ -237,9 +239,11 @@ class _Saver:
 def _epochs(settings: TrainSettings, run: Run, training: Feed, validation: Feed, saver: _Saver) -> None:
     placement, at = run.net.placement, run.position
     noise = colour_noise(training.squares.statistics.covariance_33, settings.colour)
+    chance = validation.majority_error()
     with RunLog(settings.out if placement.leads else None, settings.tensorboard, at) as log, delayed_stop() as stop:
         while at.epoch <= settings.epochs:
-            now = rates(settings.schedule, settings.lr, at.epoch, settings.epochs, settings.patience, at.validation_errors())
+            errors = at.validation_errors()
+            now = rates(settings.schedule, settings.lr, at.epoch, settings.epochs, settings.patience, errors, chance)
             run.optimizer.set_rates(now.of_groups(settings.bias_lr, (settings.conv1_lr or settings.lr) / settings.lr))
             run.freeze_conv1(now.conv1_lr == 0)
             train_epoch(run, training, noise if now.colour else None, log, lambda: saver.after_step(stop(), log.flush))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -15,10 +16,12 @@ from indexer import build
 from indexer.opening import open_store
 from service.app import create_app
 from service.settings import ServiceSettings
-from tests.conftest import encoded, photograph
+from tests.conftest import COLOURS, SmallConfig, encoded, photograph
 from tests.service.calls import PHOTO, assert_problem, send
-from training import checkpoint
+from training import checkpoint, evaluate
 from training.images.preprocess import ImageLimits, decode
+from training.network.alexnet import AlexNet
+from training.network.initialisation import initialise
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,25 @@ def test_neighbours_of_an_upload_are_those_of_brute_force(client: TestClient, mo
     found = send(client, "/neighbors?k=7", PHOTO).json()["results"][0]["neighbors"]
     assert [n["id"] for n in found] == np.argsort(distances, kind="stable")[:7].tolist()
     np.testing.assert_allclose([n["distance"] for n in found], np.sort(distances)[:7], rtol=1e-4)
+
+
+def test_a_model_of_small_squares_is_evaluated_indexed_and_served_as_any_other(tmp_path: Path, images: Path) -> None:
+    net = AlexNet(SmallConfig(classes=3, square_size=128, input_size=67))
+    initialise(net, "fan-in", seed=1)
+    checkpoint.save(tmp_path / "model", net.eval(), sorted(COLOURS), torch.full((3, 256, 256), 110.0))
+    evaluate.main(evaluate.EvaluateSettings(model=tmp_path / "model", data=images))
+    build.main(build.BuildSettings(model=tmp_path / "model", data=images, index=tmp_path / "index"))
+    pixels_1CHW = decode(PHOTO, ImageLimits()).pixels_CHW[None]
+    view = (pixels_1CHW - 110.0).view(1, 3, 128, 2, 128, 2).mean((3, 5))[..., 30:97, 30:97]
+    settings = ServiceSettings(model=tmp_path / "model", index=tmp_path / "index")
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client, torch.no_grad():
+        classes = send(client, "/classify?top=3", PHOTO).json()["results"][0]["classes"]
+        chances = {c["class"]: c["probability"] for c in classes}
+        np.testing.assert_allclose([chances[name] for name in sorted(COLOURS)], net(view).softmax(1)[0], rtol=1e-4)
+        store = open_store(tmp_path / "index")
+        distances = np.linalg.norm(store.vectors(store.ids().tolist()) - net.features(view).numpy(), axis=1)
+        found = send(client, "/neighbors?k=3", PHOTO).json()["results"][0]["neighbors"]
+        np.testing.assert_allclose([n["distance"] for n in found], np.sort(distances)[:3], rtol=1e-4)
 
 
 def test_an_indexed_photograph_sent_back_finds_itself_first(client: TestClient, index: Path, images: Path) -> None:

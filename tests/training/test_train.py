@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,15 @@ def losses(out: Path, file: str = "metrics.jsonl") -> list[float]:
 @pytest.mark.usefixtures("few_maps")
 def test_a_run_killed_in_its_third_epoch_ends_as_if_it_had_not_been(images: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train.main(settings(images, whole))
-    run = subprocess.run([sys.executable, "-c", KILLED_RUN, settings(images, killed).model_dump_json()], check=False)
+    whitened = partial(settings, images, conv1_whitening=0.25, square_size=128, input_size=67)
+    train.main(whitened(whole))
+    run = subprocess.run([sys.executable, "-c", KILLED_RUN, whitened(killed).model_dump_json()], check=False)
     assert run.returncode == -9
     assert losses(killed) == losses(whole)[:2]
     assert not (killed / "model.json").exists()
-    train.main(settings(images, killed))
+    with pytest.raises(Mismatch, match=r"conv1_whitening=0\.25, not 0\.0"):
+        train.main(whitened(killed, conv1_whitening=0.0))
+    train.main(whitened(killed))
     assert losses(killed) == losses(whole)
     assert losses(killed, "steps.jsonl") == losses(whole, "steps.jsonl")
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
@@ -244,7 +248,9 @@ def test_tensorboard_shows_the_rows_of_steps_and_epochs(images: Path, tmp_path: 
 
 @pytest.mark.usefixtures("few_maps")
 def test_held_out_photographs_are_never_trained_on_and_find_the_plateau(images: Path, tmp_path: Path) -> None:
-    train.main(settings(images, tmp_path, schedule="plateau", validation=0.3, patience=1, epochs=6, lr=1e-7))
+    train.main(settings(images, tmp_path / "start", epochs=16))
+    plateau = {"schedule": "plateau", "validation": 0.3, "patience": 1, "epochs": 6, "lr": 1e-7}
+    train.main(settings(images, tmp_path, start=tmp_path / "start", **plateau))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     hashes = [line.split()[0] for line in (tmp_path / "train.sha256").read_text().splitlines()]
     held_out = sum(int(sha256[-16:], 16) < 0.3 * 2**64 for sha256 in hashes)
@@ -253,6 +259,24 @@ def test_held_out_photographs_are_never_trained_on_and_find_the_plateau(images: 
     assert (record.held_out, record.photographs) == (held_out, 24 - held_out)
     assert all(0 <= row["top1_error"] <= 1 for row in rows)
     assert rows[-1]["lr"] == pytest.approx(1e-10)  # so small a rate improves nothing: three drops
+    train.main(settings(images, tmp_path / "chance", init="paper", **plateau))
+    rows = [json.loads(line) for line in (tmp_path / "chance" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["lr"] for row in rows] == [1e-7] * 6  # no drop before the error is below that of naming one class
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_a_run_of_too_few_steps_for_the_papers_weights_is_told_before_the_first(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.train.train_epoch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(settings(images, tmp_path, init="paper"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("24 photographs of 3 classes")
+    assert lines[1].startswith("warning: this run makes 12 steps (4 epochs of 3), and init=paper needs 10000 or more")
 
 
 @pytest.mark.usefixtures("few_maps")
@@ -382,7 +406,7 @@ run_program(TrainSettings, train.main, sys.argv[1:])
 @pytest.mark.usefixtures("few_maps")
 def test_two_pairs_of_ranks_train_as_one_device_does(images: Path, tmp_path: Path) -> None:
     whole, moved = tmp_path / "whole", tmp_path / "moved"
-    same = {"precision": "float32", "validation": 0.2, "schedule": "plateau", "batch_size": 5}
+    same = {"precision": "float32", "validation": 0.2, "schedule": "plateau", "batch_size": 5, "conv1_whitening": 0.25}
     train.main(settings(images, whole, epochs=3, **same))
     arguments = [
         "--data",
@@ -399,6 +423,7 @@ def test_two_pairs_of_ranks_train_as_one_device_does(images: Path, tmp_path: Pat
         "0.02",
     ]
     arguments += ["--precision", "float32", "--validation", "0.2", "--schedule", "plateau", "--save-minutes", "0"]
+    arguments += ["--conv1-whitening", "0.25"]
     ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4", "--no-python", sys.executable]
     run = subprocess.run([*ranks, "-c", ON_RANKS, *arguments], check=False, capture_output=True, text=True, timeout=200)
     assert run.returncode == 0, run.stderr

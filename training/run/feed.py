@@ -49,6 +49,11 @@ class Feed:
         """Batches in an epoch."""
         return -(-len(self.chosen_N) // self.batch_size)
 
+    def majority_error(self) -> float:
+        """Top-1 error of naming the most frequent class always; 1 where there are no photographs."""
+        most = int(self.squares.labels_N[self.chosen_N].bincount().max()) if len(self.chosen_N) else 0
+        return (len(self.chosen_N) - most) / max(len(self.chosen_N), 1)
+
     def training(self, epoch: int, first: int, noise: ColourNoise | None) -> Iterator[Batch]:
         """The batches of an epoch from step `first`, in the order, crops, colours and masks that follow from seed and epoch."""
         order_N = self.chosen_N[draws.order(self.seed, epoch, len(self.chosen_N))]

@@ -16,6 +16,10 @@ from training.run.schedule import Schedule
 
 Preset = Literal["paper", "source", "quick", "figure3"]
 
+# What weights from N(0, 0.01) need to learn anything. With them the loss of Caffe's AlexNet on ImageNet stays at chance for 1 000
+# to 8 000 steps, where it leaves it at all (https://github.com/BVLC/caffe/issues/401, .../2085); its authors found it flat with
+# the paper's biases of 1 (https://github.com/BVLC/caffe/pull/327)
+STEPS_NEEDED: Final = 10_000
 # What departs from the defaults of training.train, which are the paper's
 PRESETS: Final[dict[Preset, dict[str, Any]]] = {
     "paper": {},
@@ -142,7 +146,11 @@ class TrainSettings(Settings):
         description="learning rate over the epochs: a tenth at each plateau of the validation error, three times; as logged in "
         "2012; cosine to 0, for short runs; or constant",
     )
-    patience: int = Field(5, ge=1, description="epochs without a better validation error that make a plateau")
+    patience: int = Field(
+        5,
+        ge=1,
+        description="epochs without a better validation error that make a plateau, once it is below that of naming one class",
+    )
     momentum: float = Field(0.9, gt=0, lt=1, description="share of the velocity kept each step")
     weight_decay: float = Field(5e-4, ge=0, description="share of each weight taken off per unit of learning rate")
     conv1_decay: float | None = Field(
@@ -221,6 +229,16 @@ class TrainSettings(Settings):
         if self.pixel_scale is not None:
             changes["pixel_scale"] = (self.pixel_scale,) * 3
         return AlexNetConfig.model_validate({**network.model_dump(), **changes, "classes": classes})
+
+    def warning(self, steps: int) -> str | None:
+        """What to tell whoever starts a run of so many steps an epoch; None for nothing."""
+        if self.init == "fan-in" or self.start or self.epochs * steps >= STEPS_NEEDED:
+            return None
+        total = self.epochs * steps
+        return (
+            f"warning: this run makes {total} steps ({self.epochs} epochs of {steps}), and init={self.init} needs {STEPS_NEEDED} "
+            "or more: its weights stay at chance for thousands; --preset quick is for so few photographs"
+        )
 
     def recorded(self) -> dict[str, JsonValue]:
         """The settings that the result follows from: what a run that goes on must have been started with."""

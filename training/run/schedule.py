@@ -44,27 +44,31 @@ class Rates:
         }
 
 
-def rates(schedule: Schedule, lr: float, epoch: int, epochs: int, patience: int, errors: Sequence[float]) -> Rates:
+def rates(schedule: Schedule, lr: float, epoch: int, epochs: int, patience: int, errors: Sequence[float], chance: float) -> Rates:
     """The rates of `epoch` (from 1), from the validation `errors` after the epochs before it.
 
-    plateau: a tenth when the error has not improved for `patience` epochs, three times at most
-    (paper, section 5). source: as logged in 2012. cosine: from lr down to 0 over `epochs`.
+    plateau: a tenth when the error has not improved for `patience` epochs, three times at most (paper, section 5); `chance` as
+    `plateaus` has it. source: as logged in 2012. cosine: from lr down to 0 over `epochs`.
     """
     if schedule == "source":
         _, share, conv1, colour = max(row for row in _SOURCE_LOG if row[0] <= epoch)
         return Rates(lr * share, lr * conv1, colour)
     if schedule == "plateau":
-        lr *= 10.0 ** -min(plateaus(errors, patience), DROPS)
+        lr *= 10.0 ** -min(plateaus(errors, patience, chance), DROPS)
     elif schedule == "cosine":
         lr *= 0.5 * (1 + math.cos(math.pi * (epoch - 1) / epochs))
     return Rates(lr, lr, colour=True)
 
 
-def plateaus(errors: Sequence[float], patience: int) -> int:
-    """How many times the error has gone `patience` epochs without a new best."""
+def plateaus(errors: Sequence[float], patience: int, chance: float) -> int:
+    """How many times the error has gone `patience` epochs without a new best, once it was below `chance`.
+
+    `chance` is the error of naming the same class always. A network that has not beaten it stands on the plateau on which it
+    began, which a lower rate makes longer.
+    """
     best, stale, count = math.inf, 0, 0
     for error in errors:
-        best, stale = (error, 0) if error < best else (best, stale + 1)
+        best, stale = (error, 0) if error < best else (best, stale + (best < chance))
         if stale == patience:
             stale, count = 0, count + 1
     return count

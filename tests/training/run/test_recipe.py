@@ -34,7 +34,7 @@ def test_figure3_is_a_small_network_on_small_squares_and_conv1_has_its_own_recip
 
 
 def test_conv1_learns_some_times_as_fast_as_the_schedule_has_it() -> None:
-    groups = rates("source", 0.01, 68, 93, 5, []).of_groups(bias_lr=None, conv1_times=4)
+    groups = rates("source", 0.01, 68, 93, 5, [], chance=0.9).of_groups(bias_lr=None, conv1_times=4)
     assert groups == pytest.approx({"weights": 1e-4, "biases": 1e-4, "conv1.weights": 4e-5, "conv1.biases": 1e-5})
 
 
@@ -84,7 +84,7 @@ def test_a_wrong_setting_is_named(arguments: list[str], message: str) -> None:
      (68, 1e-4, 1e-5, False), (72, 1e-4, 0, False), (78, 1e-5, 0, False), (93, 1e-5, 0, False)],
 )  # fmt: skip
 def test_source_follows_the_log_of_2012(epoch: int, lr: float, conv1: float, colour: bool) -> None:
-    now = rates("source", 0.01, epoch, 93, 5, [])
+    now = rates("source", 0.01, epoch, 93, 5, [], chance=0.9)
     assert [now.lr, now.conv1_lr] == pytest.approx([lr, conv1])
     assert now.colour == colour
     groups = now.of_groups(bias_lr=0.02)
@@ -93,12 +93,48 @@ def test_source_follows_the_log_of_2012(epoch: int, lr: float, conv1: float, col
 
 def test_a_plateau_is_patience_epochs_without_a_new_best() -> None:
     errors = [0.9, 0.8, 0.8, 0.81, 0.7, 0.75, 0.7, 0.6, 0.6, 0.6, 0.6]
-    assert [plateaus(errors[:n], patience=2) for n in range(len(errors) + 1)] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+    assert [plateaus(errors[:n], patience=2, chance=0.95) for n in range(len(errors) + 1)] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("errors", "counts"),
+    [
+        ([0.9] * 8, [0] * 9),  # chance, for ever
+        ([0.95, 0.9, 0.92, 0.91, 0.93], [0] * 6),  # better than at first, and still no better than one class
+        (
+            [0.9, 0.9, 0.9, 0.89, 0.9, 0.9, 0.9, 0.9],
+            [0, 0, 0, 0, 0, 0, 1, 1, 2],
+        ),  # counted from the first below it
+        ([0.95, 0.8, 0.95, 0.95], [0, 0, 0, 0, 1]),  # and worse than chance again
+    ],
+)
+def test_no_epoch_is_stale_before_the_error_is_below_that_of_naming_one_class(errors: list[float], counts: list[int]) -> None:
+    assert [plateaus(errors[:n], patience=2, chance=0.9) for n in range(len(errors) + 1)] == counts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps", "warned"),
+    [
+        ([], 9, "makes 810 steps (90 epochs of 9), and init=paper needs 10000 or more"),
+        ([], 111, "makes 9990 steps"),
+        ([], 112, None),
+        (["--preset", "source"], 9, "makes 837 steps (93 epochs of 9), and init=source needs"),
+        (["--preset", "source", "--init", "fan-in"], 9, None),
+        (["--preset", "quick"], 9, None),
+        (["--preset", "figure3"], 9, None),
+        (["--start", "m"], 9, None),
+    ],
+)
+def test_too_few_steps_for_the_papers_weights_name_the_preset_that_would_do(
+    arguments: list[str], steps: int, warned: str | None
+) -> None:
+    warning = parse(TrainSettings, arguments).warning(steps)
+    assert warning is None if warned is None else (warning and warned in warning and "--preset quick" in warning)
 
 
 def test_plateau_divides_by_ten_three_times_at_most() -> None:
     errors = [0.5] * 20
-    assert [rates("plateau", 0.01, n + 1, 90, 3, errors[:n]).lr for n in (0, 3, 4, 7, 10, 19)] == [
+    assert [rates("plateau", 0.01, n + 1, 90, 3, errors[:n], chance=0.6).lr for n in (0, 3, 4, 7, 10, 19)] == [
         pytest.approx(lr) for lr in (0.01, 0.01, 1e-3, 1e-4, 1e-5, 1e-5)
     ]
 
