@@ -224,13 +224,75 @@ class AddAnswer(BaseModel):
     results: list[AddedImage]
 
 
+class GaborAnswer(BaseModel):
+    """The Gabor function nearest to a kernel."""
+
+    x: float = Field(description="its centre, pixels from the middle of the left column to the right")
+    y: float = Field(description="its centre, pixels from the middle of the top row down")
+    frequency: float = Field(description="cycles a pixel")
+    orientation: float = Field(description="of its bars, degrees counter-clockwise from horizontal")
+    width: float = Field(description="standard deviation of its envelope across the bars, pixels")
+    length: float = Field(description="standard deviation of its envelope along the bars, pixels")
+    amplitudes: list[float] = Field(description="of red's, green's and blue's wave, in units of the weights")
+    phases: list[float] = Field(description="of red, green and blue at the centre, degrees: 0 and 180 even, 90 and -90 odd")
+    explained: float = Field(description="share of the kernel's energy that it explains, 0..1")
+    bandwidth: float | None = Field(
+        description="octaves between the frequencies of half amplitude; null where the lower is not above 0"
+    )
+
+
 class KernelAnswer(BaseModel):
     """One first-layer kernel."""
 
     index: int
     column: int = Field(description="0 is the first GPU's, shown above; 1 the second's, below")
-    chroma: float = Field(description="share of its energy that differs between red, green and blue, 0..1")
+    unit: int = Field(description="its place in its column, 0-based")
     norm: float = Field(description="Euclidean length of its weights")
+    dead: bool = Field(description="whether its norm is below 0.2 of the median")
+    duplicate_of: int | None = Field(description="index of the kernel most like it, where their cosine is above 0.95, up to sign")
+    chroma: float = Field(description="share of its energy that differs between red, green and blue, 0..1")
+    low_share: float = Field(description="share of its energy at frequencies below 0.25 cycles a pixel, half of Nyquist's")
+    dc_share: float = Field(description="share of its energy at frequency 0")
+    participation: float = Field(
+        description="how evenly its energy is spread over the spectrum: 1 evenly, 1/121 in one bin of 121"
+    )
+    selectivity: float = Field(description="how much its energy goes in one direction: 0 in all alike, 1 in one")
+    orientation: float = Field(description="of its bars and edges, degrees counter-clockwise from horizontal, 0..180")
+    frequency: float = Field(description="of its bars, cycles a pixel; 0 for a blob")
+    bandwidth: float | None = Field(
+        description="octaves between the frequencies of half amplitude; null where the lower is not above 0"
+    )
+    explained: float = Field(description="share of its energy that the nearest Gabor function explains, 0..1")
+    structured: bool = Field(description="whether it is alive with a low_share above 0.5")
+    oriented: bool = Field(description="whether it is structured with a dc_share below 0.5 and a selectivity above 0.4")
+    gabor: GaborAnswer | None = Field(description="the nearest Gabor function, where it explains half of the energy or more")
+    box: list[int] = Field(
+        description="left, top, right and bottom in /filters.png of scale 1 and order index", examples=[[1, 1, 12, 12]]
+    )
+    page: str = Field(description="its page, for people", examples=["/#/units/conv1/0/17"])
+
+
+class SummaryAnswer(BaseModel):
+    """Some kernels together."""
+
+    kernels: int
+    counts: dict[str, int] = Field(description="how many are structured, oriented, a Gabor function, dead or duplicates")
+    means: dict[str, float | None] = Field(description="of their figures; null where no kernel has one")
+
+
+class RangeAnswer(BaseModel):
+    """A figure of white noise."""
+
+    mean: float
+    low: float = Field(description="2.5 of 100 noise kernels are below")
+    high: float = Field(description="2.5 of 100 noise kernels are above")
+
+
+class NoiseAnswer(BaseModel):
+    """What kernels of white noise have, of the same shape: what says nothing of learning."""
+
+    shares: dict[str, float] = Field(description="of noise kernels that are what `counts` names")
+    ranges: dict[str, RangeAnswer] = Field(description="of what `means` names, but for the norm")
 
 
 class FiltersAnswer(BaseModel):
@@ -238,8 +300,48 @@ class FiltersAnswer(BaseModel):
 
     model: str
     shape: list[int] = Field(description="kernels, channels, height, width", examples=[[96, 3, 11, 11]])
-    mean_chroma_by_column: list[float] = Field(description="mean `chroma` of each column's kernels")
+    verdict: str = Field(description="what the kernels show, in a sentence")
+    noise_like: bool = Field(description="whether no more kernels are structured than of noise and one in twenty")
+    size: list[int] = Field(description="width and height of /filters.png of scale 1", examples=[[193, 75]])
+    columns: list[SummaryAnswer]
+    whole: SummaryAnswer
+    noise: NoiseAnswer
     kernels: list[KernelAnswer]
+
+
+class UnitAnswer(BaseModel):
+    """One first-layer kernel, with noise beside it and its pictures."""
+
+    model: str
+    kernel: KernelAnswer
+    noise: NoiseAnswer
+    picture: str = Field(examples=["/units/conv1/0/17.png"])
+    spectrum: str = Field(examples=["/units/conv1/0/17/spectrum.png"])
+
+
+class ExcitedAnswer(BaseModel):
+    """A photograph that excites a kernel."""
+
+    id: int
+    label: str
+    path: str
+    activation: float = Field(description="of conv1, before the nonlinearity")
+    box: list[float] = Field(
+        description="where in the thumbnail: left, top, right and bottom as shares of its side",
+        examples=[[0.1, 0.2, 0.143, 0.243]],
+    )
+    image: str
+    thumbnail: str
+
+
+class UnitPhotographsAnswer(BaseModel):
+    """The photographs that excite a kernel most."""
+
+    model: str
+    index_version: int
+    seen: int = Field(description="photographs that were looked at, evenly spread over the collection")
+    of: int = Field(description="photographs in the collection")
+    photographs: list[ExcitedAnswer] = Field(description="the most exciting first, each with the place where it is")
 
 
 class ModelInfo(BaseModel):

@@ -243,6 +243,7 @@ def _readme(folder: Path) -> None:
 def _training(folder: Path) -> None:
     write_photographs(folder / "photos", FRUIT, 33)
     write_photographs(folder / "caltech101", FRUIT, 33, seed=2000)
+    write_photographs(folder / "cifar10", FRUIT, 33, seed=4000)
     torch.save(torchvision.models.alexnet().state_dict(), folder / "alexnet.pth")
     owt = PROFILES["owt"].model_copy(update={"maps": (8, 12, 16, 12, 12), "hidden": 32, "classes": 3})
     write_model(folder / "convolutions", owt, FRUIT, untrained=("fc6", "fc7", "fc8"))

@@ -28,6 +28,9 @@ async function neighbors(ask, options) {
 
 export const info = () => call("info");
 export const filters = () => call("filters");
+export const unitPath = (column, unit, part) => `units/conv1/${column}/${unit}${part}`;
+export const unitPhotographs = (column, unit) => call(unitPath(column, unit, "/photographs"));
+export const unit = (column, unit) => call(unitPath(column, unit, ""));
 export const item = (id) => call(`items/${id}`);
 export const classify = async (file, views) => (await upload(`classify?top=5&views=${views}`, file)).results[0].classes;
 export const neighborsOfFile = (file, options) => neighbors((path) => upload(path, file), options);

@@ -1,6 +1,7 @@
 // Events of the page: a dropped, pasted or chosen photograph, or a click on a neighbour, becomes a question to the service.
 
 import * as api from "./api.js";
+import * as layer from "./layer.js";
 import * as view from "./view.js";
 
 const at = (id) => document.getElementById(id);
@@ -177,4 +178,4 @@ api.info().then((info) => {
   if (!info.model || !info.index) return api.neighborsOfItem(0, {});
   return offerExamples(info.index.items);
 }).catch((error) => view.showProblem(error.message));
-api.filters().then(view.showColumns).catch(() => {});
+layer.start();

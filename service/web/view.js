@@ -2,7 +2,7 @@
 
 const at = (id) => document.getElementById(id);
 
-function element(tag, properties, ...children) {
+export function element(tag, properties, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
   return made;
@@ -102,11 +102,4 @@ export function showAbout(info) {
   at("modes").hidden = !info.index.bits;
   at("mode").options[0].textContent = `${info.index.mode} (as set)`;
   at("mode").title = info.index.reason;
-}
-
-export function showColumns(figures) {
-  const [kernels, , height, width] = figures.shape;
-  const share = figures.mean_chroma_by_column.map((chroma) => `${(100 * chroma).toFixed(0)} %`);
-  at("columns").textContent = `${kernels} kernels of ${height} x ${width} x 3. First column, above the line: ${share[0]} of a kernel's `
-    + `energy is colour on average; second, below: ${share[1]}.`;
 }

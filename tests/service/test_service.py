@@ -225,9 +225,63 @@ def test_filters_are_the_first_layers_kernels(client: TestClient, model: Path) -
     expected = ((weight - grey) ** 2).sum((1, 2, 3)) / (weight**2).sum((1, 2, 3))
     np.testing.assert_allclose([kernel["chroma"] for kernel in body["kernels"]], expected, rtol=1e-5)
     assert [kernel["column"] for kernel in body["kernels"]] == [0] * 4 + [1] * 4
+    assert body["noise_like"]
+    assert body["verdict"].startswith("These kernels are not distinguishable from noise: 0 of 8")
+    assert body["columns"][1]["means"]["chroma"] == pytest.approx(expected[4:].mean(), rel=1e-5)
     picture = client.get("/filters.png")
     assert picture.headers["content-type"] == "image/png"
-    assert Image.open(io.BytesIO(picture.content)).size == (4 * 59 + 4, 2 * 63 + 2)
+    assert Image.open(io.BytesIO(picture.content)).size == (5 * (4 * 12 + 1), 5 * (2 * 12 + 3))
+    assert client.get("/filters.png", headers={"if-none-match": picture.headers["etag"]}).status_code == 304
+    drawing = client.get("/filters.svg?scale=2&order=orientation")
+    assert drawing.headers["content-type"] == "image/svg+xml"
+    assert drawing.text.startswith('<svg xmlns="http://www.w3.org/2000/svg" width="98"')
+    for query in ("order=hue", "scaling=each", "channel=alpha", "scale=0", "scale=33"):
+        assert client.get(f"/filters.png?{query}").status_code == 422
+
+
+def test_a_kernel_is_shown_where_the_figures_say_it_is(client: TestClient) -> None:
+    body = client.get("/filters").json()
+    sheet = Image.open(io.BytesIO(client.get("/filters.png?scale=1").content))
+    assert list(sheet.size) == body["size"]
+    for kernel in body["kernels"]:
+        path = f"/units/conv1/{kernel['column']}/{kernel['unit']}"
+        answer = client.get(path).json()
+        assert answer["kernel"] == kernel
+        assert (answer["noise"], answer["model"]) == (body["noise"], body["model"])
+        assert (answer["picture"], kernel["page"]) == (f"{path}.png", f"/#{path}")
+        alone = Image.open(io.BytesIO(client.get(f"{answer['picture']}?scale=1").content))
+        assert alone.tobytes() == sheet.crop(kernel["box"]).tobytes()
+        assert Image.open(io.BytesIO(client.get(answer["spectrum"]).content)).size == (195, 195)
+
+
+def test_photographs_that_excite_a_kernel_are_those_of_brute_force(client: TestClient, model: Path, index: Path) -> None:
+    loaded, opened = checkpoint.load(model), open_store(index)
+    weight, bias = loaded.net.conv1.weight[6].numpy(), float(loaded.net.conv1.bias[6])  # type: ignore[index]
+    expected = {}
+    for item in opened.items(opened.ids().tolist()):
+        pixels = decode(client.get(f"/items/{item.id}/thumbnail").content, ImageLimits()).pixels_CHW.numpy()
+        x = (pixels - loaded.mean_CHW.numpy()) / 64
+        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 11, 11))[0, ::4, ::4]
+        expected[item.id] = np.einsum("yxchw,chw->yx", windows, weight) + bias
+    body = client.get("/units/conv1/1/2/photographs").json()
+    assert (body["seen"], body["of"], body["index_version"]) == (24, 24, 1)
+    assert [found["id"] for found in body["photographs"]] == sorted(expected, key=lambda item: -expected[item].max())[:9]
+    for found in body["photographs"]:
+        assert found["activation"] == pytest.approx(expected[found["id"]].max(), rel=1e-4)
+        left, top, right, bottom = (round(256 * share) for share in found["box"])
+        assert (right - left, bottom - top) == (11, 11)
+        assert expected[found["id"]][top // 4, left // 4] == pytest.approx(found["activation"], rel=1e-4)
+        assert found["label"] == opened.items([found["id"]])[0].label
+    assert client.get("/units/conv1/1/2/photographs").json() == body
+
+
+@pytest.mark.parametrize(
+    "path", ["/units/conv1/0/4/photographs", "/units/conv1/0/4", "/units/conv1/1/1023.png", "/units/conv1/0/4/spectrum.png"]
+)
+def test_a_kernel_that_is_not_there_is_404_and_says_how_many_are(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert "2 column(s) of 4 kernels" in answer.json()["detail"]
 
 
 def test_health_readiness_and_info(client: TestClient, model: Path) -> None:

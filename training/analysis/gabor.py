@@ -116,7 +116,7 @@ def _solve(wave_BP: _Complexes, y_BCP: _Floats) -> tuple[_Floats, _Complexes]:
     basis_B2P = np.stack([wave_BP.real, wave_BP.imag], 1)
     gram = basis_B2P @ basis_B2P.transpose(0, 2, 1)
     gram += 1e-9 * np.trace(gram, axis1=1, axis2=2)[:, None, None] * np.eye(2)  # a wave of frequency 0 has no imaginary part
-    inverse = np.linalg.inv(gram)
+    inverse = np.linalg.inv(gram).astype(np.float64, copy=False)
     solved_BC2 = y_BCP @ basis_B2P.transpose(0, 2, 1) @ inverse
     return inverse, solved_BC2[..., 0] - 1j * solved_BC2[..., 1]
 
@@ -146,9 +146,9 @@ def _derivative(fits_BQ: _Floats, y_BCP: _Floats, height: int, width: int) -> _F
         ],
         1,
     )
-    jacobian = (factors_BC[:, None, :, None] * (wave_BP[:, None] * logarithm_BQP)[:, :, None]).real  # B, Q, C, P
+    jacobian: _Floats = (factors_BC[:, None, :, None] * (wave_BP[:, None] * logarithm_BQP)[:, :, None]).real  # B, Q, C, P
     basis_B2P = np.stack([wave_BP.real, wave_BP.imag], 1)
-    flat = jacobian.reshape(len(fits_BQ), -1, jacobian.shape[-1])
+    flat: _Floats = jacobian.reshape(len(fits_BQ), -1, jacobian.shape[-1])
     flat -= flat @ basis_B2P.transpose(0, 2, 1) @ inverse @ basis_B2P
     return flat.reshape(len(fits_BQ), 6, -1)
 
@@ -183,7 +183,7 @@ def _descend(y_BCP: _Floats, fits_BQ: _Floats, height: int, width: int) -> tuple
         won = moving[better]
         fits_BQ[won], residual_BCP[won], error_B[won] = tried[better], tried_residual[better], tried_error[better]
         damping_B[moving] *= np.where(better, 0.2, 5.0)
-        settled = (better & (gain < 1e-9)) | (damping_B[moving] > 1e8)
+        settled = (better & (gain < 1e-8)) | (damping_B[moving] > 1e8)
         moving = moving[~settled]
         if not len(moving):
             break

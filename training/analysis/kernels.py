@@ -8,9 +8,9 @@ Legend: K kernels, C channels (RGB), H height, W width, N frequencies along a ro
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,8 @@ FITS: Final = 0.5  # share of energy that a Gabor function explains where it fit
 NOISE_LIKE: Final = 0.05  # structured kernels beyond noise's share, below which a layer is like noise
 _PADDED: Final = 64  # frequencies along a row or column where the spectrum's peak is sought
 _RAY: Final = 141  # frequencies along a ray, 0 to the corner's 0.707
-_NOISE_KERNELS: Final = 2000
-_NOISE_FITS: Final = 192
+_NOISE_KERNELS: Final = 500
+_NOISE_FITS: Final = 128
 _SEED: Final = 0
 
 
@@ -163,9 +163,40 @@ def noise(channels: int, height: int, width: int) -> Noise:
     return Noise(shares, ranges)
 
 
-def is_noise_like(kernels: Sequence[Kernel], beside: Noise) -> bool:
-    """Whether as a layer these are like noise: no more than one in twenty is structured, beyond what of noise is."""
-    return summary(kernels).counts["structured"] <= (beside.shares["structured"] + NOISE_LIKE) * len(kernels)
+@dataclass(frozen=True)
+class FirstLayer:
+    """All that is measured of a first layer."""
+
+    kernels: tuple[Kernel, ...]
+    columns: tuple[Summary, ...]
+    whole: Summary
+    noise: Noise
+
+    @property
+    def noise_like(self) -> bool:
+        """Whether as a layer it is like noise: no more than one kernel in twenty is structured, beyond what of noise is."""
+        return self.whole.counts["structured"] <= (self.noise.shares["structured"] + NOISE_LIKE) * self.whole.kernels
+
+    @property
+    def verdict(self) -> str:
+        """What the kernels show, in a sentence."""
+        counted = f"{self.whole.counts['structured']} of {self.whole.kernels} are structured"
+        begins = "These kernels are not distinguishable from noise" if self.noise_like else "What the first layer has learned"
+        return f"{begins}: {counted}, of white noise {self.noise.shares['structured']:.0%}."
+
+
+def first_layer(weight_KCHW: Tensor, columns: int) -> FirstLayer:
+    """Figures of float (K, C, H, W) weights, by kernel, by column and of the whole, with noise of the same shape beside them."""
+    kernels = figures(weight_KCHW, columns)
+    _, channels, height, width = weight_KCHW.shape
+    parts = [[kernel for kernel in kernels if kernel.column == column] for column in range(columns)]
+    return FirstLayer(tuple(kernels), tuple(map(summary, parts)), summary(kernels), noise(channels, height, width))
+
+
+def described(kernel: Kernel) -> dict[str, Any]:
+    """All figures of a kernel as JSON has them."""
+    gabor_of = kernel.gabor and asdict(kernel.gabor) | {"bandwidth": kernel.gabor.bandwidth}
+    return asdict(kernel) | {"structured": kernel.structured, "oriented": kernel.oriented, "gabor": gabor_of}
 
 
 def _measure(w_KCHW: _Floats, columns: int, fits: Sequence[Gabor | None]) -> list[Kernel]:
@@ -251,7 +282,8 @@ def _vertex(values_K3: _Floats) -> _Floats:
     """Where between -1 and 1 the parabola through values at -1, 0 and 1 is greatest; that at 0 is the greatest of them."""
     before, here, after = values_K3.T
     bend = np.maximum(2 * here - before - after, np.finfo(np.float64).tiny)
-    return np.clip((after - before) / (2 * bend), -0.5, 0.5)
+    vertex: _Floats = np.clip((after - before) / (2 * bend), -0.5, 0.5)
+    return vertex
 
 
 def _bandwidths(unit_KCHW: _Floats, angle: _Floats, frequency: _Floats) -> list[float | None]:

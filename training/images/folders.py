@@ -35,7 +35,7 @@ from training.files import is_text, printable, sha256_of
 from training.images import shards
 from training.images.packed import PackedStrings
 from training.images.prefetch import ahead
-from training.images.preprocess import ImageLimits, Photograph, decode
+from training.images.preprocess import SIZE, ImageLimits, Photograph, decode
 
 Part = Literal["train", "test", "all"]
 TEST_SHARE = 5
@@ -191,15 +191,18 @@ def read_bytes(root: Path, path: str, limits: ImageLimits) -> bytes:
     return data
 
 
-def read_photographs(root: Path, examples: Iterable[Example], limits: ImageLimits) -> Iterator[ReadResult]:
-    """Reads and decodes examples in order, ahead of the consumer on every core; an unreadable one is a result, not an end."""
+def read_photographs(root: Path, examples: Iterable[Example], limits: ImageLimits, side: int = SIZE) -> Iterator[ReadResult]:
+    """Reads and decodes examples in order, ahead of the consumer on every core; an unreadable one is a result, not an end.
+
+    Squares have `side` pixels, 256 at most.
+    """
     workers = os.cpu_count() or 1
-    read = partial(read_photograph, root, limits=limits)
+    read = partial(read_photograph, root, limits=limits, side=side)
     return ahead(read, examples, workers=workers, waiting=16 * workers, name="decode")
 
 
-def read_photograph(root: Path, example: Example, limits: ImageLimits) -> ReadResult:
-    """Reads and decodes one example."""
+def read_photograph(root: Path, example: Example, limits: ImageLimits, side: int = SIZE) -> ReadResult:
+    """Reads and decodes one example, to a square of `side` pixels."""
     sha256, size = "", 0
     if example.reason:
         return ReadResult(example, sha256, size, FC7Error(example.reason))
@@ -209,7 +212,7 @@ def read_photograph(root: Path, example: Example, limits: ImageLimits) -> ReadRe
         data = read_bytes(root, example.path, limits)
         size = len(data)
         sha256 = hashlib.sha256(data).hexdigest()
-        return ReadResult(example, sha256, size, decode(data, limits))
+        return ReadResult(example, sha256, size, decode(data, limits, side))
     except OSError as error:
         return ReadResult(example, sha256, size, FC7Error(f"cannot be read: {error.strerror}"))
     except FC7Error as error:

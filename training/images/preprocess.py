@@ -94,9 +94,9 @@ class ImageLimits(BaseModel):
 
 @dataclass(frozen=True)
 class Photograph:
-    """A decoded image: its central square at 256 x 256, and what the file said about itself."""
+    """A decoded image: its central square, and what the file said about itself."""
 
-    pixels_CHW: Tensor  # uint8 (3, 256, 256)
+    pixels_CHW: Tensor  # uint8 (3, 256, 256), or of the side that was asked for
     format: str  # "JPEG", "PNG", ...
     width: int  # as stored in the file, before rotation
     height: int
@@ -118,8 +118,10 @@ class Crops:
         return Crops(tops_B, lefts_B, [self.mirrored_B[i] for i in picked], self.normals_B3[chosen_B])
 
 
-def decode(data: bytes, limits: ImageLimits) -> Photograph:
+def decode(data: bytes, limits: ImageLimits, side: int = SIZE) -> Photograph:
     """Decodes one image and takes its central square at 256 x 256 (paper, section 2: scale the shorter side, crop the centre).
+
+    A smaller `side` than 256 gives a smaller square.
 
     EXIF rotation is applied, transparency is laid on white, the first frame of an animation is taken. Nothing else that the file
     says about itself is read.
@@ -127,7 +129,7 @@ def decode(data: bytes, limits: ImageLimits) -> Photograph:
     is no fault of the file's.
     """
     with _open(data, limits) as header:
-        square = _central_square(header.image, header.container)
+        square = _central_square(header.image, header.container, side)
         return Photograph(_planes(square), header.container.kind, header.width, header.height)
 
 
@@ -237,12 +239,12 @@ def _check_range(image: Image.Image, container: Container) -> None:
         raise BadImage(f"colours of 16 bits that end at {container.highest} are not read")
 
 
-def _central_square(image: Image.Image, container: Container) -> Image.Image:
+def _central_square(image: Image.Image, container: Container, side: int) -> Image.Image:
     image.load()
     orientation = container.orientation
     if container.kind == "AVIF":
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    square = _to_rgb(_scaled(image, container), container)
+    square = _to_rgb(_scaled(image, container, side), container)
     if orientation in _UPRIGHT:
         square = square.transpose(_UPRIGHT[orientation])
     return square
@@ -251,11 +253,11 @@ def _central_square(image: Image.Image, container: Container) -> Image.Image:
 def _planes(square: Image.Image) -> Tensor:
     # a permuted copy by PyTorch gives the same bytes and costs as much as decoding
     planes = bytearray(b"".join(square.tobytes("raw", channel) for channel in "RGB"))
-    return torch.frombuffer(planes, dtype=torch.uint8).view(3, SIZE, SIZE)
+    return torch.frombuffer(planes, dtype=torch.uint8).view(3, square.height, square.width)
 
 
-def _scaled(image: Image.Image, container: Container) -> Image.Image:
-    """The central square at 256 x 256, in a mode that can be averaged; the whole image is converted at most once."""
+def _scaled(image: Image.Image, container: Container, size: int) -> Image.Image:
+    """The central square at `size` x `size`, in a mode that can be averaged; the whole image is converted at most once."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
@@ -274,7 +276,7 @@ def _scaled(image: Image.Image, container: Container) -> Image.Image:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("RGB")
-    return image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def _without_grey(image: Image.Image, transparent: int, bits: int) -> Image.Image:

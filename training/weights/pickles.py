@@ -99,7 +99,7 @@ def read_arrays(path: Path, max_bytes: int) -> dict[str, NDArray[np.float32]]:
         raise Mismatch(f"{path} has {size} bytes, more than the {max_bytes} expected of it")
     data = path.read_bytes()
     try:
-        _check_memo(data)
+        check_memo(data)
         arrays: dict[str, NDArray[np.float32]] = {}
         _collect(_Reader(io.BytesIO(data)).load(), "", arrays, set())
     except FC7Error as error:
@@ -109,7 +109,7 @@ def read_arrays(path: Path, max_bytes: int) -> dict[str, NDArray[np.float32]]:
     return arrays
 
 
-def _check_memo(data: bytes) -> None:
+def check_memo(data: bytes) -> None:
     """A pickler numbers what it may need again 0, 1, 2...; the unpickler would reserve memory for any number that it is told."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > count:

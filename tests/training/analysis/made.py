@@ -30,7 +30,8 @@ def bars(
     across = up * np.cos(turn) - right * np.sin(turn)
     envelope = np.exp(-((across / width) ** 2) / 2 - (along / length) ** 2 / 2)
     wave = envelope * np.cos(2 * np.pi * frequency * across + np.deg2rad(phase))
-    return np.multiply.outer(np.array(colour), wave)
+    kernel: Kernels = np.array(colour)[:, None, None] * wave
+    return kernel
 
 
 def blob(colour: tuple[float, ...], width: float = 2.0) -> Kernels:

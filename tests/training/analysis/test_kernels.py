@@ -50,7 +50,8 @@ def test_two_crossed_waves_have_no_orientation_and_a_flat_kernel_is_frequency_0(
     crossed, flat = measured(wave(2, 0) + wave(0, 2), np.ones((3, SIZE, SIZE)))
     assert crossed.selectivity == pytest.approx(0, abs=1e-6)
     assert not crossed.oriented
-    assert (flat.dc_share, flat.low_share) == (pytest.approx(1), pytest.approx(1))
+    assert flat.dc_share == pytest.approx(1)
+    assert flat.low_share == pytest.approx(1)
     assert flat.frequency == 0
     assert flat.bandwidth is None
     assert flat.structured
@@ -149,13 +150,21 @@ def test_ninety_five_of_a_hundred_noise_kernels_are_in_noises_range() -> None:
     for name, spread in noise.ranges.items():
         values = [value for kernel in found if (value := kernels.STATISTICS[name](kernel)) is not None]
         inside = np.mean([spread.low <= value <= spread.high for value in values])
-        assert inside > 0.88, name
+        assert inside > 0.85, name
         assert spread.low < spread.mean < spread.high
 
 
 def test_noise_is_called_noise_and_learned_kernels_are_not() -> None:
-    noise = kernels.noise(3, SIZE, SIZE)
     weights = list(np.random.default_rng(1).standard_normal((40, 3, SIZE, SIZE)))
-    assert kernels.is_noise_like(measured(*weights), noise)
-    assert kernels.is_noise_like(measured(*weights[:38], bars(0.1, 0), bars(0.1, 90)), noise)
-    assert not kernels.is_noise_like(measured(*weights[:30], *(bars(0.1, 18 * i) for i in range(10))), noise)
+    bars_18 = [10 * bars(0.1, 18 * i) for i in range(10)]
+    for learned, expected in (
+        (0, "not distinguishable from noise: 0 of 40"),
+        (2, "noise: 2 of 40"),
+        (10, "learned: 10 of 40"),
+    ):
+        made = torch.from_numpy(np.stack(weights[learned:] + bars_18[:learned]))
+        layer = kernels.first_layer(made, columns=2)
+        assert expected in layer.verdict
+        assert layer.noise_like == (learned < 10)
+        assert [column.kernels for column in layer.columns] == [20, 20]
+        assert layer.columns[1].counts["structured"] == learned
