@@ -126,7 +126,7 @@ def _trained(training: Training) -> Layer:
     folder = training.settings.out
     net = checkpoint.load(folder).net
     with replacing(folder.with_suffix(".png")) as path:
-        pictures.figure3(net.conv1.weight.detach(), net.config.columns).save(path, "PNG", optimize=True)
+        path.write_bytes(pictures.png(pictures.figure3(net.conv1.weight, net.config.columns)))
     return _layer(training.arm, training.seed, net)
 
 
