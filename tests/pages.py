@@ -170,7 +170,7 @@ class Story:
         (bin / "curl").chmod(0o755)
         own = {name: value for name, value in os.environ.items() if not name.startswith("FC7_")}
         path = os.pathsep.join([str(bin), str(Path(sys.executable).parent), os.environ["PATH"]])
-        self._environment = {**own, "PATH": path, "PYTHONPATH": str(ROOT), "FC7_DEMO_EPOCHS": "1"}
+        self._environment = {**own, "PATH": path, "PYTHONPATH": str(ROOT), "FC7_DEMO_EPOCHS": "1", "FC7_PATCH_EPOCHS": "1"}
 
     def run(self, command: Command) -> str | None:
         """Runs a command; what went wrong, None if nothing did."""
