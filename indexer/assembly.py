@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.arrays import Rows, Vectors, sample
-from indexer.changes import reject_records, write_rows
+from indexer.changes import write_rows
 from indexer.codes import autoencoder
 from indexer.features import FeatureBlock
 from indexer.metric import Metric
@@ -21,6 +21,7 @@ from indexer.search.shortlists import CODES, PRINCIPAL, LeaveOneOut, Measurement
 from indexer.storage.artifact import BuildConfiguration, Manifest, MilvusRecord, RejectRecord
 from indexer.storage.draft import Draft
 from indexer.storage.originals import SourceFolders, recorded_root
+from indexer.storage.rejects import reject_records
 from indexer.store import now
 from training.files import printable
 from training.images.folders import Reject
@@ -123,7 +124,7 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
         milvus=contents.milvus,
     )
     number = draft.publish(manifest)
-    drop_unused(before)
+    drop_unused(index, before)
     return BuildResult(number, contents.rows, contents.rejects)
 
 

@@ -20,11 +20,11 @@ from indexer.storage import artifact
 from indexer.storage.artifact import Manifest, RejectRecord
 from indexer.storage.draft import Draft
 from indexer.storage.originals import SourceFolders, forget_uploads, recorded_root
+from indexer.storage.rejects import Rejects
 from indexer.storage.segment import SegmentDraft, SegmentWriter
 from indexer.storage.version import Version
 from indexer.store import Item, now
 from training.errors import NotReady
-from training.files import printable
 
 
 def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[list[int], bool]:
@@ -40,8 +40,7 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
     folders = SourceFolders(manifest.sources, manifest.linked)
     ids: list[int] = []
     before = artifact.reject_records(version.folder)
-    rejects = {_file_of(record.folder, record.path): record for record in before}
-    folder = recorded_root(version.index, root)
+    rejects = Rejects(version.index, before)
     known: dict[str, int] = {}
     added_at = now()
     for block in feature_blocks:
@@ -54,15 +53,14 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
                 manifest.next_id += 1
                 new.append(row)
             ids.append(known[file.sha256])
-            rejects.pop(_file_of(folder, printable(file.path)), None)
         block = replace(block, features_ND=vectors_of(block.features_ND, manifest.metric))
         write_rows(writer, block, version.index, root, new, first, added_at, folders)
-        rejects |= {_file_of(record.folder, record.path): record for record in reject_records(version.index, root, block)}
+        rejects.take(block, root)
     added = writer.finish()
-    manifest.rejected = len(rejects)
+    manifest.rejected = len(rejects.records)
     if not added:
         segment.discard()
-        return ids, _publish_rejects(version, draft, manifest, before, list(rejects.values()))
+        return ids, _publish_rejects(version, draft, manifest, before, rejects.records)
     kept_segments, segment, rows = _merge_tail(version, draft, segment, added)
     _encode(segment, version)
     if version.principal:
@@ -71,7 +69,7 @@ def add(version: Version, feature_blocks: Iterable[FeatureBlock], root: Path) ->
     merged = np.concatenate([np.empty(0, np.int64), *(s.ids_N for s in version.segments[kept_segments:])])
     deleted = np.setdiff1d(version.deleted, merged)
     draft.write_deleted(deleted)
-    draft.write_rejects(rejects.values())
+    draft.write_rejects(rejects.records)
     manifest.kept += added
     manifest.sources, manifest.linked = folders.sources, folders.linked
     manifest.deleted = len(deleted)
@@ -87,12 +85,13 @@ def remove(version: Version, ids: Sequence[int]) -> None:
     """
     gone = [item for segment in version.segments for item in segment.catalog.items(ids).values()]
     hashes = {item.sha256 for item in gone}
-    rejects = [record for record in artifact.reject_records(version.folder) if record.sha256 not in hashes]
+    rejects = Rejects(version.index, artifact.reject_records(version.folder))
+    rejects.forget_copies(hashes)
     manifest = version.manifest.model_copy()
     draft = Draft(version.index)
     draft.take_over(version, len(version.segments), without={artifact.DELETED, artifact.REJECTS})
-    draft.write_rejects(rejects)
-    manifest.rejected = len(rejects)
+    draft.write_rejects(rejects.records)
+    manifest.rejected = len(rejects.records)
     deleted = np.union1d(version.deleted, np.array(ids, np.int64))
     draft.write_deleted(deleted)
     manifest.deleted = len(deleted)
@@ -129,12 +128,6 @@ def holding(version: Version, sha256s: Sequence[str]) -> dict[str, int]:
     return {sha256: item for (sha256, item), here in reversed(list(zip(rows, live, strict=True))) if here}
 
 
-def reject_records(index: Path, root: Path, block: FeatureBlock) -> list[RejectRecord]:
-    """The rejects of a block whose paths are below `root`, or below its own folder."""
-    folder = recorded_root(index, block.folder or root)
-    return [RejectRecord(folder, reject.path, reject.reason, reject.sha256) for reject in block.rejects]
-
-
 def write_rows(
     writer: SegmentWriter,
     block: FeatureBlock,
@@ -154,11 +147,6 @@ def write_rows(
     pixels = None if block.pixels_NP is None else block.pixels_NP[list(rows)]
     folders.take(folder, [item.path for item in items])
     writer.add(items, block.features_ND[list(rows)], pixels, [jpegs[row] for row in rows])
-
-
-def _file_of(folder: str, path: str) -> str:
-    """What a file is called whichever folder above it was given; `path` as it is printed."""
-    return f"{folder}/{path}"
 
 
 def _publish_rejects(

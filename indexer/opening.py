@@ -17,6 +17,18 @@ class OpenStore(Store, WithManifest, Protocol):
         """The folder's current version; what this one has of it is not read again."""
 
 
+def open_next(index: Path, previous: OpenStore) -> OpenStore:
+    """The current version of an index of which an earlier one is open; what that has of it is not read again.
+
+    Raises NotReady or Mismatch, naming what disagrees.
+    """
+    folder = artifact.current(index)
+    same = previous.folder.parents[1] == folder.parents[1]
+    if same and artifact.read_manifest(folder).milvus == previous.manifest.milvus:
+        return previous.renewed()
+    return open_store(index)
+
+
 def open_store(index: Path, contents: bool = True) -> Index | MilvusIndex:
     """Opens the current version of an index, verified; its items lie on disk or in Milvus.
 

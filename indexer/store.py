@@ -132,6 +132,17 @@ class Filter:
         after, before = (None if time is None else microseconds(time) for time in (self.added_after, self.added_before))
         return after, before
 
+    def passes(self, item: Item) -> bool:
+        """Whether an item meets every condition."""
+        after, before = self.added
+        return (
+            (not self.labels or item.label in self.labels)
+            and item.label not in self.exclude_labels
+            and normalised(item.path).startswith(self.path_prefix)
+            and (after is None or item.added >= after)
+            and (before is None or item.added < before)
+        )
+
 
 ALL: Final = Filter()
 

@@ -86,19 +86,8 @@ class FC7:
         were added at `added_after` or later, and before `added_before`: times with their zone, as datetime or in ISO 8601.
         Distances are by the index's metric, `info()["index"]["metric"]`, or in bits in the modes "code" and "ball".
         """
-        options = {
-            "k": k,
-            "mode": mode,
-            "label": _texts(label),
-            "exclude_label": _texts(exclude_label),
-            "path_prefix": path_prefix,
-            "added_after": _time(added_after),
-            "added_before": _time(added_before),
-            "max_distance": max_distance,
-            "radius": radius,
-            "cursor": cursor,
-        }
-        params = {name: value for name, value in options.items() if value is not None}
+        filters = _filters(label, exclude_label, path_prefix, added_after, added_before)
+        params = _given(k=k, mode=mode, **filters, max_distance=max_distance, radius=radius, cursor=cursor)
         inputs = [_input(position, query) for position, query in enumerate(queries)]
         given = {"like": [*map(_example, like)], "unlike": [*map(_example, unlike)]}
         if examples := {field: those for field, those in given.items() if those}:
@@ -107,15 +96,38 @@ class FC7:
 
     def pages(self, *query: Query, k: int = 100, **options: Any) -> Iterator[list[Json]]:
         """All neighbours of one query, or of `like` and `unlike`, `k` at a time; the other options are those of `neighbors`."""
-        again: dict[str, Any] = {
-            name: value if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
-            for name, value in options.items()
-        }
-        cursor = None
+        again, cursor = _again(options), None
         while True:
             [result] = self.neighbors(*query, k=k, cursor=cursor, **again)
             yield result["neighbors"]
             if (cursor := result["next"]) is None:
+                return
+
+    def duplicates(
+        self,
+        k: int = 10,
+        label: str | Iterable[str] | None = None,
+        exclude_label: str | Iterable[str] | None = None,
+        path_prefix: str | None = None,
+        added_after: datetime | str | None = None,
+        added_before: datetime | str | None = None,
+        cursor: str | None = None,
+    ) -> Json:
+        """`k` groups of near-duplicates, largest first, as `python -m indexer.duplicates` last found them: `groups`, and how.
+
+        Each has `items`, the largest photograph first, of which filters leave out those that do not pass. `next` is the `cursor`
+        of the groups that follow.
+        """
+        filters = _filters(label, exclude_label, path_prefix, added_after, added_before)
+        return self._send("GET", "/duplicates", params=_given(k=k, **filters, cursor=cursor))
+
+    def duplicates_pages(self, k: int = 100, **options: Any) -> Iterator[list[Json]]:
+        """All groups of near-duplicates, `k` at a time at most; the other options are those of `duplicates`."""
+        again, cursor = _again(options), None
+        while True:
+            answer = self.duplicates(k, cursor=cursor, **again)
+            yield answer["groups"]
+            if (cursor := answer["next"]) is None:
                 return
 
     def add(self, *photographs: Photograph, label: str = "") -> list[Json]:
@@ -166,6 +178,34 @@ def _read(response: httpx.Response) -> Json:
     problem = body if isinstance(body, dict) else {}
     other = f"{response.url} answered {response.status_code} {response.reason_phrase} as no service of FC7 does"
     raise FC7ServiceError(response.status_code, problem.get("detail", other), problem)
+
+
+def _filters(
+    label: str | Iterable[str] | None,
+    exclude_label: str | Iterable[str] | None,
+    path_prefix: str | None,
+    added_after: datetime | str | None,
+    added_before: datetime | str | None,
+) -> dict[str, Any]:
+    return {
+        "label": _texts(label),
+        "exclude_label": _texts(exclude_label),
+        "path_prefix": path_prefix,
+        "added_after": _time(added_after),
+        "added_before": _time(added_before),
+    }
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _again(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that can be given again and again."""
+    return {
+        name: value if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+        for name, value in options.items()
+    }
 
 
 def _texts(texts: str | Iterable[str] | None) -> list[str] | None:

@@ -40,7 +40,6 @@ from training.images.folders import Example, ReadResult
 from training.images.preprocess import SIZE, Photograph, decode
 
 T = TypeVar("T")
-DUPLICATE_SHARE: Final = 0.25
 _MOST_NAMED: Final = 10  # labels in one note
 _SEARCHES: Final = 5  # of one page, of whose hits some are removed meanwhile
 _FEATURES_KEPT: Final = 256  # of uploads that have further pages
@@ -333,7 +332,7 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
             break
     else:
         raise TryAgain("busy", "what is found is removed before it is told; try again when less is")
-    note = _note(store, query.filter, bool(hits.ids_QK[:, :1].max(initial=-1) >= 0))
+    note = note_of(store, query.filter, bool(hits.ids_QK[:, :1].max(initial=-1) >= 0))
     return [
         Page(
             [(item, distance, items_by_id[item].label, items_by_id[item].path) for item, distance, _ in page],
@@ -363,7 +362,7 @@ def _next(query: Query, page: list[tuple[int, float, float]], is_last: bool) -> 
     return None if is_last else Cursor(query.mode, page[-1][2], page[-1][0], query.without)
 
 
-def _note(store: Store, filter: Filter, found: bool) -> str | None:
+def note_of(store: Store, filter: Filter, found: bool) -> str | None:
     """What no item has of what a filter asks for. The label "" is never missed: it is asked for where some may have none."""
     labels = () if found and len(filter.labels) == 1 else filter.labels
     asked = dict.fromkeys((*labels, *filter.exclude_labels))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from indexer.opening import OpenStore, open_store
+from indexer.opening import OpenStore, open_next, open_store
 from indexer.storage import artifact
 from service.errors import Refused
 from training import checkpoint
@@ -218,8 +218,7 @@ class CurrentPair:
 
     def _open_store(self, model: Model | FC7Error, previous: OpenStore | None) -> OpenStore:
         index = self._folders[1]
-        same_folder = previous is not None and previous.folder.parent.parent == index.resolve()
-        store: OpenStore = previous.renewed() if previous is not None and same_folder else open_store(index)
+        store: OpenStore = open_store(index) if previous is None else open_next(index, previous)
         if isinstance(model, FC7Error):
             raise NotReady(str(model)) from model
         artifact.check_pair(store, model.fingerprint, model.net.config.fc7_width)

@@ -184,7 +184,7 @@ class DuplicatesAnswer(BaseModel):
 class Group(BaseModel):
     """Items that are linked, directly or by way of others, by pairs within the threshold."""
 
-    size: int = Field(description="items of the group", examples=[3])
+    size: int = Field(description="items of the group; with a filter, of those that pass it and are looked at", examples=[3])
     farthest: float = Field(description="distance of the farthest item from the representative; may be beyond the threshold")
     items: list[Neighbor] = Field(
         description="the representative, which is the largest photograph, at 0; then by distance from it, max_neighbors at most"
@@ -201,9 +201,11 @@ class GroupsAnswer(BaseModel):
     created: str = Field(description="when groups were looked for, ISO 8601", examples=["2026-11-26T10:00:00+00:00"])
     metric: Metric | Literal["hamming"]
     threshold: float = Field(description="the largest distance of two items that are linked", examples=[8.25])
+    chosen: str = Field(description="how that distance was chosen, in words", examples=["as given"])
     found: int = Field(description="groups that were found", examples=[12])
     groups: list[Group] = Field(description="largest first, as they were found")
     next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
+    note: Note = None
 
 
 class AddedImage(BaseModel):

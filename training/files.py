@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import stat
 import sys
 import time
@@ -25,6 +26,8 @@ from torch import Tensor
 from training.errors import Busy, FC7Error, Mismatch
 
 PATIENCE_S: Final = 60.0  # of a command, for the folder that it writes to
+_TOKEN: Final = 8  # hexadecimal digits in the name of a file that is being written
+PARTIAL: Final = rf"\.[0-9a-f]{{{_TOKEN}}}\.partial"  # how such a name ends, after the file's own, as a regular expression
 _LOOK_S: Final = 0.02  # between two looks at a lock that is held
 _NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # category Cc, and bytes that are not UTF-8
 _ESCAPED: Final = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))  # controls, format and direction marks, surrogates, ends of lines
@@ -47,8 +50,11 @@ def printable(text: str) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path to write to; on success it is flushed to disk and takes the name `path` in one step."""
-    temporary = path.with_name(f".{path.name}.partial")
+    """Gives a temporary path to write to; on success it is flushed to disk and takes the name `path` in one step.
+
+    The path is this call's alone: of several that write one file at once, each writes all of it, and the last to end stays.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN // 2)}.partial")
     try:
         yield temporary
         sync(temporary)

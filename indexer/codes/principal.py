@@ -20,7 +20,7 @@ from torch import Tensor
 from indexer.arrays import Components, Floats, Mask, Rows, Vectors, blocks, sample
 from indexer.scans import native, scan
 from indexer.scans.native import Wanted
-from training.errors import Mismatch
+from training.errors import BadValue, Mismatch
 from training.files import write_tensors
 
 DIRECTIONS: Final = 256  # that are found; the layers of the autoencoder take all
@@ -29,6 +29,7 @@ _PAIRS: Final = 200  # rows whose neighbours tell the cosine
 _K: Final = 10
 _PROPOSALS: Final = 2**20  # rows on the short-lists that are made at a time, each with its estimate in every thread
 _FEW: Final = 64  # rows that a pass over the basis is not worth several threads' waking for
+_LONGEST: Final = float(np.sqrt(np.finfo(np.float32).max))  # a row, for the square of its length to be a float32
 _RANGE: Final = 4.0  # standard deviations of the first component that a byte spans, each way
 _ARRAYS: Final = ("mean", "basis", "numbers")
 
@@ -68,7 +69,7 @@ class Principal:
         centred_ND = vectors_ND - self.mean_D
         multiply = native.products if native.library() and len(vectors_ND) <= _FEW else native.product
         components_NP: Vectors = multiply(centred_ND, self.basis_DP)
-        square_N = np.einsum("nd,nd->n", centred_ND, centred_ND)
+        square_N = _squares(centred_ND)
         rest_N = np.sqrt(np.maximum(square_N - np.einsum("np,np->n", components_NP, components_NP), 0))
         return np.clip(np.rint(components_NP / self.step), -127, 127), np.stack([square_N, rest_N], 1)
 
@@ -92,12 +93,16 @@ def leading_directions(covariance_DD: Tensor) -> Tensor:
 
 
 def train(vectors_ND: Vectors, seed: int) -> Principal:
-    """Learns from a sample of float32 (N, D) rows, a memory map perhaps; the cosine from neighbours within the sample."""
+    """Learns from a sample of float32 (N, D) rows, a memory map perhaps; the cosine from neighbours within the sample.
+
+    Raises BadValue, as `encode` does, for rows whose squared lengths are beyond float32.
+    """
     rng = np.random.default_rng(seed)
     rows = sample(len(vectors_ND), rng)
     sample_ND = np.asarray(vectors_ND[rows])
     mean_D = sample_ND.mean(0, dtype=np.float64).astype(np.float32)
     centred_ND = torch.from_numpy(sample_ND - mean_D)
+    _squares(centred_ND.numpy())
     basis_DP = leading_directions((centred_ND.T @ centred_ND / len(rows)).double()).numpy()[:, :BYTES_A_ROW]
     short = -basis_DP.shape[1] % 64  # the scan takes 64 bytes at a time
     basis_DP = np.ascontiguousarray(np.pad(basis_DP, ((0, 0), (0, short))))
@@ -126,6 +131,14 @@ def load(path: Path, width: int) -> Principal:
     if not (all(np.isfinite(array).all() for array in (mean_D, basis_DP, numbers)) and numbers[0] > 0):
         raise Mismatch(f"{path} has principal components that are not finite, or no step above 0")
     return Principal(mean_D, basis_DP, float(numbers[0]), float(numbers[1]))
+
+
+def _squares(centred_ND: Vectors) -> Vectors:
+    """The squared length of each row, float32 (N,). Raises BadValue where that is beyond float32."""
+    squares_N: Vectors = np.einsum("nd,nd->n", centred_ND, centred_ND)
+    if not np.isfinite(squares_N).all():
+        raise BadValue("features", "one that is longer", f"no longer than {_LONGEST:.1g}, unless the short-list is codes")
+    return squares_N
 
 
 def _cosine(centred_ND: Vectors, basis_DP: Vectors, own: int, others: Rows) -> Floats:

@@ -8,7 +8,7 @@ Legend: N items, D width of a vector.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -18,11 +18,6 @@ from indexer.metric import Metric, distances_of, most_squared
 from indexer.store import Item, Store
 from training.errors import BadValue, NotReady
 from training.program import progress
-
-# One in a hundred photographs of Caltech-101 is within these of one that is no copy; see tests/benchmarks/bench_duplicates.py.
-SHARE: Final = 0.43  # of the median length of the vectors, by Euclidean distance
-COSINE: Final = 0.11
-_SAMPLE: Final = 2048  # vectors that the median length is of
 
 
 @dataclass(frozen=True)
@@ -46,15 +41,6 @@ class Group:
         return float(self.distances[-1])
 
 
-def default_threshold(store: Store) -> Threshold:
-    """By cosine COSINE, else SHARE of the vectors' median length. Raises NotReady for a store without items."""
-    ids_N = _ids_of(store)
-    if store.metric == "cosine":
-        return Threshold("cosine", COSINE)
-    chosen = np.random.default_rng(0).permutation(ids_N)[:_SAMPLE]
-    return Threshold("euclidean", SHARE * float(np.median(np.linalg.norm(store.vectors(chosen.tolist()), axis=1))))
-
-
 def find(store: Store, threshold: Threshold) -> list[Group]:
     """All groups of two items and more, largest first, equals by the representative's id.
 
@@ -63,7 +49,7 @@ def find(store: Store, threshold: Threshold) -> list[Group]:
     """
     if threshold.metric == "hamming" and store.bits and threshold.most > store.bits:
         raise BadValue("radius", int(threshold.most), f"at most {store.bits}, the bits of a code of this index")
-    ids_N = _ids_of(store)
+    ids_N = ids_of(store)
     if threshold.metric == "hamming":
         first_N = near.by_codes(store, ids_N, int(threshold.most))
     else:
@@ -74,7 +60,8 @@ def find(store: Store, threshold: Threshold) -> list[Group]:
     return sorted(groups, key=lambda group: (-len(group.items), group.items[0].id))
 
 
-def _ids_of(store: Store) -> Ids:
+def ids_of(store: Store) -> Ids:
+    """The ids of all items. Raises NotReady for a store without items."""
     ids_N = store.ids()
     if not len(ids_N):
         raise NotReady("the index holds no items; there is nothing to compare")

@@ -89,9 +89,11 @@ def by_codes(store: Store, ids_N: Ids, radius: int) -> Rows:
 
 def by_distance(store: Store, ids_N: Ids, most_squared: float) -> Rows:
     """The first row of each row's component, where vectors at a squared distance of at most `most_squared` are linked."""
-    places_NP = _places(store, ids_N)
+    places_NP, unit = _places(store, ids_N)
+    width = places_NP.shape[1]
     # places are rounded, and products of them in float32 off by up to 2 (P + 8) u (|x|^2 + |y|^2); see scan.py
-    most = most_squared + 8 * (places_NP.shape[1] + 8) * _UNIT * float(np.square(places_NP).sum(1).max())
+    slack = 8 * (width + 8) * _UNIT * float(np.square(places_NP).sum(1).max())
+    most = min(most_squared / unit**2, 4.0 * width) + slack  # no two places are farther apart
     components = Components(len(ids_N))
     coarse = _in_portions(_near_places(places_NP, most), components)
     near = (_near_on_all(places_NP, one_R, other_R, most) for one_R, other_R in coarse)
@@ -121,20 +123,37 @@ def _near_codes(codes_UW: Codes, queries: int, radius: int) -> Iterator[tuple[Ro
         waiting, k = waiting[full], k * _GROWTH
 
 
-def _places(store: Store, ids_N: Ids) -> Vectors:
-    """Where each vector is on its principal directions, and how long the rest of it is, centred: float32 (N, P)."""
+def _places(store: Store, ids_N: Ids) -> tuple[Vectors, float]:
+    """Where each vector is on its principal directions, and how long the rest of it is, centred: float32 (N, P), and their unit.
+
+    In that unit no coordinate is beyond 1, so that float32 holds the squares of vectors of any length.
+    """
     some_ND = store.vectors(ids_N[sample(len(ids_N), np.random.default_rng(0))].tolist())
+    unit = _unit_of(some_ND)
+    some_ND /= np.float32(unit)
     mean_D = some_ND.mean(0, dtype=np.float64)
     centred_ND = torch.from_numpy(some_ND - mean_D.astype(np.float32))
     covariance_DD = (centred_ND.T @ centred_ND / len(centred_ND)).double()
     basis_DP = torch.linalg.qr(leading_directions(covariance_DD).double())[0].numpy()
-    places = []
+    places: list[Vectors] = []
+    units: list[float] = []
     for block in _read(len(ids_N)):
-        vectors_ND = store.vectors(ids_N[block].tolist()) - mean_D
+        vectors_ND = store.vectors(ids_N[block].tolist()) - mean_D * unit
         on_basis_NP = native.product(vectors_ND, basis_DP)
         rest_N = np.square(vectors_ND).sum(1) - np.square(on_basis_NP).sum(1)
-        places.append(np.column_stack([on_basis_NP, np.sqrt(np.maximum(rest_N, 0))]).astype(np.float32))
-    return np.concatenate(places)
+        places_NP = np.column_stack([on_basis_NP, np.sqrt(np.maximum(rest_N, 0))])
+        units.append(_unit_of(places_NP))
+        places.append((places_NP / units[-1]).astype(np.float32))
+    largest = max(units)
+    for places_NP, own in zip(places, units, strict=True):
+        places_NP *= np.float32(own / largest)
+    return np.concatenate(places), largest
+
+
+def _unit_of(rows: NDArray[np.floating]) -> float:
+    """The least power of two that is beyond every component; 1 where all are zero."""
+    largest = float(np.abs(rows).max())
+    return float(np.ldexp(1.0, np.frexp(largest)[1])) if largest else 1.0
 
 
 def _near_places(places_NP: Vectors, most: float) -> Iterator[tuple[Rows, Rows]]:

@@ -8,7 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from indexer.grouping.groups import Group, Threshold
+from indexer.grouping.choice import Choice
+from indexer.grouping.groups import Group
 from indexer.storage.originals import folder_of
 from indexer.store import Item, Store
 from training.files import printable, replacing
@@ -19,6 +20,8 @@ SHEET_PICTURES: Final = 24  # of a group on it
 _NAMES: Final = {"euclidean": "Euclidean", "cosine": "cosine", "hamming": "Hamming"}
 _ROWS: Final = 20  # of the table
 _COLUMNS: Final = ("group", "id", "file", "label", "width", "height", "size", "format", "sha256", "distance")
+# How cells begin that spreadsheets evaluate (OWASP, "CSV Injection"), in full width too, which some take for the same.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _HEAD: Final = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -34,11 +37,12 @@ img { display: block; width: 160px; height: 160px; }
 """
 
 
-def summary(groups: Sequence[Group], threshold: Threshold, compared: int) -> str:
-    """What was found in one sentence."""
+def summary(groups: Sequence[Group], chosen: Choice, compared: int) -> str:
+    """What was found, and on a line of its own how the threshold was chosen."""
     items = sum(len(group.items) for group in groups)
-    within = f"{threshold.most:.4g} by {_NAMES[threshold.metric]} distance"
-    return f"{len(groups)} groups of {items} among {compared} items, linked by pairs within {within}"
+    within = f"{chosen.threshold.most:.4g} by {_NAMES[chosen.threshold.metric]} distance"
+    found = f"{len(groups)} groups of {items} among {compared} items, linked by pairs within {within}."
+    return f"{found}\nThat distance is {chosen.how}."
 
 
 def table(groups: Sequence[Group], index: Path) -> str:
@@ -51,11 +55,12 @@ def table(groups: Sequence[Group], index: Path) -> str:
     return "\n".join(lines)
 
 
-def write_json(path: Path, groups: Sequence[Group], threshold: Threshold, index: Path) -> None:
+def write_json(path: Path, groups: Sequence[Group], chosen: Choice, index: Path) -> None:
     """Writes all groups with what the catalogue says of their items; the representative of each comes first."""
     content = {
-        "metric": threshold.metric,
-        "threshold": threshold.most,
+        "metric": chosen.threshold.metric,
+        "threshold": chosen.threshold.most,
+        "chosen": chosen.how,
         "groups": [
             {"farthest": group.farthest, "items": [_facts(index, item, group, i) for i, item in enumerate(group.items)]}
             for group in groups
@@ -66,19 +71,24 @@ def write_json(path: Path, groups: Sequence[Group], threshold: Threshold, index:
 
 
 def write_csv(path: Path, groups: Sequence[Group], index: Path) -> None:
-    """Writes a line an item, with a header; groups are numbered from 1, the representative of each comes first."""
+    """Writes a line an item, with a header; groups are numbered from 1, the representative of each comes first.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it, which shows it as text.
+    """
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         rows = csv.DictWriter(file, _COLUMNS)
         rows.writeheader()
         for number, group in enumerate(groups, 1):
-            rows.writerows({"group": number, **_facts(index, item, group, i)} for i, item in enumerate(group.items))
+            for place, item in enumerate(group.items):
+                facts = _facts(index, item, group, place)
+                rows.writerow({"group": number} | {name: _as_text(value) for name, value in facts.items()})
 
 
 def write_html(path: Path, groups: Sequence[Group], heading: str, store: Store, index: Path) -> None:
     """Writes the first SHEET_GROUPS groups as one page that needs nothing else, thumbnails included."""
     shown = groups[:SHEET_GROUPS]
     with replacing(path) as temporary, temporary.open("w") as file:
-        file.write(f"{_HEAD}<h1>Near-duplicates</h1>\n<p>{escape(heading)}.\n")
+        file.write(f"{_HEAD}<h1>Near-duplicates</h1>\n<p>{escape(heading)}\n")
         file.write("The first picture of a group is its representative; the others have their distance from it.</p>\n")
         for number, group in enumerate(progress(shown, len(shown), "contact sheet", "groups"), 1):
             file.write(f"<h2>{number}: {len(group.items)} items, the farthest at {group.farthest:.4g}</h2>\n<ul>\n")
@@ -109,6 +119,10 @@ def _facts(index: Path, item: Item, group: Group, place: int) -> dict[str, Any]:
         "sha256": item.sha256,
         "distance": float(group.distances[place]),
     }
+
+
+def _as_text(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _file(index: Path, item: Item) -> str:

@@ -14,7 +14,9 @@ from indexer.milvus.collection import Collection, State
 from indexer.milvus.store import MilvusStore
 from indexer.storage import artifact
 from indexer.storage.artifact import Manifest, MilvusRecord
+from indexer.storage.draft import Draft
 from indexer.storage.originals import forget_uploads, sweep_uploads
+from indexer.storage.rejects import Rejects
 from indexer.storage.version import load_autoencoder
 from training.errors import Mismatch
 from training.images.preprocess import ImageLimits
@@ -28,16 +30,54 @@ class MilvusIndex(MilvusStore):
     _is_swept = False  # whether a process before this one may have left uploads that no item names
 
     def remove(self, ids: Sequence[int]) -> Self:
-        """See Store.remove; files of theirs that came over HTTP are deleted."""
+        """See Store.remove; files of theirs that came over HTTP are deleted, and their copies are no rejects any more."""
         items = self.items(ids)
+        rejects = Rejects(self._index_folder, artifact.reject_records(self.folder))
+        rejects.forget_copies({item.sha256 for item in items})
         store = super().remove(ids)
+        store._publish(rejects)
         forget_uploads(self._index_folder, items)
         return store._swept()
 
     def add(self, feature_blocks: Iterable[FeatureBlock], root: Path) -> tuple[Self, list[int]]:
-        """See Store.add."""
-        store, ids = super().add(feature_blocks, root)
+        """See Store.add; what is a reject of the index then is told by its version on disk."""
+        rejects = Rejects(self._index_folder, artifact.reject_records(self.folder))
+
+        def noted() -> Iterator[FeatureBlock]:
+            for block in feature_blocks:
+                rejects.take(block, root)
+                yield block
+
+        store, ids = super().add(noted(), root)
+        if store is self:
+            store = self._with(self._state)
+        store._publish(rejects)
         return store._swept(), ids
+
+    def renewed(self) -> Self:
+        """The collection as it is now, by the current version. Raises Mismatch where that has its items elsewhere."""
+        folder = artifact.current(self._index_folder)
+        manifest = artifact.read_manifest(folder)
+        if manifest.milvus != self.manifest.milvus:
+            raise Mismatch(f"the items of {folder} are elsewhere than those of {self.folder}; open the index anew")
+        store = super().renewed()
+        if folder != self.folder:
+            artifact.verify_files(folder, manifest, contents=True)
+            store.folder, store.manifest = folder, manifest
+        return store
+
+    def _publish(self, rejects: Rejects) -> None:
+        """Makes a version with these rejects current where the one at hand has others; the collection stays the same."""
+        records = rejects.records
+        if records == artifact.reject_records(self.folder):
+            return
+        before, draft = collections(self._index_folder), Draft(self._index_folder)
+        draft.take_over(self, 0, without={artifact.REJECTS})
+        draft.write_rejects(records)
+        draft.publish(self.manifest.model_copy(update={"rejected": len(records)}))
+        self.folder = artifact.current(self._index_folder)
+        self.manifest = artifact.read_manifest(self.folder)
+        drop_unused(self._index_folder, before)
 
     def _swept(self) -> Self:
         if not self._is_swept:
@@ -87,9 +127,11 @@ def collections(index: Path) -> dict[Path, MilvusRecord]:
     return records
 
 
-def drop_unused(before: dict[Path, MilvusRecord]) -> None:
-    """Drops those of `collections` whose versions are there no more."""
-    for folder, record in before.items():
-        if not folder.exists():
+def drop_unused(index: Path, before: dict[Path, MilvusRecord]) -> None:
+    """Drops those of `collections` as they were before that no version of the index is described by any more."""
+    used = list(collections(index).values())
+    for record in before.values():
+        if record not in used:
+            used.append(record)  # once, however many versions had it
             with connection.connected(connection.parse_recorded(record.uri)) as milvus:
                 Collection(milvus, record.collection).drop()

@@ -12,10 +12,9 @@ from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
 from indexer.codes.principal import Principal
 from indexer.storage import artifact
-from indexer.storage.artifact import FileRecord, Manifest, RejectRecord
+from indexer.storage.artifact import FileRecord, Manifest, RejectRecord, WithManifest
 from indexer.storage.rows import write_rows
 from indexer.storage.segment import SegmentDraft
-from indexer.storage.version import Version
 from training.files import sha256_of, sync, verify
 
 _KEPT_VERSIONS: Final = 2
@@ -46,7 +45,7 @@ class Draft:
         """Where a short-list by FAISS is written to."""
         return self._folder / artifact.FAISS
 
-    def take_over(self, version: Version, segments: int, without: Collection[str]) -> None:
+    def take_over(self, version: WithManifest, segments: int, without: Collection[str]) -> None:
         """Puts files of a version here too, but for those named in `without`: its own, and those of its first segments.
 
         They become hard links, which cost nothing and are not read again, or copies where there can be no links.

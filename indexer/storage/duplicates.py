@@ -11,7 +11,7 @@ from indexer.storage import artifact
 from training.errors import Mismatch, NotFound
 from training.files import replacing
 
-FORMAT: Final[Literal[1]] = 1
+FORMAT: Final[Literal[2]] = 2
 MOST_ITEMS: Final = 100_000  # in the file, by whole groups, largest first
 _MOST_BYTES: Final = 2**26  # of the file; so many items take up to 11 MB
 REMEDY: Final = "`python -m indexer.duplicates`"
@@ -42,12 +42,13 @@ class DuplicatesRecord(BaseModel):
 
     model_config = _OURS
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     created: str = Field(max_length=40)  # ISO 8601, UTC
     fingerprint: str = Field(min_length=1, max_length=128)  # of the model that made the vectors
     index_version: _Count
     metric: Metric | Literal["hamming"]
     threshold: _Distance  # the largest distance between two items that are linked
+    chosen: str = Field(max_length=1000)  # how the threshold was, in words
     compared: _Count  # items
     found: _Count  # groups; not all of them are in the file where they hold more than MOST_ITEMS
     groups: list[GroupRecord]

@@ -19,13 +19,13 @@ from indexer.storage import artifact
 from indexer.storage.artifact import Manifest, RejectRecord
 from indexer.store import Item, Store
 from training.errors import FC7Error, Gone, NotFound
-from training.files import is_text, printable, sha256_of
+from training.files import PARTIAL, is_text, printable, sha256_of
 from training.images import shards
 from training.images.folders import read_bytes
 from training.images.preprocess import ImageLimits
 
 _UPLOAD: Final = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")  # <SHA-256>.<format>
-_UNFINISHED: Final = re.compile(rf"\.{_UPLOAD.pattern}\.partial")
+_UNFINISHED: Final = re.compile(rf"\.{_UPLOAD.pattern}{PARTIAL}")
 _KNOWN: Final = 4096  # files whose hashes are remembered
 _State = tuple[str, int, int, int, int]
 

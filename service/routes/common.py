@@ -7,9 +7,9 @@ from urllib.parse import parse_qsl
 from fastapi import Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from indexer.store import LARGEST_ID
+from indexer.store import LARGEST_ID, MOST_LABELS, Filter
 from service import schemas
 from service.engine import Engine
 from service.metrics import Metrics
@@ -18,6 +18,24 @@ from training.errors import BadValue
 
 MOST_ERRORS: Final = 10  # that one answer names
 ItemId = Annotated[schemas.Whole, Path(alias="id", ge=0, le=LARGEST_ID, description="an indexed photograph", examples=[17])]
+
+
+class Filtered(BaseModel):
+    """Which items an answer is about; what does is derived from this."""
+
+    label: list[str] = Field(
+        [], max_length=MOST_LABELS, description="only items of this label, or of any of several; empty: items without one"
+    )
+    exclude_label: list[str] = Field(
+        [], max_length=MOST_LABELS, description="no items of this label, nor of any other of several; empty: none without one"
+    )
+    path_prefix: str = Field("", max_length=4096, description="only items whose path begins with these characters")
+    added_after: schemas.Time | None = Field(None, description="only items added at this time or later: ISO 8601, with its zone")
+    added_before: schemas.Time | None = Field(None, description="only items added before this time: ISO 8601, with its zone")
+
+    def filter(self) -> Filter:
+        """The conditions that an item has to meet."""
+        return Filter(tuple(self.label), tuple(self.exclude_label), self.path_prefix, self.added_after, self.added_before)
 
 
 class DescribedRoute(APIRoute):

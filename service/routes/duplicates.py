@@ -6,22 +6,23 @@ from functools import lru_cache
 from pathlib import Path
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from indexer.opening import OpenStore
 from indexer.storage import artifact, duplicates
 from indexer.storage.duplicates import DuplicatesRecord, GroupRecord
-from indexer.store import Filter, Item
+from indexer.store import ALL, Filter, Item
 from service import cursor, schemas
 from service.cursor import Cursor, Question
+from service.engine import note_of
 from service.routes import inputs
-from service.routes.common import DescribedRoute, check_k, engine_of, neighbor, problems, settings_of
+from service.routes.common import DescribedRoute, Filtered, check_k, engine_of, neighbor, problems, settings_of
 from training.errors import NotFound
 
 router = APIRouter(route_class=DescribedRoute)
 
 
-class Groups(BaseModel):
+class Groups(Filtered):
     """What GET /duplicates takes."""
 
     k: schemas.Whole = Field(10, ge=1, description="groups a page, at most max_neighbors", examples=[5])
@@ -35,7 +36,7 @@ class Groups(BaseModel):
     tags=["search"],
 )
 def groups(request: Request) -> schemas.GroupsAnswer:
-    """The groups of near-duplicates that were last looked for. Items that are indexed no more are left out, and groups of one.
+    """The groups that were last looked for. Items that are removed or pass no filter are left out, and groups of less than two.
 
     A page has k groups, or fewer where they hold max_neighbors items; of a larger group it has the first so many.
     """
@@ -43,8 +44,9 @@ def groups(request: Request) -> schemas.GroupsAnswer:
     check_k(request, params.k)
     pair = engine_of(request).current.newest()
     store, most = pair.store, settings_of(request).max_neighbors
-    record, digest = _read(store)
-    question = Question(store.fingerprint, store.metric, f"duplicates {digest}", Filter(), None, None)
+    record, digest = record_of(store)
+    filter = params.filter()
+    question = Question(store.fingerprint, store.metric, f"duplicates {digest}", filter, None, None)
     number = cursor.read(params.cursor, question).id + 1 if params.cursor is not None else 0
     shown: list[schemas.Group] = []
     looked = 0
@@ -52,7 +54,7 @@ def groups(request: Request) -> schemas.GroupsAnswer:
         looked += len(record.groups[number].ids)
         if shown and looked > most:
             break
-        if group := _group(request, store, record.groups[number], most):
+        if group := _group(request, store, record.groups[number], most, filter):
             shown.append(group)
         number += 1
     last = Cursor("exact", 0.0, number - 1) if number < len(record.groups) else None
@@ -64,13 +66,32 @@ def groups(request: Request) -> schemas.GroupsAnswer:
         created=record.created,
         metric=record.metric,
         threshold=record.threshold,
+        chosen=record.chosen,
         found=record.found,
         groups=shown,
         next=last.text(question) if last else None,
+        note=note_of(store, filter, bool(shown)),
     )
 
 
-def _read(store: OpenStore) -> tuple[DuplicatesRecord, str]:
+def default_distance(store: OpenStore) -> float:
+    """How far a near-duplicate of an item may be where nobody says: as in the groups that were last looked for.
+
+    Raises NotFound where there are none, or none by the store's distance.
+    """
+    try:
+        record, _ = record_of(store)
+    except NotFound as error:
+        raise NotFound(f"{error}, and chooses how far they may be; or give max_distance") from error
+    if record.metric != store.metric:
+        raise NotFound(
+            f"near-duplicates were last looked for by {record.metric} distance, and the index's is {store.metric}; "
+            f"{duplicates.REMEDY} chooses how far they may be; or give max_distance"
+        )
+    return record.threshold
+
+
+def record_of(store: OpenStore) -> tuple[DuplicatesRecord, str]:
     """The record of a store's index folder, and what tells it from every other. Raises NotFound where it is another model's."""
     index = store.folder.parents[1]
     try:
@@ -89,14 +110,14 @@ def _parsed(index: Path, *_state: int) -> tuple[DuplicatesRecord, str]:
     return record, hashlib.sha256(f"{record.created} {_state}".encode()).hexdigest()
 
 
-def _group(request: Request, store: OpenStore, record: GroupRecord, most: int) -> schemas.Group | None:
-    """What is left of a group, of which `most` items are looked at; None for less than two."""
+def _group(request: Request, store: OpenStore, record: GroupRecord, most: int, filter: Filter) -> schemas.Group | None:
+    """What passes of a group, of which `most` items are looked at; None for less than two."""
     items = _items(store, record.ids[:most])
     found = zip(items, record.sha256s, record.distances, strict=False)
-    left = [(item, distance) for item, sha256, distance in found if item and item.sha256 == sha256]
+    left = [(item, distance) for item, sha256, distance in found if item and item.sha256 == sha256 and filter.passes(item)]
     if len(left) < 2:
         return None
-    further = record.distances[most:]
+    further = record.distances[most:] if filter == ALL else []
     neighbors = [neighbor(request, item.id, distance, item.label, item.path) for item, distance in left]
     return schemas.Group(size=len(left) + len(further), farthest=further[-1] if further else left[-1][1], items=neighbors)
 

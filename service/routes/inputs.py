@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import re
 from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -34,6 +35,7 @@ _LARGE_BYTES: Final = 2**16  # of a body that the event loop does not read itsel
 _PIECE: Final = 2**20  # characters of base64, a multiple of 4
 _LONGEST_VALUE: Final = 20  # characters of what should be a photograph
 _LONGEST_SHOWN: Final = 200  # characters of any other wrong value
+_ID: Final = re.compile(rb"[0-9]{1,19}")
 _short: Final = Repr()
 _short.maxstring = _short.maxother = _short.maxlong = _LONGEST_SHOWN
 _short.maxlist = _short.maxdict = 20
@@ -104,6 +106,8 @@ def body_description(photographs_only: bool) -> dict[str, Any]:
         files = schema["properties"]["image"]
         for name, text in ((forms.LIKE, "photographs that are one query together"), (forms.UNLIKE, "what that is unlike")):
             schema["properties"][name] = {**files, "description": text}
+            items = {"type": "integer", "minimum": 0, "maximum": LARGEST_ID}
+            schema["properties"][f"{name}_id"] = {"type": "array", "items": items, "description": f"items beside `{name}`"}
         del schema["required"]
     content = {**form, _JSON: {"schema": {"$ref": "#/components/schemas/Inputs"}}}
     return {"requestBody": {"required": photographs_only, "content": content}}
@@ -145,17 +149,18 @@ async def read(request: Request) -> list[ParsedInput]:
         return []
     if kind == forms.MEDIA_TYPE:
         form = await read_form(request)
-        for field, data in form.others:
-            raise BadValue(
-                field, f"{len(data)} bytes", "in the query string; a form holds photographs named image, like and unlike"
-            )
         parsed = [ParsedInput(name, data) for name, data in form.images]
+        ids = _ids(form)
         like, unlike = (
-            tuple(ParsedInput(f"{field}.{i}", data) for i, (_, data) in enumerate(files))
+            (
+                *(ParsedInput(f"{field}.{i}", data) for i, (_, data) in enumerate(files)),
+                *(ParsedInput(f"{field}_id.{i}", item=item) for i, item in enumerate(ids[field])),
+            )
             for field, files in ((forms.LIKE, form.like), (forms.UNLIKE, form.unlike))
         )
         if unlike and not like:
-            raise BadValue(forms.UNLIKE, f"{len(unlike)} files", "given beside like")
+            raise BadValue(forms.UNLIKE, f"{len(unlike)} examples", "given beside like")
+        _check_number(settings_of(request).max_images, len(parsed) + len(like) + len(unlike))
         if like:
             parsed.append(ParsedInput(forms.LIKE, like=like, unlike=unlike))
     elif kind == _JSON:
@@ -261,6 +266,22 @@ def _from_json(body: bytes, most: int) -> list[ParsedInput]:
     if errors:
         raise RequestValidationError(errors[:MOST_ERRORS])
     return [_parse(input, position) for position, input in enumerate(inputs) if input]
+
+
+def _ids(form: Form) -> dict[str, list[int]]:
+    """The items among the examples of a form. Raises BadValue for a field of another name, and for what is no id."""
+    ids: dict[str, list[int]] = {forms.LIKE: [], forms.UNLIKE: []}
+    for field, data in form.others:
+        kind = field.removesuffix("_id")
+        if kind == field or kind not in ids:
+            wanted = (
+                "in the query string; a form holds photographs named image, like and unlike, and ids named like_id and unlike_id"
+            )
+            raise BadValue(field, f"{len(data)} bytes", wanted)
+        if not _ID.fullmatch(data) or int(data) > LARGEST_ID:
+            raise BadValue(field, data[:_LONGEST_VALUE].decode("latin-1"), "the id of an item, in digits")
+        ids[kind].append(int(data))
+    return ids
 
 
 def _checked(model: type[M], value: object, where: tuple[str | int, ...], errors: list[dict[str, Any]]) -> M | None:

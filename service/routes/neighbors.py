@@ -7,21 +7,22 @@ from typing import Final, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from indexer import store as search
 from indexer.arrays import Vectors
-from indexer.metric import distances_of, vectors_of
+from indexer.metric import vectors_of
 from indexer.opening import OpenStore
 from indexer.search.feedback import query_of
-from indexer.store import LARGEST_ID, MOST_LABELS, Filter, Mode
+from indexer.store import LARGEST_ID, Mode
 from service import cursor, schemas
 from service.cursor import LONGEST, MOST_GIVEN, Cursor, Question
-from service.engine import DUPLICATE_SHARE, Engine, Page, Subject
+from service.engine import Engine, Page, Subject
 from service.pair import Pair
 from service.routes import inputs
 from service.routes.common import (
     DescribedRoute,
+    Filtered,
     ItemId,
     as_json,
     check_k,
@@ -30,6 +31,7 @@ from service.routes.common import (
     neighbor,
     problems,
 )
+from service.routes.duplicates import default_distance
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
 from training.errors import BadImage, BadValue, FC7Error, ImageTooLarge, NotFound
@@ -39,29 +41,16 @@ _MANY: Final = 1000  # neighbours that take a few milliseconds to be put into wo
 router = APIRouter(route_class=DescribedRoute)
 
 
-class Paging(BaseModel):
+class Paging(Filtered):
     """What every search takes."""
 
     k: schemas.Whole = Field(10, ge=1, description="neighbours a page, at most max_neighbors", examples=[5])
-    label: list[str] = Field(
-        [], max_length=MOST_LABELS, description="only items of this label, or of any of several; empty: items without one"
-    )
-    exclude_label: list[str] = Field(
-        [], max_length=MOST_LABELS, description="no items of this label, nor of any other of several; empty: none without one"
-    )
-    path_prefix: str = Field("", max_length=4096, description="only items whose path begins with these characters")
-    added_after: schemas.Time | None = Field(None, description="only items added at this time or later: ISO 8601, with its zone")
-    added_before: schemas.Time | None = Field(None, description="only items added before this time: ISO 8601, with its zone")
     max_distance: schemas.Number | None = Field(
         None, ge=0, le=1e9, allow_inf_nan=False, description="leave out what is farther away"
     )
     cursor: str | None = Field(
         None, max_length=LONGEST, description="`next` of an answer to this same question: what comes after it; k may be another"
     )
-
-    def filter(self) -> Filter:
-        """Which items are searched."""
-        return Filter(tuple(self.label), tuple(self.exclude_label), self.path_prefix, self.added_after, self.added_before)
 
 
 class Search(Paging):
@@ -86,8 +75,8 @@ class Duplicates(Paging):
         ge=0,
         le=1e9,
         allow_inf_nan=False,
-        description=f"largest distance by the index's metric; left out: {DUPLICATE_SHARE} of the length of the item's feature; "
-        f"where the metric is cosine, {DUPLICATE_SHARE**2 / 2}, which is the same for features of one length",
+        description="largest distance by the index's metric; left out: the threshold of GET /duplicates, which "
+        "`python -m indexer.duplicates` chooses by the distances in the index",
     )
     mode: Literal["exact", "two-stage", "auto"] = Field("auto", description="as in POST /neighbors")
 
@@ -172,8 +161,8 @@ async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAns
     pair = await engine.current.followed()
     check_k(request, params.k)
     if params.max_distance is None:
-        length = np.linalg.norm((await engine.vector(pair.store, item_id)).astype(np.float64))
-        [most] = distances_of(np.square(DUPLICATE_SHARE * length)[None], pair.store.metric).tolist()
+        await engine.vector(pair.store, item_id)  # which is there
+        most = await engine.read(lambda: default_distance(pair.store))
         params = params.model_copy(update={"max_distance": most})
     question = _question(params, pair.store, f"duplicates of {item_id}")
     after = cursor.read(params.cursor, question) if params.cursor is not None else None

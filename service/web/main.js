@@ -1,6 +1,7 @@
 // Events of the page: a dropped, pasted or chosen photograph, or a click on a neighbour, becomes a question to the service.
 
 import * as api from "./api.js";
+import * as duplicates from "./duplicates.js";
 import * as layer from "./layer.js";
 import * as view from "./view.js";
 
@@ -24,8 +25,10 @@ const NEAREST = {
 const NOTHING = { neighbors: [], next: null };
 let asked = 0;
 let lastQuestion = null;
-let current = null;  // the item whose neighbours are shown
-const examples = { like: new Map(), unlike: new Map() };  // items by id
+let current = null;  // the item or file whose neighbours are shown
+const examples = { like: new Map(), unlike: new Map() };  // items and files by what tells them apart
+const keyOf = ({ id, address }) => address ?? id;
+const ofFile = (file) => ({ file, path: file.name || "pasted photograph", address: URL.createObjectURL(file) });
 const ON_NEIGHBOR = { pick: askItem, like: (item) => addExample("like", item), unlike: (item) => addExample("unlike", item) };
 
 // Only the newest question's answer is shown, whatever order the answers come in.
@@ -67,18 +70,18 @@ async function more(cursor, following) {
   }
 }
 
-// The first example joins the item that was asked about.
+// The first example joins what was asked about.
 function addExample(kind, item) {
-  if (current && !examples.like.size && !examples.unlike.size) examples.like.set(current.id, current);
-  for (const items of Object.values(examples)) items.delete(item.id);
-  examples[kind].set(item.id, item);
+  if (current && !examples.like.size && !examples.unlike.size) examples.like.set(keyOf(current), current);
+  for (const items of Object.values(examples)) items.delete(keyOf(item));
+  examples[kind].set(keyOf(item), item);
   askExamples();
 }
 
 function askExamples() {
-  const [like, unlike] = [examples.like, examples.unlike].map((items) => [...items.keys()]);
-  view.showExamples(examples, (kind, id) => {
-    examples[kind].delete(id);
+  const [like, unlike] = [examples.like, examples.unlike].map((items) => [...items.values()]);
+  view.showExamples(examples, (kind, key) => {
+    examples[kind].delete(key);
     askExamples();
   });
   if (!like.length) return;
@@ -94,14 +97,17 @@ function askExamples() {
 }
 
 function startAnew(item) {
+  const before = [current, ...examples.like.values(), ...examples.unlike.values()];
+  for (const one of new Set(before)) if (one?.address) URL.revokeObjectURL(one.address);
   current = item;
   for (const items of Object.values(examples)) items.clear();
   view.showExamples(examples);
 }
 
 function askFile(file) {
-  startAnew(null);
-  view.showQuery(URL.createObjectURL(file), file.name || "pasted photograph");
+  startAnew(ofFile(file));
+  location.hash = "";
+  view.showQuery(URL.createObjectURL(file), current.path);
   ask(async () => {
     const chosen = options();
     const page = (cursor) => api.neighborsOfFile(file, { ...chosen, cursor });
@@ -117,6 +123,7 @@ function askFile(file) {
 
 function askItem(item) {
   startAnew(item);
+  location.hash = "";
   view.showQuery(`items/${item.id}/image`, item.path);
   ask(async () => {
     const chosen = options();
@@ -161,6 +168,12 @@ function changeLabels() {
   askAgain();
 }
 
+for (const kind of ["like", "unlike"]) {
+  at(`${kind}-file`).addEventListener("change", (event) => {
+    if (event.target.files[0]) addExample(kind, ofFile(event.target.files[0]));
+    event.target.value = "";
+  });
+}
 for (const option of ["ten", "k", "mode", "prefix", "after", "before"]) at(option).addEventListener("change", askAgain);
 at("label").addEventListener("change", (event) => chooseLabel("label", event.target));
 at("exclude").addEventListener("change", (event) => chooseLabel("exclude_label", event.target));
@@ -172,6 +185,24 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 }
 window.addEventListener("drop", (event) => event.dataTransfer.files[0] && askFile(event.dataTransfer.files[0]));
 window.addEventListener("paste", (event) => event.clipboardData.files[0] && askFile(event.clipboardData.files[0]));
+
+function pick(item) {
+  askItem(item);
+  showView();  // before the browser tells of the new address
+  at("title").focus();
+}
+
+// The page has two views, told apart by the address, so that the browser's own buttons go between them.
+function showView() {
+  const isDuplicates = location.hash === "#near-duplicates";
+  at("search").hidden = isDuplicates;
+  at("duplicates").hidden = !isDuplicates;
+  at("to-search").ariaCurrent = isDuplicates ? null : "page";
+  at("to-duplicates").ariaCurrent = isDuplicates ? "page" : null;
+  if (isDuplicates) duplicates.show(pick);
+}
+window.addEventListener("hashchange", showView);
+showView();
 
 api.info().then((info) => {
   view.showAbout(info);

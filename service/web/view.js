@@ -40,12 +40,15 @@ export function addNeighbors({ neighbors, metric }, on) {
   }));
 }
 
-function distance(value, metric) {
+export function distance(value, metric) {
   if (value === undefined) return "";
   if (metric === "hamming") return value === 1 ? "1 bit" : `${value} bits`;
-  if (metric === "cosine") return `distance (cosine) ${value.toFixed(3)}`;
-  return `distance ${value.toFixed(1)}`;
+  if (metric === "cosine") return `distance (cosine) ${digits(value, 3)}`;
+  return `distance ${digits(value, 1)}`;
 }
+
+// So many digits after the point, or two that count where these would be zeros.
+const digits = (value, after) => (value && value < 10 ** -after ? value.toPrecision(2) : value.toFixed(after));
 
 export function offerMore(onMore) {
   at("more").hidden = !onMore;
@@ -64,9 +67,9 @@ export function showChosen(labels, onTakeBack) {
 
 export function showExamples(examples, onTakeBack) {
   for (const [kind, items] of Object.entries(examples)) {
-    at(kind).replaceChildren(...[...items.values()].map((item) => element("li", {},
-      element("button", { type: "button", title: `${item.path}\nClick: take it back`, onclick: () => onTakeBack(kind, item.id) },
-        element("img", { src: `items/${item.id}/thumbnail`, alt: item.label || item.path })),
+    at(kind).replaceChildren(...[...items].map(([key, item]) => element("li", {},
+      element("button", { type: "button", title: `${item.path}\nClick: take it back`, onclick: () => onTakeBack(kind, key) },
+        element("img", { src: item.address ?? `items/${item.id}/thumbnail`, alt: item.label || item.path })),
     )));
   }
   at("examples").hidden = !(examples.like.size || examples.unlike.size);

@@ -32,9 +32,10 @@ import numpy as np  # noqa: E402
 import PIL  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
-from PIL import Image, ImageDraw, ImageEnhance, ImageOps  # noqa: E402
+from PIL import Image, ImageDraw, ImageOps  # noqa: E402
 
 from indexer.codes import autoencoder  # noqa: E402
+from indexer.grouping.copies import Change, Picture, brightened, cropped, recompressed, scaled  # noqa: E402
 from tests.benchmarks.machine import heading  # noqa: E402
 from training import checkpoint  # noqa: E402
 from training.checkpoint import Model  # noqa: E402
@@ -49,33 +50,7 @@ _QUALITY: Final = 90  # of a changed photograph's JPEG file
 _BATCH: Final = 64
 _HASHES: Final = {"pHash": imagehash.phash, "dHash": imagehash.dhash, "wHash": imagehash.whash}
 _LIMITS: Final = ImageLimits()
-Picture = Image.Image
-Change = Callable[[Picture], Picture]
 Matrix = NDArray[np.float64]
-
-
-def recompressed(quality: int) -> Change:
-    """Written as a JPEG file of this quality, and read again."""
-
-    def change(picture: Picture) -> Picture:
-        return Image.open(io.BytesIO(jpeg(picture, quality))).convert("RGB")
-
-    return change
-
-
-def scaled(share: float) -> Change:
-    """Both sides times `share`."""
-    return lambda picture: picture.resize((round(share * picture.width), round(share * picture.height)), Image.Resampling.LANCZOS)
-
-
-def cropped(share: float) -> Change:
-    """Without this share of its height at the top and of its width at the left."""
-    return lambda picture: picture.crop((round(share * picture.width), round(share * picture.height), *picture.size))
-
-
-def brightened(factor: float) -> Change:
-    """All values times a factor."""
-    return lambda picture: ImageEnhance.Brightness(picture).enhance(factor)
 
 
 def turned(degrees: float) -> Change:

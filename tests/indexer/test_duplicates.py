@@ -16,11 +16,14 @@ from PIL import Image, ImageEnhance
 
 from indexer import build, duplicates
 from indexer.duplicates import DuplicatesSettings
-from indexer.grouping import groups, report
+from indexer.grouping import report
+from indexer.grouping.choice import Choice
+from indexer.grouping.groups import Group, Threshold
 from indexer.index import open_index
 from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
 from indexer.storage import duplicates as stored
+from indexer.store import Item
 from tests.conftest import COLOURS, encoded, photograph
 from training.errors import BadSettings, BadValue, Mismatch, NotFound, NotReady
 from training.program import parse
@@ -49,13 +52,12 @@ def with_copies(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
 
 
 @pytest.fixture
-def run(with_copies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(with_copies: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs the command on a copy of that index, and gives what it prints."""
-    monkeypatch.setattr(groups, "SHARE", 0.25)  # by the features of an untrained network all photographs are near each other
     shutil.copytree(with_copies / "index", tmp_path / "index", symlinks=True)
 
     def run(*options: str) -> str:
-        duplicates.main(parse(DuplicatesSettings, ["--index", str(tmp_path / "index"), *options]))
+        duplicates.main(parse(DuplicatesSettings, ["--index", str(tmp_path / "index"), "--model", str(model), *options]))
         return capsys.readouterr().out
 
     return run
@@ -88,14 +90,18 @@ def test_changed_photographs_are_one_group_whose_representative_is_the_largest(
     files = {name: tmp_path / f"groups.{name}" for name in ("json", "csv", "html")}
     out = run(*[word for name, path in files.items() for word in (f"--{name}", str(path))])
     store = open_index(tmp_path / "index")
-    threshold = float(np.median(np.linalg.norm(store.vectors(store.ids().tolist()), axis=1))) * groups.SHARE
+    record = stored.read(tmp_path / "index")
+    assert (record.index_version, record.compared, record.found, record.metric) == (1, 12, 1, "euclidean")
+    threshold = record.threshold
     assert f"1 groups of 4 among 12 items, linked by pairs within {threshold:.4g} by Euclidean distance" in out
+    assert f"That distance is {record.chosen}." in out
+    assert re.search("0 of 12 photographs.*copies of 12 photographs.*JPEG of quality 50 .*half the size .*%", record.chosen)
     photos = (with_copies / "photos").resolve()
     expected = {str(photos / name) for name in [*NAMES, "4.jpg"]}
 
     content = json.loads(files["json"].read_text())
     [group] = content["groups"]
-    assert (content["metric"], content["threshold"]) == ("euclidean", threshold)
+    assert (content["metric"], content["threshold"], content["chosen"]) == ("euclidean", threshold, record.chosen)
     assert {item["file"] for item in group["items"]} == expected
     first = group["items"][0]
     assert (first["file"], first["width"], first["height"], first["distance"]) == (str(photos / NAMES[2]), 192, 144, 0)
@@ -111,28 +117,61 @@ def test_changed_photographs_are_one_group_whose_representative_is_the_largest(
 
     pictures, text = sheet_of(files["html"])
     assert [Image.open(io.BytesIO(data)).size for data in pictures] == [(160, 160)] * 4
-    for name in expected:
+    for name in [*expected, record.chosen]:
         assert name in text
 
-    record = stored.read(tmp_path / "index")
-    assert (record.index_version, record.compared, record.found, record.metric) == (1, 12, 1, "euclidean")
     assert record.groups[0].ids == [item["id"] for item in group["items"]]
     assert record.groups[0].sha256s == [item["sha256"] for item in group["items"]]
 
 
-def test_by_cosine_distance_the_default_has_no_scale(with_copies: Path, model: Path, tmp_path: Path) -> None:
+def test_by_cosine_distance_too_the_threshold_is_the_index_s_own(with_copies: Path, model: Path, tmp_path: Path) -> None:
     settings = {"model": model, "data": with_copies / "photos", "index": tmp_path / "index", "bits": 0, "metric": "cosine"}
     build.main(build.BuildSettings.model_validate(settings))
-    duplicates.main(parse(DuplicatesSettings, ["--index", str(tmp_path / "index")]))
+    duplicates.main(parse(DuplicatesSettings, ["--index", str(tmp_path / "index"), "--model", str(model)]))
     record = stored.read(tmp_path / "index")
-    assert (record.metric, record.threshold) == ("cosine", groups.COSINE)
-    assert max(max(group.distances) for group in record.groups) <= 2
+    assert (record.metric, [len(group.ids) for group in record.groups]) == ("cosine", [4])
+    assert 0 < record.threshold < 2
+
+
+def test_without_the_model_a_threshold_is_chosen_by_distances_and_that_is_said(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FC7_MODEL", raising=False)
+    duplicates.main(parse(DuplicatesSettings, ["--index", "index"]))
+    said = capsys.readouterr().out
+    assert re.match(r"the distance is chosen without copies of photographs, for want of --model: .*var/model", said)
+    record = stored.read(tmp_path / "index")
+    assert [len(group.ids) for group in record.groups] == [4]
+    assert "copies" not in record.chosen
+    with pytest.raises(NotReady, match="nothing"):
+        run("--model", str(tmp_path / "nothing"))
+
+
+def test_a_threshold_that_is_given_needs_no_model(run: Run, tmp_path: Path) -> None:
+    assert "That distance is as given." in run("--model", str(tmp_path / "nothing"), "--max-distance", "1")
 
 
 def test_a_radius_compares_codes(run: Run, tmp_path: Path) -> None:
     assert "linked by pairs within 16 by Hamming distance" in run("--radius", "16")
     record = stored.read(tmp_path / "index")
     assert (record.metric, record.threshold, len(record.groups[0].ids)) == ("hamming", 16, 12)
+
+
+@pytest.mark.parametrize("label", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1+1"])
+def test_a_label_that_a_spreadsheet_would_evaluate_is_written_as_text(tmp_path: Path, label: str) -> None:
+    items = [
+        Item(i, "/photos", "=1.jpg", label, 10, 3, 2, "JPEG", "a" * 64, 0, 0, 0)  # the file's cell begins with its folder
+        for i in range(2)
+    ]
+    report.write_csv(tmp_path / "groups.csv", [Group(items, np.array([0.0, 1.0]))], tmp_path)
+    with (tmp_path / "groups.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["label"], row["file"]) for row in rows] == [(f"'{label}", "/photos/=1.jpg")] * 2
+    chosen = Choice(Threshold("euclidean", 1.0), "as given")
+    report.write_json(tmp_path / "groups.json", [Group(items, np.array([0.0, 1.0]))], chosen, tmp_path)
+    content = json.loads((tmp_path / "groups.json").read_text())
+    assert {item["label"] for item in content["groups"][0]["items"]} == {label}
 
 
 def test_removed_items_are_in_no_group(run: Run, tmp_path: Path) -> None:
@@ -204,7 +243,7 @@ def test_what_is_interrupted_leaves_what_was_there(run: Run, tmp_path: Path, mon
 
 @pytest.mark.parametrize(
     "damage",
-    [b"", b"{}", b"[1]", b'"format":2', b'"distances":[-1', b'"distances":[0,0', b'"ids":["', b'"sha256s":["x'],
+    [b"", b"{}", b"[1]", b'"format":1', b'"distances":[-1', b'"distances":[0,0', b'"ids":["', b'"sha256s":["x'],
     ids=str,
 )
 def test_a_damaged_file_is_named(run: Run, tmp_path: Path, damage: bytes) -> None:

@@ -240,7 +240,7 @@ def test_an_upload_that_no_item_names_is_swept_and_nothing_else_is(copied: Path,
     uploads = copied / "uploads"
     name = open_index(copied).items([item])[0].path
     (uploads / f"{'0' * 64}.jpeg").write_bytes(b"left by a process that was killed")
-    (uploads / f".{'1' * 64}.png.partial").write_bytes(b"half")
+    (uploads / f".{'1' * 64}.png.0a1b2c3d.partial").write_bytes(b"half")
     others = ["README.txt", f"{'2' * 63}.jpeg", f"{'3' * 64}.jpeg.bak", "photograph.jpeg"]
     for other in others:
         (uploads / other).write_text("somebody's own")

@@ -367,6 +367,24 @@ def test_near_duplicates_are_those_of_brute_force(grown: Grown, threshold: Thres
         assert group.distances.tolist() == sorted(group.distances)
 
 
+@pytest.mark.parametrize(
+    "filter",
+    [
+        Filter(),
+        Filter(("pear",)),
+        Filter(("pear", "apple"), ("apple",)),
+        Filter(exclude_labels=("pear",), path_prefix="0000"),
+        Filter(path_prefix="00_"),
+        Filter(added_after=TIMES[1]),
+        Filter(added_after=TIMES[1] + LATER, added_before=TIMES[3]),
+    ],
+    ids=str,
+)
+def test_a_filter_says_of_an_item_what_a_search_with_it_says(grown: Grown, filter: Filter) -> None:
+    found = {item for item, _, _ in grown.store.search(features(1, seed=3), Query(k=300, filter=filter)).of(0)}
+    assert found == {item.id for item in grown.store.items(grown.store.ids().tolist()) if filter.passes(item)}
+
+
 def test_a_store_tells_what_is_in_it(grown: Grown) -> None:
     store, left = grown.store, [item for item in range(260) if item not in REMOVED]
     np.testing.assert_array_equal(store.ids(), left)

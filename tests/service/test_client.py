@@ -61,6 +61,7 @@ def busy(**headers: str) -> httpx.Response:
 CALLS: dict[str, Callable[[FC7], object]] = {
     "classify": lambda fc7: fc7.classify(PHOTO),
     "neighbors": lambda fc7: fc7.neighbors(17),
+    "duplicates": lambda fc7: fc7.duplicates(),
     "info": lambda fc7: fc7.info(),
     "reload": lambda fc7: fc7.reload(),
     "add": lambda fc7: fc7.add(PHOTO),
@@ -197,6 +198,25 @@ def test_examples_are_one_query_more(tmp_path: Path) -> None:
         [together],
         [{"id": 3}, {"id": 4}, {"like": [{"id": 5}]}],
         [{"unlike": [{"id": 5}]}],
+    ]
+
+
+def test_near_duplicates_are_asked_for_with_filters_and_page_by_page() -> None:
+    script = Script(
+        httpx.Response(200, json={"groups": [{"size": 3}, {"size": 2}], "next": "c"}),
+        httpx.Response(200, json={"groups": [{"size": 2}], "next": None}),
+        OK,
+        OK,
+    )
+    with script.client() as fc7:
+        assert list(fc7.duplicates_pages(2, label=iter(["red", "blue"]))) == [[{"size": 3}, {"size": 2}], [{"size": 2}]]
+        assert fc7.duplicates() == {"results": []}
+        fc7.duplicates(3, exclude_label="", path_prefix="a/", added_after="2026-11-26T10:00Z", cursor="d")
+    assert [(request.method, str(request.url)) for request in script.requests] == [
+        ("GET", "http://fc7/duplicates?k=2&label=red&label=blue"),
+        ("GET", "http://fc7/duplicates?k=2&label=red&label=blue&cursor=c"),
+        ("GET", "http://fc7/duplicates?k=10"),
+        ("GET", "http://fc7/duplicates?k=3&exclude_label=&path_prefix=a%2F&added_after=2026-11-26T10%3A00Z&cursor=d"),
     ]
 
 

@@ -205,7 +205,7 @@ def full_for(names: Callable[[Path], bool], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def named(name: str) -> Callable[[Path], bool]:
-    return lambda path: path.name in (name, f".{name}.partial")
+    return lambda path: path.name == name or path.name.startswith(f".{name}.")
 
 
 def full_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,18 +76,6 @@ def test_bounds_are_cosine_distances_of_at_most_2(client: TestClient, angles: np
     assert_problem(client.get("/items/5/duplicates?max_distance=3"), 422, "max_distance", "at most 2")
 
 
-def test_near_duplicates_are_by_default_within_a_quarter_of_the_length_of_features_of_one_length(
-    client: TestClient, angles: np.ndarray
-) -> None:
-    body = client.get("/items/4/duplicates?k=50").json()
-    assert body["metric"] == "cosine"
-    assert body["max_distance"] == pytest.approx(0.25**2 / 2)
-    near = np.argsort(angles[4], kind="stable")
-    assert [hit["id"] for hit in body["neighbors"]] == [i for i in near.tolist() if i != 4 and angles[4, i] <= 0.03125]
-    described = client.get("/openapi.json").json()["paths"]["/items/{id}/duplicates"]["get"]["parameters"]
-    assert "0.03125" in next(parameter["description"] for parameter in described if parameter["name"] == "max_distance")
-
-
 def test_pages_of_an_upload_and_of_a_vector_give_everything_once_and_in_order(client: TestClient) -> None:
     vector = (np.random.default_rng(0).normal(size=32) * 1e-5).tolist()
     for content in ({"files": {"image": PHOTO}}, {"json": {"inputs": [{"vector": vector}]}}):

@@ -154,6 +154,19 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_two_that_write_a_file_at_once_each_write_all_of_it(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    with replacing(target) as last:
+        last.write_text("from the one that ends last, ")
+        with replacing(target) as first:
+            first.write_text("whole")
+        assert target.read_text() == "whole"
+        with last.open("a") as file:
+            file.write("whole too")
+    assert target.read_text() == "from the one that ends last, whole too"
+    assert list(tmp_path.iterdir()) == [target]
+
+
 @pytest.mark.parametrize("name", ["caf\udce9", "a\nb", "\x1b[0m"])
 def test_a_path_that_cannot_be_recorded_is_refused_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     class PathSettings(Settings):

@@ -75,8 +75,11 @@ def families(rows: int, width: int, seed: int, offset: float = 0.0) -> np.ndarra
         families(200, 12, 2, offset=1000.0),
         features(300),
         np.ones((50, 8), np.float32),
+        families(300, 40, 0) * np.float32(2.0**60),
+        families(300, 40, 0) * np.float32(2.0**-80),
+        np.concatenate([families(60, 40, 5), families(4, 40, 6) * np.float32(1e18)]),
     ],
-    ids=["40 wide", "300 wide", "far from the origin", "sparse", "all equal"],
+    ids=["40 wide", "300 wide", "far from the origin", "sparse", "all equal", "huge", "tiny", "some huge"],
 )
 def test_vectors_within_a_distance_are_linked_and_no_others(scans: str, parts: None, x_ND: np.ndarray) -> None:
     distances_NN = brute.euclidean(x_ND)

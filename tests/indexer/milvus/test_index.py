@@ -1,6 +1,8 @@
 """An index whose items lie in Milvus: built, added to, removed from, evaluated and served like one on disk."""
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from indexer.milvus import connection
 from indexer.milvus.collection import Collection
 from indexer.milvus.index import MilvusIndex, collections
 from indexer.milvus.store import MilvusStore
-from indexer.opening import open_store
+from indexer.opening import OpenStore, open_next, open_store
 from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
 from indexer.storage import artifact
@@ -226,6 +228,44 @@ def test_a_new_build_leaves_the_collections_of_two_versions(in_milvus: Path, mod
         [second] = [record for folder, record in collections(in_milvus).items() if folder.name == "2"]
         assert Collection(milvus, second.collection).exists()
     store.close()
+
+
+def test_rejects_come_and_go_as_those_of_an_index_on_disk(in_milvus: Path, index: Path, tmp_path: Path) -> None:
+    shutil.copytree(index, tmp_path / "disk", symlinks=True)
+    stores: list[OpenStore] = [open_store(in_milvus), open_store(tmp_path / "disk")]
+    for first in stores:
+        with_rejects = block(features(2, seed=9, width=first.width), 100)
+        copied = first.items([3])[0].sha256
+        with_rejects.rejects.extend([Reject("a.txt", "not an image"), Reject("b.jpg", "a copy", copied)])
+        store, ids = first.add([with_rejects], Path("/c"))
+        records = [RejectRecord("/c", "a.txt", "not an image", ""), RejectRecord("/c", "b.jpg", "a copy", copied)]
+        assert artifact.reject_records(store.folder) == records
+        assert (store.manifest.rejected, store.folder, ids) == (2, artifact.current(store.folder.parents[1]), [24, 25])
+        store = store.remove([3])
+        assert artifact.reject_records(store.folder) == records[:1]
+        mended = block(features(1, seed=8, width=first.width), 200)
+        store, _ = store.add([replace(mended, files=[replace(mended.files[0], path="a.txt")])], Path("/c"))
+        assert artifact.reject_records(store.folder) == []
+        assert (artifact.read_manifest(artifact.current(store.folder.parents[1])).rejected, len(store)) == (0, 26)
+        store, ids = store.add([replace(mended.without([0], []), rejects=[Reject("c.txt", "not an image")])], Path("/c"))
+        assert (ids, artifact.reject_records(store.folder)) == ([], [RejectRecord("/c", "c.txt", "not an image", "")])
+        assert open_store(store.folder.parents[1]).ids().tolist() == store.ids().tolist()
+
+
+def test_after_another_build_the_old_collection_does_not_pass_for_the_index(
+    in_milvus: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    store = open_store(in_milvus)
+    assert open_next(in_milvus, store).ids().tolist() == store.ids().tolist()
+    build(BuildSettings(model=model, data=images, index=in_milvus, part="test", store=str(tmp_path / "milvus.db")))
+    with pytest.raises(Mismatch, match=r"are elsewhere.*open the index anew"):
+        store.renewed()
+    following = open_next(in_milvus, store)
+    assert (len(following), following.folder) == (9, artifact.current(in_milvus))
+    build(BuildSettings(model=model, data=images, index=in_milvus, part="train"))
+    with pytest.raises(Mismatch, match="are elsewhere"):
+        following.renewed()
+    assert len(open_next(in_milvus, following)) == 24
 
 
 def test_what_milvus_cannot_do_is_said_before_the_first_photograph(tmp_path: Path, model: Path, images: Path) -> None:

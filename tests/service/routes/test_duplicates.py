@@ -46,6 +46,7 @@ def write_groups(index: Path, groups: list[list[int]], fingerprint: str = "") ->
         index_version=store.version_number,
         metric="euclidean",
         threshold=1.5,
+        chosen="as given",
         compared=len(store),
         found=len(groups),
         groups=records,
@@ -79,13 +80,31 @@ def test_what_the_command_found_is_shown(client: TestClient, growing: Path) -> N
         "euclidean",
         None,
     )
-    assert body["metric"] == "euclidean"
+    assert (body["metric"], body["chosen"]) == ("euclidean", "as given")
     assert (group["size"], group["farthest"]) == (2, pytest.approx(nearest))
     [first, second] = group["items"]
     assert (first["distance"], second["distance"]) == (0, group["farthest"])
     for item in group["items"]:
         assert client.get(item["thumbnail"]).status_code == 200
         assert client.get(f"/items/{item['id']}").json()["path"] == item["path"]
+
+
+def test_near_duplicates_of_an_item_are_by_default_as_near_as_those_of_the_groups(client: TestClient, growing: Path) -> None:
+    assert_problem(client.get("/items/4/duplicates"), 404, "python -m indexer.duplicates", "max_distance")
+    store = open_index(growing)
+    vectors_ND = store.vectors(store.ids().tolist()).astype(np.float64)
+    distances_N = np.sqrt(np.square(vectors_ND - vectors_ND[4]).sum(1))
+    near = np.argsort(distances_N, kind="stable")
+    threshold = float(distances_N[near[5]]) * 1.001
+    command.main(command.DuplicatesSettings(index=growing, max_distance=threshold))
+    body = client.get("/items/4/duplicates").json()
+    assert body["max_distance"] == client.get("/duplicates").json()["threshold"] == threshold
+    assert [item["id"] for item in body["neighbors"]] == near[1:6].tolist()
+    assert_problem(client.get("/items/24/duplicates"), 404, "24")
+    command.main(command.DuplicatesSettings(index=growing, radius=3))
+    assert_problem(client.get("/items/4/duplicates"), 404, "hamming", "euclidean", "max_distance")
+    write_groups(growing, [[5, 4]], fingerprint="f" * 64)
+    assert_problem(client.get("/items/4/duplicates"), 404, "another model", "max_distance")
 
 
 def test_pages_give_every_group_once(client: TestClient, growing: Path) -> None:
@@ -100,6 +119,45 @@ def test_pages_give_every_group_once(client: TestClient, growing: Path) -> None:
     assert_problem(client.get("/duplicates?k=1001"), 422, "k must be at most 1000")
     write_groups(growing, groups[1:])
     assert_problem(client.get(f"/duplicates?cursor={cursor}"), 422, "cursor")
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("label=blue", [[0, 1]]),
+        ("label=blue&label=red", [[16, 0, 1], [7, 17]]),
+        ("exclude_label=red", [[0, 1], [8, 9]]),
+        ("path_prefix=train/green/", [[8, 9]]),
+        ("label=", []),
+        ("added_before=2020-01-01T00:00:00Z", []),
+        ("added_after=2020-01-01T00:00:00Z", [[16, 0, 1], [7, 17], [8, 9]]),
+    ],
+)
+@pytest.mark.parametrize("k", [1, 5])
+def test_filters_leave_out_items_and_groups_of_less_than_two(
+    client: TestClient, growing: Path, query: str, expected: list[list[int]], k: int
+) -> None:
+    write_groups(growing, [[16, 0, 1], [7, 17], [8, 9]])  # 0 to 7 are blue, 8 to 15 green, 16 to 23 red
+    found: list[list[int]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        body = client.get(f"/duplicates?k={k}&{query}{cursor and f'&cursor={cursor}'}").json()
+        found += [[item["id"] for item in group["items"]] for group in body["groups"]]
+        assert all(group["size"] == len(group["items"]) for group in body["groups"])
+        cursor = body["next"]
+    assert found == expected
+    if query == "label=blue":
+        assert (body["groups"] or [{}])[0].get("farthest", 2.0) == 2.0
+
+
+def test_a_filter_that_nothing_passes_is_noted_and_a_cursor_is_for_its_own_filter(client: TestClient, growing: Path) -> None:
+    write_groups(growing, [[16, 0, 1], [7, 17], [8, 9]])
+    assert client.get("/duplicates?label=mauve").json()["note"] == "no item has the label 'mauve'"
+    assert client.get("/duplicates?path_prefix=no").json()["note"] == "no item passes the filter"
+    assert "note" not in client.get("/duplicates?label=green").json()
+    cursor = client.get("/duplicates?k=1").json()["next"]
+    assert_problem(client.get(f"/duplicates?k=1&label=red&cursor={cursor}"), 422, "cursor")
+    assert_problem(client.get("/duplicates?added_after=yesterday"), 422, "added_after")
 
 
 def test_removed_items_and_what_has_their_id_now_are_left_out(client: TestClient, growing: Path) -> None:

@@ -136,6 +136,43 @@ def test_neighbours_of_items_together_are_those_of_brute_force_page_by_page(
         compare(pages(client, f"k={k}&{mode}", *examples), expected)
 
 
+def test_a_form_mixes_files_and_items_as_examples_of_one_query(client: TestClient, folder: Path) -> None:
+    given = {"like": [{"image": text(PHOTO)}, *items(3, 9)], "unlike": [*items(12), {"image": text(OTHER)}]}
+    expected = ask(client, "k=9", given).json()["results"][0]["neighbors"]
+    files = {"like": ("a.jpg", PHOTO), "unlike": ("b.png", OTHER)}
+    response = client.post("/neighbors?k=9", files=files, data={"like_id": ["3", "9"], "unlike_id": "12"})
+    [result] = response.json()["results"]
+    compare(result["neighbors"], [(found["id"], found["distance"]) for found in expected])
+    assert not {3, 9, 12} & {found["id"] for found in result["neighbors"]}
+    page = client.post(f"/neighbors?k=4&cursor={result['next']}", files=files, data={"like_id": ["3", "9"], "unlike_id": "12"})
+    assert page.status_code == 200
+    alone = client.post("/neighbors?k=9", files={"unlike": ("b.png", OTHER)}, data={"like_id": "3"}).json()["results"][0]
+    expected = ask(client, "k=9", {"like": items(3), "unlike": [{"image": text(OTHER)}]}).json()["results"][0]["neighbors"]
+    compare(alone["neighbors"], [(found["id"], found["distance"]) for found in expected])
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "words"),
+    [
+        ({"like_id": "x"}, 422, ("like_id", "in digits")),
+        ({"like_id": "-1"}, 422, ("like_id", "in digits")),
+        ({"like_id": "9" * 19}, 422, ("like_id", "in digits")),
+        ({"like_id": ""}, 422, ("like_id", "in digits")),
+        ({"like_id": "999"}, 404, ("like_id.0", "999")),
+        ({"unlike_id": "3"}, 422, ("unlike", "given beside like")),
+        ({"image_id": "3"}, 422, ("image_id", "like_id and unlike_id")),
+        ({"id": "3"}, 422, ("id", "like_id and unlike_id")),
+        ({"like_id": ["3"] * (MAX_IMAGES + 1)}, 422, (f"at most {MAX_IMAGES}",)),
+    ],
+    ids=str,
+)
+def test_what_is_no_example_of_a_form_is_named(
+    client: TestClient, data: dict[str, Any], status: int, words: tuple[str, ...]
+) -> None:
+    files = [(name, (None, value)) for name, given in data.items() for value in ([given] if isinstance(given, str) else given)]
+    assert_problem(client.post("/neighbors", files=files), status, *words)
+
+
 def test_the_means_are_of_whatever_the_examples_are(client: TestClient, store: Index, model: Path) -> None:
     loaded = checkpoint.load(model)
     photos_ND = np.concatenate([loaded.fc7(decode(data, ImageLimits()).pixels_CHW[None]).numpy() for data in (PHOTO, OTHER)])

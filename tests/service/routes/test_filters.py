@@ -98,7 +98,7 @@ def test_a_label_that_no_item_has_and_a_filter_that_none_passes_are_named(
 ) -> None:
     for mode in MODES:
         assert one(client, f"id=0&{query}&{mode}").get("note") == note
-    assert client.get(f"/items/0/duplicates?{query}").json().get("note") == note
+    assert client.get(f"/items/0/duplicates?max_distance=1&{query}").json().get("note") == note
 
 
 def test_no_more_labels_are_looked_for_than_a_note_names(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

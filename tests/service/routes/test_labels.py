@@ -86,11 +86,11 @@ def test_nothing_is_said_of_a_label_that_items_have_or_of_none(client: TestClien
 
 
 def test_duplicates_name_a_label_that_no_item_has(client: TestClient) -> None:
-    assert client.get("/items/0/duplicates?label=rouge").json()["note"] == "no item has the label 'rouge'"
-    for query in ("", "?label=red", "?label="):
-        assert "note" not in client.get(f"/items/0/duplicates{query}").json()
+    assert client.get("/items/0/duplicates?max_distance=1&label=rouge").json()["note"] == "no item has the label 'rouge'"
+    for query in ("", "&label=red", "&label="):
+        assert "note" not in client.get(f"/items/0/duplicates?max_distance=1{query}").json()
     item = add(client, "alone")
-    assert "note" not in client.get(f"/items/{item}/duplicates?label=alone").json()
+    assert "note" not in client.get(f"/items/{item}/duplicates?max_distance=1&label=alone").json()
 
 
 def test_the_last_of_a_label_that_goes_between_pages_ends_them(client: TestClient) -> None:

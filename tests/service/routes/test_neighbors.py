@@ -169,7 +169,7 @@ def test_a_damaged_or_foreign_cursor_is_refused(client: TestClient) -> None:
     for other in ("id=3", "id=2&label=red", "id=2&max_distance=5", "id=2&mode=ball&radius=3"):
         assert_problem(client.post(f"/neighbors?{other}&cursor={cursor}"), 422, "cursor", "this same question")
     assert_problem(send(client, f"/neighbors?cursor={cursor}", PHOTO), 422, "cursor")
-    assert_problem(client.get(f"/items/2/duplicates?cursor={cursor}"), 422, "cursor")
+    assert_problem(client.get(f"/items/2/duplicates?max_distance=1&cursor={cursor}"), 422, "cursor")
 
 
 @pytest.mark.parametrize(
@@ -210,15 +210,11 @@ def test_duplicates_are_the_items_within_a_distance_without_the_item_itself(clie
     assert found == others
 
 
-def test_duplicates_are_by_default_within_a_quarter_of_the_features_length(client: TestClient, store: Store) -> None:
-    body = client.get("/items/4/duplicates?k=50").json()
-    limit = 0.25 * np.linalg.norm(store.vectors([4])[0])
-    assert body["max_distance"] == pytest.approx(limit)
-    distances = euclidean(store, 4)
-    assert ids_of(body) == [i for i in ranked(store.ids(), distances) if i != 4 and distances[i] <= limit]
+def test_what_duplicates_do_not_take_is_named(client: TestClient) -> None:
     assert_problem(client.get("/items/24/duplicates"), 404, "24")
     assert_problem(client.get("/items/4/duplicates?mode=code"), 422, "mode")
     assert_problem(client.get("/items/4/duplicates?k=51"), 422, "k")
+    assert_problem(client.get("/items/4/duplicates"), 404, "python -m indexer.duplicates", "max_distance")
 
 
 def test_auto_is_exact_for_a_few_items_and_says_why(client: TestClient) -> None:

@@ -73,7 +73,7 @@ def test_operations_are_all_that_there_are() -> None:
     }
     assert {path: " ".join(names) for _, path, names in OPERATIONS}[
         "/items/{id}/duplicates"
-    ] == "k label exclude_label path_prefix added_after added_before max_distance cursor mode"
+    ] == "label exclude_label path_prefix added_after added_before k max_distance cursor mode"
 
 
 @pytest.mark.parametrize(("method", "path", "names"), OPERATIONS)
