@@ -41,7 +41,6 @@ MARGIN: Final = 4  # pixels of black on each side, of which a crop of SIDE is ta
 BATCH: Final = 64
 HELD_OUT: Final = 0.1  # share of the training photographs, chosen by their hash
 WARMUP: Final = 100  # steps in which the learning rate rises
-START: Final = 0.02  # standard deviation of the patch embedding's first weights
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")  # what AdamW keeps for each weight
 
 
@@ -63,6 +62,13 @@ class VitSettings(Settings):
     epochs: int = Field(4, ge=1, le=10_000, description="passes over the photographs")
     lr: float = Field(1e-3, gt=0, le=1, description="highest learning rate; it rises over 100 steps and falls to 0 as a cosine")
     weight_decay: float = Field(0.05, ge=0, le=10, description="AdamW's weight decay")
+    embedding_std: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="standard deviation of the patch embedding's first weights, small for a picture without their noise; "
+        "torchvision's is 1 / sqrt(3 patch^2), 0.072 for patches of 8",
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of weights, order and crops")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="arithmetic of the forward and backward pass; auto takes bfloat16 where the processor has it"
@@ -105,7 +111,7 @@ class Run:
     def __init__(self, settings: VitSettings, pictures: Pictures) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.pictures, self.at = settings, pictures, Position()
-        self.net = network(settings.patch, len(pictures.classes))
+        self.net = network(settings.patch, len(pictures.classes), settings.embedding_std)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
         self.mean_C, self.deviation_C = pictures.colours()
         self.facts: dict[str, JsonValue] = {**settings.recorded(), "photographs": pictures.sha256}
@@ -166,15 +172,16 @@ class Run:
         return 1 - right / len(chosen_N)
 
 
-def network(patch: int, classes: int) -> VisionTransformer:
+def network(patch: int, classes: int, embedding_std: float | None = None) -> VisionTransformer:
     """A small vision transformer for 32 x 32 pixels: four blocks of width 192, 1.2 million weights.
 
-    The patch embedding starts at N(0, START), weaker than torchvision's N(0, 1 / sqrt(3PP)), so that what it shows is learned.
+    The patch embedding starts at N(0, embedding_std), or as torchvision's does.
     """
     net = VisionTransformer(
         image_size=SIDE, patch_size=patch, num_layers=4, num_heads=3, hidden_dim=192, mlp_dim=384, num_classes=classes
     )
-    nn.init.normal_(net.conv_proj.weight, std=START)
+    if embedding_std is not None:
+        nn.init.normal_(net.conv_proj.weight, std=embedding_std)
     return net
 
 
@@ -209,7 +216,8 @@ def read_pictures(root: Path) -> Pictures:
     """
     examples = list_examples(root, "train")
     pixels_NCHW = torch.empty(len(examples), 3, SIDE, SIDE, dtype=torch.uint8)
-    labels, shares, digest = [], [], hashlib.sha256()
+    labels: list[str] = []
+    shares, digest = [], hashlib.sha256()
     for read in progress(read_photographs(root, examples, ImageLimits(), SIDE), len(examples), "reading"):
         if not isinstance(read.outcome, Photograph) or not read.example.label:
             tqdm.write(f"left out {read.example.shown}: {read.outcome if read.example.label else 'lies in no class'}")

@@ -141,6 +141,11 @@ def test_views_are_crops_within_a_black_margin() -> None:
     np.testing.assert_array_equal(found[2], padded[2, :, 8:40, 3:35])
 
 
+def test_the_embedding_starts_as_it_is_told_or_as_torchvisions() -> None:
+    for std, expected in ((0.002, 0.002), (None, 1 / 768**0.5)):
+        assert vit.network(16, 3, std).conv_proj.weight.std().item() == pytest.approx(expected, rel=0.02)
+
+
 def test_the_rate_rises_and_falls_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vit, "WARMUP", 10)
     assert rate(0.5, 0, 100) == pytest.approx(0.05)

@@ -99,7 +99,7 @@ def table(layers: Sequence[Layer]) -> str:
 def picture(layers: Sequence[Layer]) -> Figure:
     """The components of each layer side by side, each scaled by its largest weight about grey; below, how the shares add up."""
     figure = Figure((5.6 * len(layers), 7.4), layout="constrained")
-    above, below = figure.subfigures(2, height_ratios=(3.4, 2))
+    above, below = figure.subfigures(2, squeeze=False, height_ratios=(3.4, 2))[:, 0]
     for axes, one in zip(above.subplots(1, len(layers), squeeze=False)[0], layers, strict=True):
         _draw(axes, one)
     chart = below.subplots()

@@ -86,7 +86,7 @@ def test_the_picture_has_the_components_scaled_about_grey_and_their_shares() -> 
         patterns = one.learned.patterns_KCPP.permute(0, 2, 3, 1).numpy()
         assert len(axes.images) == len(patterns) == len(axes.texts)
         for drawn, text, pattern, share in zip(axes.images, axes.texts, patterns, one.learned.explained_K, strict=True):
-            np.testing.assert_allclose(drawn.get_array(), 0.5 + pattern / np.abs(pattern).max() / 2, atol=1e-6)
+            np.testing.assert_allclose(np.asarray(drawn.get_array()), 0.5 + pattern / np.abs(pattern).max() / 2, atol=1e-6)
             assert text.get_text() == f"{share:.1%}"
     lines = below.axes[0].lines
     assert len(lines) == 4

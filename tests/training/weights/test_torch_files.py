@@ -165,7 +165,7 @@ def test_a_tensor_that_the_file_has_not_all_of_is_refused_before_memory_is_spent
         ((1,), (1,), 2**47),
         ((0, 2**47), (2**47, 1), 0),
     ):
-        with pytest.raises(Mismatch, match=str(path)):
+        with pytest.raises(Mismatch, match=r"a\.pth .* (from 1 to \d+ bytes are read|\d+ bytes, and \d+ from \d+ on are needed)"):
             read_tensor(path, StoredTensor(torch.float32, shape, strides, offset, "a/data/0"))
     with pytest.raises(Mismatch, match=str(path)):
         read_tensor(path, StoredTensor(torch.float32, (2,), (1,), 0, "a/data/1"))
