@@ -30,7 +30,7 @@ fi
 if [ ! -f "$FC7_MODEL/model.json" ]; then
     echo "== 2/6 training the two-GPU AlexNet on $images"
     # Departures from the paper's recipe, for a data set a thousand times smaller than its own: see "The demo's recipe" in training/README.md
-    python -m training.train --out "$FC7_MODEL" --preset quick --epochs "${FC7_DEMO_EPOCHS:-17}"
+    python -m training.train --out "$FC7_MODEL" --preset quick ${FC7_DEMO_EPOCHS:+--epochs "$FC7_DEMO_EPOCHS"}
 fi
 if [ ! -e "$FC7_INDEX/current" ]; then
     echo "== 3/6 index of the training photographs"

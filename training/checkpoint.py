@@ -195,7 +195,10 @@ def load(folder: Path, untrained_too: bool = False) -> Model:
 
 
 def untrained(model: Model, seed: int) -> Model:
-    """The same network with the weights that its training began with, or fan-in weights where that is not recorded, of a seed."""
+    """The same network with random weights of a seed: by the scheme of its training, fan-in where that is not recorded.
+
+    They are random too where the training started with another model's.
+    """
     record = model.training
     settings = record.settings if isinstance(record, TrainingRecord) else {}
     scheme, conv1_std = settings.get("init"), settings.get("conv1_std")

@@ -35,7 +35,8 @@ from training.run.sgd import PaperSGD
 from training.run.whitening import PATCH, whitening
 
 WORK = "training"
-STATE = "state.safetensors"
+STATE, PATCHES_STATE = "state.safetensors", "patches.safetensors"
+PATCHES = "patches"  # what patch pre-training measured
 
 
 def main(settings: TrainSettings) -> None:
@@ -57,8 +58,38 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
         _say(placement, f"{settings.out} is trained already, with these settings")
         return
     squares = _squares(settings, placement)
+    patches = _patches(settings, placement, squares) if settings.patch_epochs else None
+    convolutions = _convolutions(patches) if patches else {}
+    run, training, validation = _trained(settings, placement, start, squares, convolutions, settings.out, STATE)
+    curve = [*(patches.position.curve if patches else []), *run.position.curve]
+    _write_model(settings, run, training, validation, sum(row.seconds for row in curve))
+
+
+def _patches(settings: TrainSettings, placement: Placement, squares: Squares) -> Run:
+    """Patch pre-training, to its end: a departure from the paper."""
+    patches = settings.of_patches()
+    _say(placement, f"patch pre-training: {patches.epochs} epochs on crops of {patches.input_size} pixels")
+    run, _, _ = _trained(patches, placement, None, squares, {}, settings.out / PATCHES, PATCHES_STATE)
+    run.save(settings.out / WORK / PATCHES_STATE, _facts(patches, None, run))
+    return run
+
+
+def _convolutions(run: Run) -> dict[str, Tensor]:
+    return {name: weights for name, weights in run.net.whole(lambda p: p).items() if name.startswith("conv")}
+
+
+def _trained(
+    settings: TrainSettings,
+    placement: Placement,
+    start: Model | None,
+    squares: Squares,
+    weights: dict[str, Tensor],
+    logs: Path,
+    state: str,
+) -> tuple[Run, Feed, Feed]:
+    """A run at the end of its last epoch, and its photographs; it begins with `weights`, or goes on from the state on disk."""
     mean_CHW = start.mean_CHW if start else squares.mean_CHW
-    run = _new_run(settings, placement, start, squares.classes)
+    run = _new_run(settings, placement, start, squares.classes, weights)
     training, validation = (
         Feed(squares, chosen_N, mean_CHW, run.net.config, settings.batch_size, settings.seed, placement.share)
         for chosen_N in _split(squares, settings.validation)
@@ -70,14 +101,14 @@ def _train(settings: TrainSettings, placement: Placement, start: Model | None) -
         _say(placement, warning)
     if settings.conv1_whitening:
         run.whitening_PP = _whitening(settings, placement, training)
-    saver = _Saver(run, settings.out / WORK / STATE, _facts(settings, start, run), settings.save_minutes)
+    saver = _Saver(run, settings.out / WORK / state, _facts(settings, start, run), settings.save_minutes)
     if saver.path.is_file():
         run.load(saver.path, saver.settings)
         at = run.position
         _say(placement, f"going on in epoch {at.epoch} of {settings.epochs} after {at.step} of {training.steps()} steps")
     _say(placement, f"{placement.summary()}; {_precision(run)}")
-    _epochs(settings, run, training, validation, saver)
-    _write_model(settings, run, training, validation)
+    _epochs(settings, run, training, validation, saver, logs)
+    return run, training, validation
 
 
 def _is_trained(settings: TrainSettings) -> bool:
@@ -100,7 +131,7 @@ def _facts(settings: TrainSettings, start: Model | None, run: Run) -> dict[str, 
     }
 
 
-def _write_model(settings: TrainSettings, run: Run, training: Feed, validation: Feed) -> None:
+def _write_model(settings: TrainSettings, run: Run, training: Feed, validation: Feed, seconds: float) -> None:
     """Writes the model in place of the state of the run; all ranks take part, and the leading one writes."""
     weights = run.net.whole(lambda parameter: parameter)
     run.check_finite(weights)
@@ -114,7 +145,7 @@ def _write_model(settings: TrainSettings, run: Run, training: Feed, validation: 
         photographs=len(training.chosen_N),
         held_out=len(validation.chosen_N),
         rejected=len(squares.rejects),
-        seconds=sum(row.seconds for row in curve),
+        seconds=seconds,
         precision=_precision(run),
         placement=run.net.placement.summary(),
         machine=f"{machine()}, {torch.get_num_threads()} threads",
@@ -157,7 +188,7 @@ def _squares(settings: TrainSettings, placement: Placement) -> Squares:
 def _check_same(settings: TrainSettings, squares: Squares) -> None:
     """Raises Mismatch, naming files, where a run that would go on was started with other photographs; nothing is written."""
     path = settings.out / checkpoint.TRAINED_ON
-    if not path.is_file() or not (settings.out / WORK / STATE).is_file():
+    if not path.is_file() or not any((settings.out / WORK / state).is_file() for state in (STATE, PATCHES_STATE)):
         return
     old = {name: sha256 for sha256, _, name in (line.partition("  ") for line in path.read_text("utf-8").splitlines())}
     new = {name: sha256 for sha256, name in squares.hashes_and_paths()}
@@ -184,14 +215,16 @@ def _split(squares: Squares, share: float) -> tuple[Tensor, Tensor]:
     return (~validates_N).nonzero()[:, 0], validates_N.nonzero()[:, 0]
 
 
-def _new_run(settings: TrainSettings, placement: Placement, start: Model | None, classes: list[str]) -> Run:
+def _new_run(
+    settings: TrainSettings, placement: Placement, start: Model | None, classes: list[str], weights: dict[str, Tensor]
+) -> Run:
     config = settings.network(len(classes))
     if start:
         changes = {"classes": len(classes)} | ({} if settings.dropout is None else {"dropout": settings.dropout})
         config = start.net.config.with_fields(**changes)
     whole = AlexNet(config)
     initialise(whole, settings.init, settings.seed, settings.conv1_std)
-    weights = dict(whole.state_dict())
+    weights = {**whole.state_dict(), **weights}
     if start:
         old = start.net.state_dict()
         weights |= {name: w for name, w in old.items() if start.classes == classes or not name.startswith("fc8.")}
@@ -236,11 +269,11 @@ class _Saver:
             raise KeyboardInterrupt
 
 
-def _epochs(settings: TrainSettings, run: Run, training: Feed, validation: Feed, saver: _Saver) -> None:
+def _epochs(settings: TrainSettings, run: Run, training: Feed, validation: Feed, saver: _Saver, logs: Path) -> None:
     placement, at = run.net.placement, run.position
     noise = colour_noise(training.squares.statistics.covariance_33, settings.colour)
     chance = validation.majority_error()
-    with RunLog(settings.out if placement.leads else None, settings.tensorboard, at) as log, delayed_stop() as stop:
+    with RunLog(logs if placement.leads else None, settings.tensorboard, at) as log, delayed_stop() as stop:
         while at.epoch <= settings.epochs:
             errors = at.validation_errors()
             now = rates(settings.schedule, settings.lr, at.epoch, settings.epochs, settings.patience, errors, chance)

@@ -12,6 +12,15 @@ async function call(path, options) {
   return body;
 }
 
+// What takes the service longer than one request may take goes on there, and is ready for the next.
+async function twice(path) {
+  try {
+    return await call(path);
+  } catch {
+    return call(path);
+  }
+}
+
 function post(path, fields) {
   const form = new FormData();
   for (const [name, value] of fields) form.append(name, value);
@@ -33,10 +42,10 @@ async function neighbors(ask, options) {
 }
 
 export const info = () => call("info");
-export const filters = () => call("filters");
+export const filters = () => twice("filters");
 export const unitPath = (column, unit, part) => `units/conv1/${column}/${unit}${part}`;
-export const unitPhotographs = (column, unit) => call(unitPath(column, unit, "/photographs"));
-export const unit = (column, unit) => call(unitPath(column, unit, ""));
+export const unitPhotographs = (column, unit) => twice(unitPath(column, unit, "/photographs"));
+export const unit = (column, unit) => twice(unitPath(column, unit, ""));
 export const item = (id) => call(`items/${id}`);
 export const classify = async (file, views) => (await upload(`classify?top=5&views=${views}`, file)).results[0].classes;
 export const neighborsOfFile = (file, options) => neighbors((path) => upload(path, file), options);

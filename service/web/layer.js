@@ -168,7 +168,7 @@ async function route() {
   at("unit-parts").hidden = true;
   if (!found) {
     document.title = "FC7";
-    if (wasUnit || location.hash === BACK) {
+    if (location.hash === BACK) {
       at("layer").scrollIntoView();
       at("kernels").querySelector(`a[href="${trigger}"]`)?.focus();
     }

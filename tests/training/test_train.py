@@ -46,7 +46,7 @@ train.main(TrainSettings.model_validate_json(sys.argv[1]))
 
 
 def settings(images: Path, out: Path, **changes: object) -> TrainSettings:
-    values = {"preset": "quick", "epochs": 4, "batch_size": 8, "lr": 0.02, "save_minutes": 0, **changes}
+    values = {"preset": "quick", "patch_epochs": 0, "epochs": 4, "batch_size": 8, "lr": 0.02, "save_minutes": 0, **changes}
     return TrainSettings.model_validate({"data": images, "out": out, **values})
 
 
@@ -98,6 +98,46 @@ def test_training_learns_three_colours_and_evaluation_counts_the_errors(
     assert rates[0].top1_error == wrong / 9
     assert rates[0].top5_error == 0
     assert f"top-1 error {wrong / 9:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("few_maps")
+def test_convolutions_learnt_on_patches_are_those_of_a_small_network_by_itself(images: Path, tmp_path: Path) -> None:
+    small, full = tmp_path / "small", tmp_path / "full"
+    train.main(settings(images, small, epochs=2, square_size=128, input_size=67, hidden=256))
+    convolutions = ("conv1", "conv2", "conv3", "conv4", "conv5")
+    train.main(settings(images, full, epochs=1, patch_epochs=2, frozen=convolutions))
+    expected, weights = (load_file(out / "model.safetensors") for out in (small, full))
+    for name in weights:
+        if name.startswith("conv"):
+            assert torch.equal(weights[name], expected[name])
+    assert checkpoint.load(full).net.config == SmallConfig(classes=3, pixel_scale=(1 / 64,) * 3)
+    assert losses(full / "patches") == losses(small)
+    assert len(losses(full)) == 1
+    assert not (full / "training").exists()
+
+
+@pytest.mark.usefixtures("few_maps")
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_run_interrupted_in_patch_pretraining_or_after_it_ends_as_if_it_had_not_been(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
+    train.main(settings(images, whole, epochs=2, patch_epochs=2))
+    left = iter(range(epoch - 1, -1, -1))
+    line = train._line
+
+    def interrupt(row: EpochRow, epochs: int) -> str:
+        if not next(left, 1):
+            raise KeyboardInterrupt
+        return line(row, epochs)
+
+    monkeypatch.setattr(train, "_line", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(settings(images, interrupted, epochs=2, patch_epochs=2))
+    train.main(settings(images, interrupted, epochs=2, patch_epochs=2))
+    for file in (Path("patches/steps.jsonl"), Path("steps.jsonl")):
+        assert losses(interrupted, str(file)) == losses(whole, str(file))
+    assert (interrupted / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 @pytest.mark.usefixtures("few_maps")
@@ -185,7 +225,20 @@ run_program(TrainSettings, train.main, sys.argv[1:])
 def test_ctrl_c_saves_the_step_and_says_how_to_go_on(images: Path, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train.main(settings(images, whole, save_minutes=60))
-    arguments = ["--data", str(images), "--out", str(stopped), "--preset", "quick", "--epochs", "4", "--batch-size", "8"]
+    arguments = [
+        "--data",
+        str(images),
+        "--out",
+        str(stopped),
+        "--preset",
+        "quick",
+        "--patch-epochs",
+        "0",
+        "--epochs",
+        "4",
+        "--batch-size",
+        "8",
+    ]
     arguments += ["--lr", "0.02", "--save-minutes", "60"]
     run = subprocess.run([sys.executable, "-c", INTERRUPTED_RUN, *arguments], check=False, capture_output=True, text=True)
     assert run.returncode == 130
@@ -223,7 +276,20 @@ def test_a_file_that_cannot_grow_is_named_and_the_last_good_state_survives(
             train.main(settings(images, tmp_path, epochs=2))
     state = tmp_path / "training" / "state.safetensors"
     before = state.read_bytes()
-    arguments = ["--data", str(images), "--out", str(tmp_path), "--preset", "quick", "--epochs", "2", "--batch-size", "8"]
+    arguments = [
+        "--data",
+        str(images),
+        "--out",
+        str(tmp_path),
+        "--preset",
+        "quick",
+        "--patch-epochs",
+        "0",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "8",
+    ]
     arguments += ["--lr", "0.02", "--save-minutes", "0"]
     script = [sys.executable, "-c", FULL_DISK, str(len(before) // 2), *arguments]
     run = subprocess.run(script, check=False, capture_output=True, text=True)
@@ -415,6 +481,8 @@ def test_two_pairs_of_ranks_train_as_one_device_does(images: Path, tmp_path: Pat
         str(moved),
         "--preset",
         "quick",
+        "--patch-epochs",
+        "0",
         "--epochs",
         "3",
         "--batch-size",

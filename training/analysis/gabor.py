@@ -183,7 +183,7 @@ def _descend(y_BCP: _Floats, fits_BQ: _Floats, height: int, width: int) -> tuple
         won = moving[better]
         fits_BQ[won], residual_BCP[won], error_B[won] = tried[better], tried_residual[better], tried_error[better]
         damping_B[moving] *= np.where(better, 0.2, 5.0)
-        settled = (better & (gain < 1e-8)) | (damping_B[moving] > 1e8)
+        settled = (better & (gain < 1e-6)) | (damping_B[moving] > 1e8)
         moving = moving[~settled]
         if not len(moving):
             break

@@ -37,6 +37,7 @@ class RunLog:
         self._steps: TextIO | None = None
         self._board: Any = None
         if folder:
+            folder.mkdir(parents=True, exist_ok=True)
             self._board = _board(folder / "tensorboard", at.steps) if tensorboard else None
             _keep_before(folder / STEPS, at.epoch, at.step)
             self._write_curve(folder)

@@ -16,9 +16,9 @@ from training.run.schedule import Schedule
 
 Preset = Literal["paper", "source", "quick", "figure3"]
 
-# What weights from N(0, 0.01) need to learn anything. With them the loss of Caffe's AlexNet on ImageNet stays at chance for 1 000
-# to 8 000 steps, where it leaves it at all (https://github.com/BVLC/caffe/issues/401, .../2085); its authors found it flat with
-# the paper's biases of 1 (https://github.com/BVLC/caffe/pull/327)
+# Steps with which weights from N(0, 0.01) learn. They stay at chance first: for 530 steps of the demo's photographs (crops of 67
+# pixels, 14 classes), for 1 000 to 8 000 of ImageNet in Caffe, in some runs for good (https://github.com/BVLC/caffe/issues/401,
+# .../2085); its authors found the loss flat with the paper's biases of 1 (https://github.com/BVLC/caffe/pull/327)
 STEPS_NEEDED: Final = 10_000
 # What departs from the defaults of training.train, which are the paper's
 PRESETS: Final[dict[Preset, dict[str, Any]]] = {
@@ -34,9 +34,13 @@ PRESETS: Final[dict[Preset, dict[str, Any]]] = {
     },
     "quick": {
         "init": "fan-in",
-        "conv1_std": 0.0064,
+        "conv1_std": 0.0015,
+        "conv1_lr": 0.048,
+        "conv1_decay": 2e-3,
+        "conv1_whitening": 0.25,
         "pixel_scale": 1 / 64,
-        "epochs": 17,
+        "patch_epochs": 80,
+        "epochs": 9,
         "batch_size": 32,
         "lr": 0.012,
         "schedule": "cosine",
@@ -63,6 +67,8 @@ PRESETS: Final[dict[Preset, dict[str, Any]]] = {
     },
 }
 
+# What the network of patch pre-training has of its own
+_PATCHES: Final = {"square_size": 128, "input_size": 67, "hidden": 256}
 # Where and how watchfully a run goes on: what it computes does not depend on these
 _CONDUCT: Final = {
     "out", "devices", "ranks_a_network", "keep", "save_minutes", "tensorboard", *ImageLimits.model_fields,
@@ -72,6 +78,8 @@ _KNOBS: Final = (
 )  # fmt: skip
 # What a model to start from brings with it
 _BROUGHT: Final = ("profile", "columns", "pixel_scale", "conv1_std", *(name for name in _KNOBS if name != "dropout"))
+# What is for a network that starts from noise
+_FROM_NOISE: Final = (*_BROUGHT, "patch_epochs", "conv1_lr", "conv1_decay", "conv1_whitening")
 
 
 class TrainSettings(Settings):
@@ -129,6 +137,13 @@ class TrainSettings(Settings):
     start: Path | None = Field(None, description="model to start from, with its network and mean; fc8 is new for other classes")
     frozen: tuple[Layer, ...] = Field((), description="layers that keep their weights, as in conv1,conv2")
 
+    patch_epochs: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="epochs of patch pre-training before the others: on crops of 67 pixels from squares of 128, with 256 units "
+        "in fc6 and fc7 of each column; conv1 to conv5 go on from there; 0 for none, as in the paper",
+    )
     epochs: int = Field(90, ge=1, le=2**31 - 1, description="passes over the training part; the paper made about 90")
     batch_size: int = Field(128, ge=1, le=2**31 - 1, description="images a step, over all replicas")
     lr: float = Field(0.01, gt=0, allow_inf_nan=False, description="initial learning rate")
@@ -197,8 +212,8 @@ class TrainSettings(Settings):
     @classmethod
     def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
         preset = PRESETS.get(values.get("preset", "paper"), {})
-        if values.get("start"):  # which brings its own network
-            preset = {name: value for name, value in preset.items() if name not in _BROUGHT}
+        if values.get("start"):
+            preset = {name: value for name, value in preset.items() if name not in _FROM_NOISE}
         return {**preset, **values}
 
     @model_validator(mode="after")
@@ -212,8 +227,12 @@ class TrainSettings(Settings):
             changed = (name for name in _BROUGHT if getattr(self, name) not in (None, "paper"))
             if name := next(changed, None):
                 raise ValueError(f"{name} comes with the model of start={self.start}, so it cannot be {getattr(self, name)!r}")
+            if self.patch_epochs:
+                raise ValueError(f"patch_epochs must be 0 with start={self.start}, got {self.patch_epochs}")
         try:
             self.network(classes=1)
+            if self.patch_epochs:
+                self.of_patches().network(classes=1)
         except ValidationError as error:
             raise ValueError(expected(error.errors()[0]["msg"])) from error
         return self
@@ -230,6 +249,10 @@ class TrainSettings(Settings):
             changes["pixel_scale"] = (self.pixel_scale,) * 3
         return AlexNetConfig.model_validate({**network.model_dump(), **changes, "classes": classes})
 
+    def of_patches(self) -> "TrainSettings":
+        """The settings of patch pre-training: the same recipe for a small network on small crops, all layers of which learn."""
+        return self.model_copy(update={**_PATCHES, "epochs": self.patch_epochs, "patch_epochs": 0, "frozen": ()})
+
     def warning(self, steps: int) -> str | None:
         """What to tell whoever starts a run of so many steps an epoch; None for nothing."""
         if self.init == "fan-in" or self.start or self.epochs * steps >= STEPS_NEEDED:
@@ -237,7 +260,7 @@ class TrainSettings(Settings):
         total = self.epochs * steps
         return (
             f"warning: this run makes {total} steps ({self.epochs} epochs of {steps}), and init={self.init} needs {STEPS_NEEDED} "
-            "or more: its weights stay at chance for thousands; --preset quick is for so few photographs"
+            "or more, for it stays at chance for 500 to 8000; --preset quick is for so few photographs"
         )
 
     def recorded(self) -> dict[str, JsonValue]:

@@ -1,7 +1,7 @@
 """A whitened gradient for conv1: a departure from the paper that gives its kernels fine structure within minutes.
 
 Neighbouring pixels are alike, so most of the energy of a photograph's patches lies in a few smooth directions, and gradient
-descent learns those first: for thousands of steps kernels are blobs. The gradient times C^-a, C the covariance of patches, is
+descent learns those first: the kernels of a short run are blobs. The gradient times C^-a, C the covariance of patches, is
 what gradient descent on patches times C^(-a/2) would have: a = 1 makes patches white, a smaller one evens them out in part.
 
 Legend: N patches, P the weights of a conv1 kernel, 3 x 11 x 11, B batch, C channels (RGB), H height, W width.

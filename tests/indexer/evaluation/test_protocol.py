@@ -81,31 +81,42 @@ def test_of_one_seed_there_is_no_verdict(seeds: tuple[int, int]) -> None:
     assert found.verdict is None
 
 
-def test_curves_are_recall_and_precision_of_what_comes_first() -> None:
+def test_figures_of_codes_are_those_over_orders_of_equal_distances() -> None:
+    """Of 16 bits there are ties at every depth: expected is the mean over shuffles, best and worst are around all of them."""
     rng = np.random.default_rng(0)
     codes, asked = (rng.integers(0, 256, (rows, 2), np.uint8) for rows in (30, 5))
     held, own = np.sort(rng.integers(0, 3, 30)), rng.integers(0, 3, 5)
     run = GroundTruth(held, own).measure_codes(codes, asked, np.zeros((5, 0), np.int64))
-    curve = result(Method("method", 16, 2, None, (), [run]), None, Resamples.of(5)).curve
-    assert {1, 30} <= curve.keys()
+    found = result(Method("method", 16, 2, None, (), [run]), None, Resamples.of(5))
+    assert {1, 30} <= found.curve.keys()
     shuffles = [np.random.default_rng(seed).permutation(30) for seed in range(400)]
+    distances_QN = np.unpackbits(codes ^ asked[:, None], axis=2).sum(2)
+    ranked_QSN = np.array(
+        [
+            [held[order[np.argsort(distances_N[order], kind="stable")]] == label for order in shuffles]
+            for distances_N, label in zip(distances_QN, own, strict=True)
+        ]
+    )
+    sums_QSN = ranked_QSN.cumsum(2)
+    there_Q1 = sums_QSN[:, 0, -1:]
+    precisions_QS = (sums_QSN / np.arange(1, 31) * ranked_QSN).sum(2) / there_Q1
+    figures = [(found.mean_average_precision[0], precisions_QS, 0.01)]
+    figures += [(found.precision[depth], sums_QSN[:, :, depth - 1] / depth, 0.02) for depth in (1, 5, 10)]
     for depth in (1, 5, 30):
-        recall, precision = [], []
-        for code, label in zip(asked, own, strict=True):
-            distances = np.unpackbits(codes ^ code, axis=1).sum(1)
-            for order in shuffles:
-                found = (held[order[np.argsort(distances[order], kind="stable")][:depth]] == label).sum()
-                recall.append(found / (held == label).sum())
-                precision.append(found / depth)
-        assert curve[depth][0].expected == pytest.approx(np.mean(recall), abs=0.01)
-        assert curve[depth][1].expected == pytest.approx(np.mean(precision), abs=0.02)
+        figures.append((found.curve[depth][0], sums_QSN[:, :, depth - 1] / there_Q1, 0.01))
+        figures.append((found.curve[depth][1], sums_QSN[:, :, depth - 1] / depth, 0.02))
+    for figure, values_QS, accuracy in figures:
+        assert figure.expected == pytest.approx(values_QS.mean(), abs=accuracy)
+        assert figure.worst <= values_QS.min(1).mean() + 1e-9
+        assert figure.best >= values_QS.max(1).mean() - 1e-9
+    assert found.precision[5].worst < found.precision[5].expected < found.precision[5].best
 
 
 def test_ten_in_hundred_looks_at_a_hundred_and_recall_at_as_many_as_it_is_of() -> None:
-    """Codes tell the distance of each row: the nearest neighbours by FC7 are at places 50 to 59, and 0."""
+    """Codes tell the distance of each row: the ten nearest neighbours by FC7 are at the places 1, 11 and 51 to 58."""
     levels = np.arange(128)
     codes = np.packbits(levels[:, None] > np.arange(128), axis=1)
-    nearest = np.concatenate([[0], np.arange(50, 59), np.arange(1, 50), np.arange(59, 100)])[None]
+    nearest = np.concatenate([[0, 10], np.arange(50, 58), np.arange(1, 10), np.arange(11, 50), np.arange(58, 100)])[None]
     run = GroundTruth(np.zeros(128, np.int64), np.zeros(1, np.int64)).measure_codes(codes, np.zeros((1, 16), np.uint8), nearest)
     assert {key: float(value[0]) for key, value in run.values.items() if key[0] in {"recall", protocol.TEN_IN_HUNDRED[0]}} == {
         ("recall", 10): 0.1,

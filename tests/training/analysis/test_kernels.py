@@ -110,7 +110,7 @@ def test_the_spectrums_bandwidth_is_that_of_the_gaussian() -> None:
 
 def test_weak_kernels_are_dead_and_like_ones_are_duplicates_whatever_their_sign_and_strength() -> None:
     one, other, third = bars(0.15, 0), bars(0.15, 90), bars(0.15, 45)
-    found = measured(one, other, -3 * one, third, 0.1 * bars(0.3, 10))
+    found = measured(one, other, -3 * one, third, 0.1 * bars(0.12, 110))
     assert [kernel.dead for kernel in found] == [False, False, False, False, True]
     assert [kernel.duplicate_of for kernel in found] == [2, None, 0, None, None]
     assert not found[4].structured

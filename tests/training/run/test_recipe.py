@@ -33,6 +33,16 @@ def test_figure3_is_a_small_network_on_small_squares_and_conv1_has_its_own_recip
     assert parse(TrainSettings, ["--preset", "figure3", "--start", "m"]).conv1_std is None  # a model has its weights
 
 
+def test_patch_pretraining_is_the_same_recipe_for_a_small_network_all_layers_of_which_learn() -> None:
+    settings = parse(TrainSettings, ["--preset", "quick", "--frozen", "conv1"])
+    own = {"square_size": 128, "input_size": 67, "hidden": 256}
+    patches = settings.of_patches()
+    assert patches.network(14) == PROFILES["paper"].with_fields(classes=14, pixel_scale=(1 / 64,) * 3, **own)
+    assert patches.recorded() == settings.recorded() | own | {"epochs": settings.patch_epochs, "patch_epochs": 0, "frozen": []}
+    started = parse(TrainSettings, ["--preset", "quick", "--start", "m"])
+    assert (started.patch_epochs, started.conv1_lr, started.conv1_whitening) == (0, None, 0)
+
+
 def test_conv1_learns_some_times_as_fast_as_the_schedule_has_it() -> None:
     groups = rates("source", 0.01, 68, 93, 5, [], chance=0.9).of_groups(bias_lr=None, conv1_times=4)
     assert groups == pytest.approx({"weights": 1e-4, "biases": 1e-4, "conv1.weights": 4e-5, "conv1.biases": 1e-5})
@@ -70,6 +80,11 @@ def test_knobs_change_the_profile() -> None:
         (["--square-size", "200"], "square_size must be a multiple of 128, got '200'"),
         (["--start", "m", "--conv1-std", "0.01"], "conv1_std comes with the model of start=m, so it cannot be 0.01"),
         (["--start", "m", "--preset", "figure3", "--hidden", "9"], "hidden comes with the model of start=m, so it cannot be 9"),
+        (["--start", "m", "--patch-epochs", "3"], "patch_epochs must be 0 with start=m, got 3"),
+        (
+            ["--patch-epochs", "3", "--pool-stride", "3", "--validation", "0.1", "--pool-size", "16"],
+            "input_size must leave a pixel",
+        ),
         (["--start", "m", "--profile", "owt"], "profile comes with the model of start=m, so it cannot be 'owt'"),
     ],
 )
