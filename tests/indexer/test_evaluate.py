@@ -20,6 +20,7 @@ from indexer.evaluation.queries import colour_histogram
 from indexer.evaluation.report import Report
 from indexer.opening import open_store
 from indexer.storage import artifact
+from tests.conftest import encoded, photograph
 from training import checkpoint
 from training.checkpoint import Model
 from training.errors import BadValue, Mismatch, NotReady
@@ -231,8 +232,8 @@ def test_a_colour_histogram_is_the_share_of_each_of_64_colours_and_its_distance_
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)
     roots = colour_histogram(torch.from_numpy(pixels))
     shares = np.zeros((2, 4, 4, 4))
-    for share, photograph in zip(shares, pixels, strict=True):
-        for red, green, blue in photograph.reshape(3, -1).T:
+    for share, of_one in zip(shares, pixels, strict=True):
+        for red, green, blue in of_one.reshape(3, -1).T:
             share[red // 64, green // 64, blue // 64] += 1 / 64
     np.testing.assert_allclose(roots, np.sqrt(shares.reshape(2, 64)), rtol=1e-6)
     hellinger = np.sqrt(1 - np.sqrt(shares[0] * shares[1]).sum())
@@ -332,6 +333,29 @@ def test_what_is_indexed_is_never_a_query(report: Report, settings: EvaluateSett
     mixed.write_text("".join(path.read_text()[:65] for path in lists))
     with pytest.raises(Mismatch, match=r"1 of the 2 photographs of .*mixed\.txt cannot be queries: the index holds them"):
         evaluated(settings, splits=(mixed,), out=tmp_path)
+
+
+def test_a_photograph_is_asked_once_and_only_for_what_the_index_has(
+    settings: EvaluateSettings, index: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    data, smaller = tmp_path / "data", tmp_path / "index"
+    shutil.copytree(images, data)
+    first = min((data / "test").rglob("*.jpg"))
+    shutil.copy(first, first.with_name("copy.jpg"))
+    (data / "test" / "violet").mkdir()
+    (data / "test" / "violet" / "new.jpg").write_bytes(encoded(photograph(77)))
+    shutil.copytree(index, smaller, symlinks=True)
+    store = open_store(smaller)
+    kept = np.setdiff1d(np.arange(24), [0, 5])
+    vectors, held = store.vectors(kept.tolist()), [item.label for item in store.items(kept.tolist())]
+    store.remove([0, 5]).close()
+    report = evaluated(settings, data=data, index=smaller, part="test", bits=(0,), out=tmp_path)
+    assert (report.queries, report.database) == (9, 22)
+    precisions = []
+    for feature, label in zip(*features_of(model, images), strict=True):
+        ranked = [held[i] == label for i in np.argsort(((vectors - feature) ** 2).sum(1))]
+        precisions.append(average_precision(np.array(ranked)))
+    assert result(report, "FC7, Euclidean").mean_average_precision[0].expected == pytest.approx(np.mean(precisions))
 
 
 def test_lengths_come_in_one_list_and_a_wrong_one_is_named(

@@ -13,6 +13,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -200,6 +201,18 @@ def prepare_squares(
         rejects=notes.rejects,
         _source=_SquaresFile(folder / _PIXELS) if notes.keeps else _SquaresDecoder(root, usable, digests_N32, limits),
     )
+
+
+def lend_squares(folder: Path, to: Path) -> None:
+    """Gives the complete pass in `folder` to the folder of another run, by hard links; `to` may have begun its own already.
+
+    Where the file system has no hard links nothing is given, and the run makes its own pass.
+    """
+    to.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        for name in (_PIXELS, _PASS):  # the notes last, as they describe the pixels
+            if (folder / name).is_file() and not (to / name).exists():
+                (to / name).hardlink_to(folder / name)
 
 
 def _pass_over(root: Path, examples: Examples, folder: Path, limits: ImageLimits, notes: _FirstPass) -> None:

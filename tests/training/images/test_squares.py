@@ -18,7 +18,7 @@ from tests.conftest import write_photographs
 from training.errors import FC7Error, Mismatch, NotReady
 from training.images.folders import Example, ReadResult, list_examples, read_photographs
 from training.images.preprocess import ImageLimits, Photograph, decode
-from training.images.squares import Keep, Squares, prepare_squares
+from training.images.squares import Keep, Squares, lend_squares, prepare_squares
 
 KEEPS = ("always", "never")
 LIMITS = ImageLimits()
@@ -192,3 +192,45 @@ def test_photographs_that_were_refused_are_read_again_when_the_limits_allow_it(d
     with pytest.raises(NotReady, match=r"of 11 files 0 can be used.*\n  rejected .*more than max_image_pixels=9"):
         prepare(data, tmp_path / "work", limits=ImageLimits(max_image_pixels=9))
     assert len(prepare(data, tmp_path / "work").labels_N) == 9
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_a_run_takes_a_lent_pass_for_its_own(data: Path, tmp_path: Path, keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    squares = prepare(data, first, keep)
+    lend_squares(first, second)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.images.squares._pass_over", None)
+        lent = prepare(data, second)
+    picks = torch.arange(9)
+    torch.testing.assert_close(lent.read(picks).pixels_BCHW, squares.read(picks).pixels_BCHW, rtol=0, atol=0)
+    shutil.rmtree(first)
+    torch.testing.assert_close(lent.read(picks).pixels_BCHW, decoded(data, (path for _, path in squares.hashes_and_paths())))
+
+
+def test_a_pass_that_a_run_has_begun_is_not_replaced_and_does_no_harm(data: Path, tmp_path: Path) -> None:
+    """The run may have half of its pixels and no notes, or no notes of the same photographs."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    squares = prepare(data, first, "always")
+    second.mkdir()
+    (second / "squares.u8").write_bytes(b"half")
+    lend_squares(first, second)
+    found = prepare(data, second, "always")
+    picks = torch.arange(9)
+    torch.testing.assert_close(found.read(picks).pixels_BCHW, squares.read(picks).pixels_BCHW, rtol=0, atol=0)
+    write_photographs(data / "more", 1)
+    shutil.move(data / "more" / "red", data / "yellow")
+    shutil.rmtree(data / "more")
+    assert len(prepare(data, second, "always").labels_N) == 10
+    assert (first / "squares.u8").stat().st_size == 9 * 3 * 256 * 256
+
+
+def test_without_hard_links_nothing_is_lent(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(data, tmp_path / "first")
+
+    def refuse(*_args: object) -> None:
+        raise OSError("no hard links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    lend_squares(tmp_path / "first", tmp_path / "second")
+    assert list((tmp_path / "second").iterdir()) == []
