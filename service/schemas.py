@@ -303,7 +303,7 @@ class FiltersAnswer(BaseModel):
     model: str
     shape: list[int] = Field(description="kernels, channels, height, width", examples=[[96, 3, 11, 11]])
     verdict: str = Field(description="what the kernels show, in a sentence")
-    noise_like: bool = Field(description="whether no more kernels are structured than of noise and one in twenty")
+    noise_like: bool = Field(description="whether of twenty kernels no more than one is structured, or a Gabor function")
     size: list[int] = Field(description="width and height of /filters.png of scale 1", examples=[[193, 75]])
     columns: list[SummaryAnswer]
     whole: SummaryAnswer

@@ -93,7 +93,10 @@ function summarise() {
 
 function kind(kernel) {
   if (kernel.dead) return "Dead: its norm is below 0.2 of the median.";
-  if (!kernel.structured) return "Without structure: most of its energy is above 0.25 cycles a pixel, as in white noise.";
+  if (!kernel.structured) {
+    const fine = "most of its energy is above 0.25 cycles a pixel";
+    return kernel.gabor ? `A fine grating: ${fine}, and a Gabor function fits.` : `Without structure: ${fine}, as in white noise.`;
+  }
   const colour = kernel.chroma > 0.5 ? "mostly of colour" : "mostly of brightness";
   return `Structured, ${colour}, ${kernel.oriented ? "of one orientation" : "of no one orientation"}.`;
 }

@@ -15,6 +15,7 @@ from schemathesis.specs.openapi.checks import content_type_conformance, response
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.conftest import SEED
+from training.analysis import kernels
 
 KEY = "a key"
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -30,6 +31,7 @@ OPERATIONS = [
 
 @pytest.fixture(scope="module")
 def description(model: Path, index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    kernels.noise(3, 11, 11)  # which takes a second, and the rest of an answer on the first layer little
     growing = Path(shutil.copytree(index, tmp_path_factory.mktemp("described") / "index", symlinks=True))
     app = create_app(ServiceSettings(model=model, index=growing, api_key=KEY, max_images=4))
     with TestClient(app):

@@ -19,6 +19,7 @@ from service.settings import ServiceSettings
 from tests.conftest import COLOURS, SmallConfig, encoded, photograph
 from tests.service.calls import PHOTO, assert_problem, send
 from training import checkpoint, evaluate
+from training.analysis import kernels
 from training.images.preprocess import ImageLimits, decode
 from training.network.alexnet import AlexNet
 from training.network.initialisation import initialise
@@ -218,6 +219,7 @@ def test_items_show_catalogue_file_and_thumbnail(client: TestClient, index: Path
 
 
 def test_filters_are_the_first_layers_kernels(client: TestClient, model: Path) -> None:
+    kernels.noise(3, 11, 11)  # which takes a second, and the rest of the answer little
     weight = checkpoint.load(model).net.conv1.weight.numpy()
     body = client.get("/filters").json()
     assert body["shape"] == [8, 3, 11, 11]

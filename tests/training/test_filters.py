@@ -32,7 +32,9 @@ def model(tmp_path: Path) -> Path:
 def test_the_table_has_both_columns_and_noise(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     filters.main(FiltersSettings(model=model, json_out=tmp_path / "figures.json"))
     verdict, _, head, *lines = capsys.readouterr().out.splitlines()
-    assert verdict == "What the first layer has learned: 4 of 8 are structured, of white noise 0%."
+    assert (
+        verdict == "What the first layer has learned: 4 of 8 are structured and 4 are Gabor functions, of white noise 0% and 0%."
+    )
     assert head.split() == ["column", "0", "column", "1", "both", "white", "noise"]
     rows = {line.split()[0]: line.split()[1:] for line in lines}
     assert rows["structured"] == ["0", "4", "4", "0.0%"]

@@ -28,7 +28,8 @@ STRUCTURED: Final = 0.5  # share of energy below LOW
 ORIENTED: Final = 0.4  # selectivity
 MOST_DC: Final = 0.5  # share of energy at frequency 0 in an oriented kernel
 FITS: Final = 0.5  # share of energy that a Gabor function explains where it fits
-NOISE_LIKE: Final = 0.05  # structured kernels beyond noise's share, below which a layer is like noise
+NOISE_LIKE: Final = 0.05  # kernels that are what _LEARNED names, beyond noise's share, up to which a layer is like noise
+_LEARNED: Final = ("structured", "gabor")  # of COUNTS: what noise is not; fine gratings are the second alone
 _PADDED: Final = 64  # frequencies along a row or column where the spectrum's peak is sought
 _RAY: Final = 141  # frequencies along a ray, 0 to the corner's 0.707
 _NOISE_KERNELS: Final = 500
@@ -174,15 +175,16 @@ class FirstLayer:
 
     @property
     def noise_like(self) -> bool:
-        """Whether as a layer it is like noise: no more than one kernel in twenty is structured, beyond what of noise is."""
-        return self.whole.counts["structured"] <= (self.noise.shares["structured"] + NOISE_LIKE) * self.whole.kernels
+        """Whether as a layer it is like noise: of twenty kernels at most one beyond noise's is structured, and one a Gabor's."""
+        return all(self.whole.counts[n] <= (self.noise.shares[n] + NOISE_LIKE) * self.whole.kernels for n in _LEARNED)
 
     @property
     def verdict(self) -> str:
         """What the kernels show, in a sentence."""
-        counted = f"{self.whole.counts['structured']} of {self.whole.kernels} are structured"
+        counts, shares = ([of[name] for name in _LEARNED] for of in (self.whole.counts, self.noise.shares))
+        counted = f"{counts[0]} of {self.whole.kernels} are structured and {counts[1]} are Gabor functions"
         begins = "These kernels are not distinguishable from noise" if self.noise_like else "What the first layer has learned"
-        return f"{begins}: {counted}, of white noise {self.noise.shares['structured']:.0%}."
+        return f"{begins}: {counted}, of white noise {shares[0]:.0%} and {shares[1]:.0%}."
 
 
 def first_layer(weight_KCHW: Tensor, columns: int) -> FirstLayer:

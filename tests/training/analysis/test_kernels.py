@@ -166,5 +166,12 @@ def test_noise_is_called_noise_and_learned_kernels_are_not() -> None:
         layer = kernels.first_layer(made, columns=2)
         assert expected in layer.verdict
         assert layer.noise_like == (learned < 10)
+        assert layer.whole.counts["gabor"] == learned
         assert [column.kernels for column in layer.columns] == [20, 20]
         assert layer.columns[1].counts["structured"] == learned
+
+
+def test_fine_gratings_are_not_structured_and_yet_not_called_noise() -> None:
+    layer = kernels.first_layer(torch.from_numpy(np.stack([bars(0.4, 18 * i) for i in range(10)])), columns=1)
+    assert "learned: 0 of 10 are structured and 10 are Gabor functions, of white noise 0% and 0%." in layer.verdict
+    assert not layer.noise_like
