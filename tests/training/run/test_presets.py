@@ -217,7 +217,7 @@ def test_figure3_whitens_the_gradient_of_conv1_on_small_crops_and_gives_it_its_o
     before = list[NDArray[np.float32]]()
 
     def given(feed: Feed, exponent: float) -> Tensor:
-        assert (exponent, feed.chosen_N.tolist()) == (0.25, list(range(21)))
+        assert (exponent, feed.chosen_N.tolist()) == (0.2, list(range(21)))
         return torch.from_numpy(matrix).float()
 
     def recorded(weight_KCHW: Tensor, matrix_PP: Tensor) -> None:
