@@ -109,7 +109,7 @@ def picture(layers: Sequence[Layer]) -> Figure:
             chart.plot(range(1, len(shares) + 1), shares, style, color=colour, markersize=3, label=f"{one.name}{kind}")
     chart.set(xlabel="components", ylabel="variance explained", xlim=(0.5, COUNT + 0.5), ylim=(0, 1))
     chart.grid(alpha=0.3)
-    chart.legend()
+    chart.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
     return figure
 
 
