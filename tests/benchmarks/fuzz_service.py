@@ -116,7 +116,7 @@ class Mutations:
     async def _added(self, connection: Connection, body: bytes) -> str | None:
         """What is wrong with the items that were added; None if nothing is."""
         for result in json.loads(body)["results"]:
-            for path in ("", "/image", "/thumbnail", "/duplicates") if result.get("id") is not None else ():
+            for path in ("", "/image", "/thumbnail", "/duplicates?max_distance=1") if result.get("id") is not None else ():
                 where = f"/items/{result['id']}{path}"
                 status, answer = await connection.ask(http("GET", where))
                 if status != 200:

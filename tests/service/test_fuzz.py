@@ -35,7 +35,7 @@ def check(client: TestClient, raw: mutations.RawRequest, response: Response) -> 
         assert_problem(response, response.status_code)
     if response.status_code == 200 and raw.path == "/items":
         for item in [result["id"] for result in response.json()["results"] if result.get("id") is not None]:
-            for path in ("", "/image", "/thumbnail", "/duplicates"):
+            for path in ("", "/image", "/thumbnail", "/duplicates?max_distance=1"):
                 assert client.get(f"/items/{item}{path}").status_code == 200, f"GET /items/{item}{path}"
 
 
