@@ -108,6 +108,7 @@ class Engine:
         self._decoders = Decoders(settings.limits())
         self._decoding = 0  # photographs that are being decoded or wait for it
         self._answers = ThreadPoolExecutor(1, "answer")
+        self._slow = {name: ThreadPoolExecutor(1, name) for name in ("measure", "look")}
         self._worker = Worker("compute")
         self.current = CurrentPair(
             settings.model,
@@ -170,6 +171,13 @@ class Engine:
     async def form(self, work: Callable[[], T]) -> T:
         """Awaits the result of work on an answer that is too long for the event loop. One is done at a time."""
         return await asyncio.get_running_loop().run_in_executor(self._answers, _without_collecting, work)
+
+    async def slowly(self, thread: Literal["measure", "look"], work: Callable[[], T]) -> T:
+        """Awaits the result of work of a second or more. One is done at a time by each thread, and no other thread waits for it.
+
+        Work that nobody awaits any more is left out if it has not begun, and ended if it has.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._slow[thread], work)
 
     async def classify(self, model: Model, photograph: Photograph, views: int, top: int, stages: Stages) -> list[Best]:
         """The `top` most probable classes by the mean over 1 or 10 views; then by each view, in preprocess.ten_views' order."""
@@ -240,6 +248,8 @@ class Engine:
         """Waits for running work and lets go of threads and files."""
         self._decoders.close()
         self._answers.shutdown()
+        for thread in self._slow.values():
+            thread.shutdown(cancel_futures=True)
         self.current.close()
         self._worker.close()
 

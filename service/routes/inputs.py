@@ -35,7 +35,7 @@ _LARGE_BYTES: Final = 2**16  # of a body that the event loop does not read itsel
 _PIECE: Final = 2**20  # characters of base64, a multiple of 4
 _LONGEST_VALUE: Final = 20  # characters of what should be a photograph
 _LONGEST_SHOWN: Final = 200  # characters of any other wrong value
-_ID: Final = re.compile(rb"[0-9]{1,19}")
+_ID: Final = re.compile(rb"0|[1-9][0-9]{0,18}")
 _short: Final = Repr()
 _short.maxstring = _short.maxother = _short.maxlong = _LONGEST_SHOWN
 _short.maxlist = _short.maxdict = 20
@@ -159,7 +159,8 @@ async def read(request: Request) -> list[ParsedInput]:
             for field, files in ((forms.LIKE, form.like), (forms.UNLIKE, form.unlike))
         )
         if unlike and not like:
-            raise BadValue(forms.UNLIKE, f"{len(unlike)} examples", "given beside like")
+            given = forms.UNLIKE if form.unlike else f"{forms.UNLIKE}_id"
+            raise BadValue(given, f"{len(unlike)} examples", "given beside like or like_id")
         _check_number(settings_of(request).max_images, len(parsed) + len(like) + len(unlike))
         if like:
             parsed.append(ParsedInput(forms.LIKE, like=like, unlike=unlike))

@@ -1,9 +1,10 @@
 """What the first layer has learned: in figures, as a picture, kernel by kernel."""
 
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from threading import Lock
-from typing import Annotated, Final
+from typing import Annotated, Final, Generic, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,7 +13,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from torch import Tensor
 
 from indexer.opening import OpenStore
+from indexer.store import Item
 from service import schemas
+from service.engine import Engine
 from service.routes import files
 from service.routes.common import DescribedRoute, engine_of, links, problems, settings_of
 from service.routes.common import pictures as picture_answers
@@ -22,13 +25,13 @@ from training.checkpoint import Model
 from training.errors import NotFound
 from training.images.preprocess import ImageLimits, decode
 
+T = TypeVar("T")
+_MODELS_KEPT: Final = 2
 _PICTURES_KEPT: Final = 16
 _PHOTOGRAPHS_SEEN: Final = 500  # so that looking takes about a second
 _MOST_EXCITED: Final = 9
 _BATCH: Final = 25
 _UNIT_PATH: Final = "/units/conv1/{column}/{unit}"
-_MEASURING: Final = Lock()  # so that requests that come together measure once
-_LOOKING: Final = Lock()  # and look once
 Order = Annotated[pictures.Order, Query(description="of the kernels within each column; norm goes downwards")]
 Scaling = Annotated[pictures.Scaling, Query(description="each kernel by its own largest weight, or all together by the largest")]
 Channel = Annotated[pictures.Channel | None, Query(description="one channel in grey")]
@@ -52,18 +55,57 @@ class _Excited:
     """A photograph that excites a kernel."""
 
     activation: float
-    item: int
+    item: Item
     box: tuple[int, int, int, int]  # left, top, right, bottom in the square that crops are cut from, pixels
 
 
-_EXCITED: Final[WeakKeyDictionary[OpenStore, dict[int, list[_Excited]]]] = WeakKeyDictionary()  # by kernel
+class _Kept(Generic[T]):
+    """The last results of work that is slow: a thread of the engine's does it, once however many ask together."""
+
+    def __init__(self, thread: Literal["measure", "look"], most: int) -> None:
+        self._thread, self._most = thread, most
+        self._results: OrderedDict[Hashable, T] = OrderedDict()
+        self._guard = Lock()
+
+    async def result(self, engine: Engine, key: Hashable, work: Callable[[], T]) -> T:
+        """What `work` gave for this key; it is kept too where whoever asked has gone meanwhile."""
+        found = self._find(key)
+        if found is None:
+            found = await engine.slowly(self._thread, lambda: self._find(key) or self._add(key, work()))
+        return found
+
+    def _find(self, key: Hashable) -> T | None:
+        with self._guard:
+            if key in self._results:
+                self._results.move_to_end(key)
+            return self._results.get(key)
+
+    def _add(self, key: Hashable, result: T) -> T:
+        with self._guard:
+            self._results[key] = result
+            if len(self._results) > self._most:
+                self._results.popitem(last=False)
+        return result
 
 
-@router.get("/filters", responses=problems(422, 503), tags=["first layer"])
-def filters_in_figures(request: Request) -> schemas.FiltersAnswer:
+_LAYERS: Final = _Kept[FirstLayer]("measure", _MODELS_KEPT)
+_ANSWERS: Final = _Kept[bytes]("measure", _MODELS_KEPT)
+_PICTURES: Final = _Kept[bytes]("measure", _PICTURES_KEPT)
+_EXCITED: Final[WeakKeyDictionary[OpenStore, _Kept[tuple[_Excited, ...]]]] = WeakKeyDictionary()  # by kernel
+
+
+@router.get("/filters", response_model=schemas.FiltersAnswer, responses=problems(422, 503), tags=["first layer"])
+async def filters_in_figures(request: Request) -> Response:
     """The first layer's kernels in figures, beside those of white noise."""
     conv1 = _conv1_of(request)
-    layer, places = _measured(conv1), pictures.layout(conv1.weight_KCHW, conv1.columns)
+    layer = await _measured(request, conv1)
+    key = conv1, settings_of(request).root_path
+    body = await _ANSWERS.result(engine_of(request), key, lambda: _in_figures(request, conv1, layer).model_dump_json().encode())
+    return Response(body, media_type="application/json")
+
+
+def _in_figures(request: Request, conv1: _Conv1, layer: FirstLayer) -> schemas.FiltersAnswer:
+    places = pictures.layout(conv1.weight_KCHW, conv1.columns)
     height, width = places.size()
     corners = places.corners()
     return schemas.FiltersAnswer(
@@ -82,11 +124,17 @@ def filters_in_figures(request: Request) -> schemas.FiltersAnswer:
 @router.get(
     "/filters.png", response_class=Response, responses=problems(422, 503) | picture_answers("image/png"), tags=["first layer"]
 )
-def filters_as_picture(
+async def filters_as_picture(
     request: Request, order: Order = "index", scaling: Scaling = "own", channel: Channel = None, scale: Scale = 5
 ) -> Response:
     """Figure 3 of the paper for this model: 96 kernels, those of the first GPU above, those of the second below."""
-    return files.answer(request, _figure3(_conv1_of(request), pictures.Style(order, scaling, channel, scale)), "image/png")
+    conv1, style = _conv1_of(request), pictures.Style(order, scaling, channel, scale)
+    figures = () if order == "index" else (await _measured(request, conv1)).kernels
+
+    def draw() -> bytes:
+        return pictures.png(pictures.figure3(conv1.weight_KCHW, conv1.columns, figures, style))
+
+    return files.answer(request, await _PICTURES.result(engine_of(request), (conv1, "png", style), draw), "image/png")
 
 
 @router.get(
@@ -95,13 +143,17 @@ def filters_as_picture(
     responses=problems(422, 503) | picture_answers("image/svg+xml"),
     tags=["first layer"],
 )
-def filters_as_drawing(
+async def filters_as_drawing(
     request: Request, order: Order = "index", scaling: Scaling = "own", channel: Channel = None, scale: Scale = 5
 ) -> Response:
     """The same as SVG; each kernel has its index as title."""
-    return files.answer(
-        request, _figure3_svg(_conv1_of(request), pictures.Style(order, scaling, channel, scale)), "image/svg+xml"
-    )
+    conv1, style = _conv1_of(request), pictures.Style(order, scaling, channel, scale)
+    layer = await _measured(request, conv1)
+
+    def draw() -> bytes:
+        return pictures.figure3_svg(conv1.weight_KCHW, conv1.columns, layer.kernels, style, layer.verdict).encode()
+
+    return files.answer(request, await _PICTURES.result(engine_of(request), (conv1, "svg", style), draw), "image/svg+xml")
 
 
 @router.get(
@@ -132,11 +184,11 @@ def unit_spectrum(request: Request, column: Column, unit: Unit, scale: Scale = 3
 
 
 @router.get(_UNIT_PATH, responses=problems(404, 422, 503), tags=["first layer"])
-def unit(request: Request, column: Column, unit: Unit) -> schemas.UnitAnswer:
+async def unit(request: Request, column: Column, unit: Unit) -> schemas.UnitAnswer:
     """One first-layer kernel in figures, beside those of white noise."""
     conv1 = _conv1_of(request)
     index = _index(conv1, column, unit)
-    layer, places = _measured(conv1), pictures.layout(conv1.weight_KCHW, conv1.columns)
+    layer, places = await _measured(request, conv1), pictures.layout(conv1.weight_KCHW, conv1.columns)
     address = settings_of(request).root_path + _UNIT_PATH.format(column=column, unit=unit)
     return schemas.UnitAnswer(
         model=conv1.fingerprint,
@@ -148,21 +200,18 @@ def unit(request: Request, column: Column, unit: Unit) -> schemas.UnitAnswer:
 
 
 @router.get(f"{_UNIT_PATH}/photographs", responses=problems(404, 422, 503), tags=["first layer"])
-def unit_photographs(request: Request, column: Column, unit: Unit) -> schemas.UnitPhotographsAnswer:
+async def unit_photographs(request: Request, column: Column, unit: Unit) -> schemas.UnitPhotographsAnswer:
     """The indexed photographs that excite a kernel most, and where in them.
 
     Thumbnails are looked at, enlarged to the squares that the network sees: of 256 pixels no frequency above 0.31 is in them.
     Of a large collection some are looked at, evenly spread.
     """
-    pair = engine_of(request).current.newest()
+    engine = engine_of(request)
+    pair = await engine.current.followed()
     index = _index(_Conv1(pair.model.fingerprint, pair.model.net.conv1.weight, pair.model.net.config.columns), column, unit)
-    with _LOOKING:
-        known = _EXCITED.setdefault(pair.store, {})
-        if index not in known:
-            known[index] = _most_excited(pair.model, pair.store, index)
-        found = known[index]
+    kept = _EXCITED.setdefault(pair.store, _Kept("look", len(pair.model.net.conv1.weight)))
+    found = await kept.result(engine, index, lambda: _most_excited(pair.model, pair.store, index))
     side = pair.model.net.config.square_size
-    items = pair.store.items([excited.item for excited in found])
     return schemas.UnitPhotographsAnswer(
         model=pair.model.fingerprint,
         index_version=pair.store.version_number,
@@ -170,19 +219,19 @@ def unit_photographs(request: Request, column: Column, unit: Unit) -> schemas.Un
         of=len(pair.store),
         photographs=[
             schemas.ExcitedAnswer(
-                id=item.id,
-                label=item.label,
-                path=item.path,
+                id=excited.item.id,
+                label=excited.item.label,
+                path=excited.item.path,
                 activation=excited.activation,
                 box=[place / side for place in excited.box],
-                **links(request, item.id),
+                **links(request, excited.item.id),
             )
-            for item, excited in zip(items, found, strict=True)
+            for excited in found
         ],
     )
 
 
-def _most_excited(model: Model, store: OpenStore, index: int) -> list[_Excited]:
+def _most_excited(model: Model, store: OpenStore, index: int) -> tuple[_Excited, ...]:
     ids = store.ids()
     ids = ids[np.linspace(0, len(ids) - 1, min(len(ids), _PHOTOGRAPHS_SEEN)).round().astype(np.int64)]
     side = model.net.conv1.weight.shape[-1]
@@ -192,9 +241,9 @@ def _most_excited(model: Model, store: OpenStore, index: int) -> list[_Excited]:
         pixels_BCHW = torch.stack([decode(store.thumbnail(item), ImageLimits()).pixels_CHW for item in items])
         values, places = excitation.strongest(model.net, model.mean_CHW, pixels_BCHW, index)
         rows = zip(items, values.tolist(), places.tolist(), strict=True)
-        found += [_Excited(value, item.id, (left, top, left + side, top + side)) for item, value, (top, left) in rows]
-        found = sorted(found, key=lambda excited: (-excited.activation, excited.item))[:_MOST_EXCITED]
-    return found
+        found += [_Excited(value, item, (left, top, left + side, top + side)) for item, value, (top, left) in rows]
+        found = sorted(found, key=lambda excited: (-excited.activation, excited.item.id))[:_MOST_EXCITED]
+    return tuple(found)
 
 
 def _conv1_of(request: Request) -> _Conv1:
@@ -221,23 +270,5 @@ def _kernel_answer(request: Request, kernel: Kernel, places: pictures.Layout, co
     )
 
 
-def _measured(conv1: _Conv1) -> FirstLayer:
-    with _MEASURING:
-        return _measure(conv1)
-
-
-@lru_cache(maxsize=2)
-def _measure(conv1: _Conv1) -> FirstLayer:
-    return kernels.first_layer(conv1.weight_KCHW, conv1.columns)
-
-
-@lru_cache(maxsize=_PICTURES_KEPT)
-def _figure3(conv1: _Conv1, style: pictures.Style) -> bytes:
-    figures = () if style.order == "index" else _measured(conv1).kernels
-    return pictures.png(pictures.figure3(conv1.weight_KCHW, conv1.columns, figures, style))
-
-
-@lru_cache(maxsize=_PICTURES_KEPT)
-def _figure3_svg(conv1: _Conv1, style: pictures.Style) -> bytes:
-    layer = _measured(conv1)
-    return pictures.figure3_svg(conv1.weight_KCHW, conv1.columns, layer.kernels, style, layer.verdict).encode()
+async def _measured(request: Request, conv1: _Conv1) -> FirstLayer:
+    return await _LAYERS.result(engine_of(request), conv1, lambda: kernels.first_layer(conv1.weight_KCHW, conv1.columns))

@@ -8,7 +8,7 @@ async function call(path, options) {
     throw new Error("The service does not answer. Is it still running?");
   }
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.detail || `${response.status} ${response.statusText}`);
+  if (!response.ok) throw Object.assign(new Error(body.detail || `${response.status} ${response.statusText}`), { status: response.status });
   return body;
 }
 
@@ -16,7 +16,8 @@ async function call(path, options) {
 async function twice(path) {
   try {
     return await call(path);
-  } catch {
+  } catch (error) {
+    if (error.status !== 503) throw error;
     return call(path);
   }
 }

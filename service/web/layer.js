@@ -158,6 +158,7 @@ async function showPhotographs(column, unit) {
         element("small", { textContent: `${found.label || found.path}, ${shown(found.activation, "")}` })));
     }));
   } catch (error) {
+    if (location.hash !== `#/units/conv1/${column}/${unit}`) return;
     at("unit-seen").textContent = `What excites it most cannot be shown: ${error.message}`;
   }
 }
@@ -185,6 +186,7 @@ async function route() {
     at("unit-parts").hidden = false;
     showPhotographs(found[1], found[2]);
   } catch (error) {
+    if (location.hash !== found[0]) return;
     at("unit-title").textContent = "This kernel cannot be shown";
     at("unit-problem").textContent = error.message;
     at("unit-problem").hidden = false;
