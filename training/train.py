@@ -70,7 +70,7 @@ def _patches(settings: TrainSettings, placement: Placement, squares: Squares) ->
     patches = settings.of_patches()
     _say(placement, f"patch pre-training: {patches.epochs} epochs on crops of {patches.input_size} pixels")
     run, _, _ = _trained(patches, placement, None, squares, {}, settings.out / PATCHES, PATCHES_STATE)
-    run.save(settings.out / WORK / PATCHES_STATE, _facts(patches, None, run))
+    run.save(settings.out / WORK / PATCHES_STATE, _facts(patches, None, run, PATCHES_STATE))
     return run
 
 
@@ -101,7 +101,7 @@ def _trained(
         _say(placement, warning)
     if settings.conv1_whitening:
         run.whitening_PP = _whitening(settings, placement, training)
-    saver = _Saver(run, settings.out / WORK / state, _facts(settings, start, run), settings.save_minutes)
+    saver = _Saver(run, settings.out / WORK / state, _facts(settings, start, run, state), settings.save_minutes)
     if saver.path.is_file():
         run.load(saver.path, saver.settings)
         at = run.position
@@ -121,10 +121,13 @@ def _is_trained(settings: TrainSettings) -> bool:
     return True
 
 
-def _facts(settings: TrainSettings, start: Model | None, run: Run) -> dict[str, JsonValue]:
+def _facts(settings: TrainSettings, start: Model | None, run: Run, state: str) -> dict[str, JsonValue]:
     """What a run that goes on must have been started with: the settings, and what followed from them here."""
+    recorded = settings.recorded()
+    if state == PATCHES_STATE:
+        recorded["patch_epochs"] = recorded.pop("epochs")  # by the name of the option that gave it
     return {
-        **settings.recorded(),
+        **recorded,
         "photographs": sha256_of(settings.out / checkpoint.TRAINED_ON),
         "start_model": start.fingerprint if start else None,
         "bfloat16": run.bfloat16,

@@ -149,6 +149,21 @@ def test_other_settings_are_refused_by_name_while_training_and_after(images: Pat
 
 
 @pytest.mark.usefixtures("few_maps")
+def test_patch_pretraining_does_not_go_on_for_other_epochs_and_names_their_option(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(row: EpochRow, epochs: int) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_line", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(settings(images, tmp_path / "m", epochs=1, patch_epochs=2))
+    with pytest.raises(Mismatch, match="patch_epochs=2, not 3"):
+        train.main(settings(images, tmp_path / "m", epochs=1, patch_epochs=3))
+
+
+@pytest.mark.usefixtures("few_maps")
 def test_a_run_does_not_go_on_with_other_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_photographs(tmp_path / "data", 6)
 

@@ -96,7 +96,7 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def check_settings(path: Path, old: dict[str, JsonValue], new: dict[str, JsonValue]) -> None:
     """Raises Mismatch, naming the first setting in which a run differs from the one that wrote `path`."""
-    for name in sorted(old.keys() | new.keys()):
+    for name in sorted(old.keys() | new.keys(), key=lambda name: (name == "conv1_lr", name)):  # which may follow from lr
         if old.get(name) != new.get(name):
             raise Mismatch(
                 f"{path} was made with {name}={old.get(name)!r}, not {new.get(name)!r}; "

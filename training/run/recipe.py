@@ -1,5 +1,7 @@
 """The recipe of a training run: its settings, the presets that fill them in, and the network that they describe."""
 
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -154,7 +156,8 @@ class TrainSettings(Settings):
         None,
         gt=0,
         allow_inf_nan=False,
-        description="initial learning rate of conv1's weights; that of the other weights where not given",
+        description="initial learning rate of conv1's weights; that of the other weights where not given; a preset's changes in "
+        "proportion with a given lr",
     )
     schedule: Schedule = Field(
         "plateau",
@@ -214,6 +217,10 @@ class TrainSettings(Settings):
         preset = PRESETS.get(values.get("preset", "paper"), {})
         if values.get("start"):
             preset = {name: value for name, value in preset.items() if name not in _FROM_NOISE}
+        if "conv1_lr" in preset and "lr" in values:
+            with suppress(TypeError, ValueError):  # of no number; lr's own check says so
+                times = float(values["lr"]) / preset.get("lr", cls.model_fields["lr"].default)
+                preset = {**preset, "conv1_lr": preset["conv1_lr"] * times} if 0 < times < math.inf else preset
         return {**preset, **values}
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ KEYS: Final = {
 SAFETENSORS: Final = (".safetensors",)
 TORCH: Final = (".pth", ".pt", ".bin")
 _MAX_VALUES: Final = 2**23  # that of ViT-L/32, the largest of the paper's, has 1024 x 3 x 32 x 32: 3 * 2^20
+_MAX_SIDE: Final = 64  # a fit of Gabor functions to filters of 1000 pixels takes minutes
 _DTYPES: Final = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _SHOWN: Final = 6  # names of a file in which there is no patch embedding
 
@@ -42,16 +43,19 @@ def read_embedding(path: Path) -> PatchEmbedding:
     """The patch embedding in a .safetensors file, or in one of torch.save (.pth, .pt, .bin), of which nothing is run.
 
     Raises BadValue for a file of another kind or none; Mismatch, naming the file, where it has no patch embedding or several, or
-    one that is not (D, 3, P, P) finite floats, 2^23 of them at most.
+    one that is not (D, 3, P, P) finite floats, P at most 64 and 2^23 of them at most, or whose filters are all equal.
     """
     if path.suffix not in SAFETENSORS + TORCH:
         raise BadValue("weights", str(path), f"a file {', '.join(SAFETENSORS + TORCH)}")
     if not path.is_file():
         raise BadValue("weights", str(path), "a file that is there")
     name, weight = _from_safetensors(path) if path.suffix in SAFETENSORS else _from_torch(path)
+    weight = weight.float()
     if not weight.isfinite().all():
-        raise Mismatch(f"{name} of {path} has values that are not finite numbers")
-    return PatchEmbedding(name, weight.float())
+        raise Mismatch(f"{name} of {path} has values that are not finite numbers of float32")
+    if weight.double().flatten(1).var(0).sum() == 0:
+        raise Mismatch(f"{name} of {path} has {len(weight)} filters that are all equal, so they have no principal components")
+    return PatchEmbedding(name, weight)
 
 
 def _from_safetensors(path: Path) -> tuple[str, Tensor]:
@@ -96,7 +100,7 @@ def _list(names: list[str]) -> str:
 
 def _check(path: Path, name: str, dtype: torch.dtype | None, shown: str, shape: tuple[int, ...]) -> None:
     """Raises Mismatch, before a value is read, for what no patch embedding of colour photographs is."""
-    square = len(shape) == 4 and shape[1] == 3 and shape[2] == shape[3] >= 2 and shape[0] >= 2
+    square = len(shape) == 4 and shape[1] == 3 and 2 <= shape[2] == shape[3] <= _MAX_SIDE and shape[0] >= 2
     if dtype not in _DTYPES.values() or not square or math.prod(shape) > _MAX_VALUES:
-        wanted = f"floats (D, 3, P, P), D and P from 2 on and {_MAX_VALUES} values at most"
+        wanted = f"floats (D, 3, P, P), D from 2 on, P from 2 to {_MAX_SIDE} and {_MAX_VALUES} values at most"
         raise Mismatch(f"{name} of {path} is {shown} {shape!s:.80}, expected {wanted}")

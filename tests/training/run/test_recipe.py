@@ -33,6 +33,19 @@ def test_figure3_is_a_small_network_on_small_squares_and_conv1_has_its_own_recip
     assert parse(TrainSettings, ["--preset", "figure3", "--start", "m"]).conv1_std is None  # a model has its weights
 
 
+@pytest.mark.parametrize(("preset", "lr", "conv1_lr"), [("quick", "0.003", 0.012), ("figure3", "0.02", 0.08)])
+def test_a_presets_rate_of_conv1_keeps_its_proportion_to_a_rate_that_is_given(preset: str, lr: str, conv1_lr: float) -> None:
+    assert parse(TrainSettings, ["--preset", preset, "--lr", lr]).conv1_lr == pytest.approx(conv1_lr)
+    assert parse(TrainSettings, ["--preset", preset, "--lr", lr, "--conv1-lr", "0.5"]).conv1_lr == 0.5
+    assert parse(TrainSettings, ["--lr", lr]).conv1_lr is None
+
+
+@pytest.mark.parametrize("lr", ["fast", "-1", "nan", "inf"])
+def test_a_rate_that_is_none_is_named_alone_beside_a_preset(lr: str) -> None:
+    with pytest.raises(BadValue, match=r"^lr must be"):
+        parse(TrainSettings, ["--preset", "quick", "--lr", lr])
+
+
 def test_patch_pretraining_is_the_same_recipe_for_a_small_network_all_layers_of_which_learn() -> None:
     settings = parse(TrainSettings, ["--preset", "quick", "--frozen", "conv1"])
     own = {"square_size": 128, "input_size": 67, "hidden": 256}

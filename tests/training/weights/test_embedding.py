@@ -92,6 +92,12 @@ WRONG: dict[str, tuple[dict[str, Tensor], str]] = {
     "integers": ({"patch_embed.proj.weight": torch.zeros(4, 3, 4, 4, dtype=torch.int8)}, r"\(4, 3, 4, 4\), expected floats"),
     "too many values": ({"patch_embed.proj.weight": torch.zeros(2**14, 3, 16, 16)}, "and 8388608 values at most"),
     "no numbers": ({"conv_proj.weight": torch.full((4, 3, 4, 4), torch.nan)}, "values that are not finite numbers"),
+    "beyond float32": (
+        {"conv_proj.weight": torch.full((4, 3, 4, 4), 1e300, dtype=torch.float64)},
+        "values that are not finite numbers",
+    ),
+    "equal filters": ({"conv_proj.weight": torch.ones(4, 3, 4, 4)}, "4 filters that are all equal"),
+    "too large a patch": ({"conv_proj.weight": torch.zeros(2, 3, 65, 65)}, "P from 2 to 64"),
 }
 
 
