@@ -99,13 +99,13 @@ def _trained(
         raise BadValue("validation", settings.validation, f"a share that leaves photographs on both sides ({counts})")
     if warning := settings.warning(training.steps()):
         _say(placement, warning)
-    if settings.conv1_whitening:
-        run.whitening_PP = _whitening(settings, placement, training)
     saver = _Saver(run, settings.out / WORK / state, _facts(settings, start, run, state), settings.save_minutes)
     if saver.path.is_file():
         run.load(saver.path, saver.settings)
         at = run.position
         _say(placement, f"going on in epoch {at.epoch} of {settings.epochs} after {at.step} of {training.steps()} steps")
+    if settings.conv1_whitening and "conv1" not in settings.frozen and run.position.epoch <= settings.epochs:
+        run.whitening_PP = _whitening(settings, placement, training)
     _say(placement, f"{placement.summary()}; {_precision(run)}")
     _epochs(settings, run, training, validation, saver, logs)
     return run, training, validation

@@ -97,7 +97,7 @@ _EXCITED: Final[WeakKeyDictionary[OpenStore, _Kept[tuple[_Excited, ...]]]] = Wea
 @router.get("/filters", response_model=schemas.FiltersAnswer, responses=problems(422, 503), tags=["first layer"])
 async def filters_in_figures(request: Request) -> Response:
     """The first layer's kernels in figures, beside those of white noise."""
-    conv1 = _conv1_of(request)
+    conv1 = _conv1_of(engine_of(request).model)
     layer = await _measured(request, conv1)
     key = conv1, settings_of(request).root_path
     body = await _ANSWERS.result(engine_of(request), key, lambda: _in_figures(request, conv1, layer).model_dump_json().encode())
@@ -128,7 +128,7 @@ async def filters_as_picture(
     request: Request, order: Order = "index", scaling: Scaling = "own", channel: Channel = None, scale: Scale = 5
 ) -> Response:
     """Figure 3 of the paper for this model: 96 kernels, those of the first GPU above, those of the second below."""
-    conv1, style = _conv1_of(request), pictures.Style(order, scaling, channel, scale)
+    conv1, style = _conv1_of(engine_of(request).model), pictures.Style(order, scaling, channel, scale)
     figures = () if order == "index" else (await _measured(request, conv1)).kernels
 
     def draw() -> bytes:
@@ -147,7 +147,7 @@ async def filters_as_drawing(
     request: Request, order: Order = "index", scaling: Scaling = "own", channel: Channel = None, scale: Scale = 5
 ) -> Response:
     """The same as SVG; each kernel has its index as title."""
-    conv1, style = _conv1_of(request), pictures.Style(order, scaling, channel, scale)
+    conv1, style = _conv1_of(engine_of(request).model), pictures.Style(order, scaling, channel, scale)
     layer = await _measured(request, conv1)
 
     def draw() -> bytes:
@@ -164,7 +164,7 @@ async def filters_as_drawing(
 )
 def unit_picture(request: Request, column: Column, unit: Unit, channel: Channel = None, scale: Scale = 16) -> Response:
     """One kernel, scaled by its own largest weight."""
-    conv1 = _conv1_of(request)
+    conv1 = _conv1_of(engine_of(request).model)
     index = _index(conv1, column, unit)
     [tile_HWC] = pictures.tiles(conv1.weight_KCHW[index : index + 1], "own", channel)
     return files.answer(request, pictures.png(pictures.enlarged(tile_HWC, scale)), "image/png")
@@ -178,7 +178,7 @@ def unit_picture(request: Request, column: Column, unit: Unit, channel: Channel 
 )
 def unit_spectrum(request: Request, column: Column, unit: Unit, scale: Scale = 3) -> Response:
     """The amplitude of its Fourier transform, frequency 0 in the middle, with rings at 0.25 and 0.5 cycles a pixel."""
-    conv1 = _conv1_of(request)
+    conv1 = _conv1_of(engine_of(request).model)
     spectrum = pictures.spectrum(conv1.weight_KCHW[_index(conv1, column, unit)], scale)
     return files.answer(request, pictures.png(spectrum), "image/png")
 
@@ -186,7 +186,7 @@ def unit_spectrum(request: Request, column: Column, unit: Unit, scale: Scale = 3
 @router.get(_UNIT_PATH, responses=problems(404, 422, 503), tags=["first layer"])
 async def unit(request: Request, column: Column, unit: Unit) -> schemas.UnitAnswer:
     """One first-layer kernel in figures, beside those of white noise."""
-    conv1 = _conv1_of(request)
+    conv1 = _conv1_of(engine_of(request).model)
     index = _index(conv1, column, unit)
     layer, places = await _measured(request, conv1), pictures.layout(conv1.weight_KCHW, conv1.columns)
     address = settings_of(request).root_path + _UNIT_PATH.format(column=column, unit=unit)
@@ -208,7 +208,7 @@ async def unit_photographs(request: Request, column: Column, unit: Unit) -> sche
     """
     engine = engine_of(request)
     pair = await engine.current.followed()
-    index = _index(_Conv1(pair.model.fingerprint, pair.model.net.conv1.weight, pair.model.net.config.columns), column, unit)
+    index = _index(_conv1_of(pair.model), column, unit)
     kept = _EXCITED.setdefault(pair.store, _Kept("look", len(pair.model.net.conv1.weight)))
     found = await kept.result(engine, index, lambda: _most_excited(pair.model, pair.store, index))
     side = pair.model.net.config.square_size
@@ -246,8 +246,7 @@ def _most_excited(model: Model, store: OpenStore, index: int) -> tuple[_Excited,
     return tuple(found)
 
 
-def _conv1_of(request: Request) -> _Conv1:
-    model = engine_of(request).model
+def _conv1_of(model: Model) -> _Conv1:
     return _Conv1(model.fingerprint, model.net.conv1.weight, model.net.config.columns)
 
 
