@@ -206,11 +206,23 @@ class AlexNet(nn.Module):
 
     def sixth(self, h_BD: Tensor, mask_BD: Tensor | None) -> Tensor:
         """conv5 of all columns heard -> fc6 of these columns."""
-        return self._drop(self._activate(self.fc6(h_BD)), mask_BD)
+        return self._drop(self.activate(self.fc6(h_BD)), mask_BD)
 
     def seventh(self, h_BD: Tensor, mask_BD: Tensor | None) -> Tensor:
         """fc6 of all columns heard -> fc7 of these columns."""
-        return self._drop(self._activate(self.fc7(h_BD)), mask_BD)
+        return self._drop(self.activate(self.fc7(h_BD)), mask_BD)
+
+    def activate(self, h: Tensor) -> Tensor:
+        """The nonlinearity after every layer but fc8."""
+        match self.config.nonlinearity:
+            case "relu":
+                return F.relu(h)
+            case "tanh":
+                return torch.tanh(h)
+            case "abs-tanh":
+                return torch.tanh(h).abs()
+            case "sigmoid":
+                return torch.sigmoid(h)
 
     def layers(self) -> list[nn.Conv2d | nn.Linear]:
         """The eight layers of LAYERS, in their order."""
@@ -235,11 +247,11 @@ class AlexNet(nn.Module):
         else:
             h_BCHW = self._norm(h_BCHW, layer, rectified=not late)
             h_BCHW = F.max_pool2d(h_BCHW, c.pool_size, c.pool_stride, ceil_mode=layer not in c.pool_floor)
-        return self._activate(h_BCHW) if late else h_BCHW
+        return self.activate(h_BCHW) if late else h_BCHW
 
     def _norm(self, h_BCHW: Tensor, layer: int, rectified: bool = True) -> Tensor:
         c = self.config
-        h_BCHW = self._activate(h_BCHW) if rectified else h_BCHW
+        h_BCHW = self.activate(h_BCHW) if rectified else h_BCHW
         if layer not in c.lrn_after:
             return h_BCHW
         columns = 1 if c.lrn_across else self.here
@@ -247,17 +259,6 @@ class AlexNet(nn.Module):
         if layer == 2 and c.map_norm_alpha:
             h_BCHW = map_norm(h_BCHW, size=5, k=1.0, alpha=c.map_norm_alpha, beta=c.lrn_beta)
         return h_BCHW
-
-    def _activate(self, h: Tensor) -> Tensor:
-        match self.config.nonlinearity:
-            case "relu":
-                return F.relu(h)
-            case "tanh":
-                return torch.tanh(h)
-            case "abs-tanh":
-                return torch.tanh(h).abs()
-            case "sigmoid":
-                return torch.sigmoid(h)
 
     def _drop(self, h_BD: Tensor, mask_BD: Tensor | None) -> Tensor:
         # scaled up in training rather than down in testing: the same expectation as in the paper, section 4.2
