@@ -60,6 +60,19 @@ def distances_of(squared: Keys, metric: Metric) -> NDArray[np.float32]:
     return within.astype(np.float32)
 
 
+def distances_from(vector_D: Vectors, features_ND: Vectors, metric: Metric) -> NDArray[np.float64]:
+    """The distances (N,) of float32 (N, D) features from a vector as `vectors_of` gives it.
+
+    By cosine a feature of zeros, which has no direction, is as far as one at right angles: 1.
+    """
+    have_N = have_vectors(features_ND, metric)
+    distances_N = np.ones(len(features_ND))
+    apart_ND = vectors_of(features_ND[have_N], metric).astype(np.float64) - vector_D
+    squared_N = np.vecdot(apart_ND, apart_ND)
+    distances_N[have_N] = np.sqrt(squared_N) if metric == "euclidean" else squared_N / 2
+    return distances_N
+
+
 def most_squared(distance: float | None, metric: Metric) -> float | None:
     """The largest squared distance that is told, in float32, as one of at most `distance`; None for no bound.
 

@@ -17,8 +17,8 @@ from pydantic_settings import SettingsConfigDict
 from torch import Tensor
 from tqdm import tqdm
 
-from indexer.metric import have_vectors
 from indexer.opening import OpenStore, open_store
+from indexer.search.others import other_items
 from indexer.storage import artifact
 from indexer.storage.version import load_autoencoder
 from indexer.store import Query
@@ -130,7 +130,7 @@ def main(settings: InvarianceSettings) -> None:
             collection = collection.without(zeros)
         if not collection.pixels:
             raise NotReady(f"no photograph of the part {settings.part!r} of {settings.data} has a feature that can be compared")
-        spaces = [_space(model, features_ND, collection, store) for model, features_ND in zip(models, features, strict=True)]
+        spaces = [_space(features_ND, collection, store) for features_ND in features]
         networks = [_Network(*row) for row in zip(models, features, spaces, strict=True)]
         record = _record(settings, collection, networks, store)
         _write(settings, record.model_copy(update={"seconds": round(time.monotonic() - began, 1)}))
@@ -163,35 +163,23 @@ def _features(model: Model, collection: _Collection) -> Features:
     return np.concatenate([model.fc7(pixels_BCHW).numpy() for pixels_BCHW in collection.batches()])
 
 
-def _space(model: Model, features_ND: Features, collection: _Collection, store: OpenStore | None) -> Space:
-    def features(pixels_BCHW: Tensor) -> Features:
-        return np.asarray(model.fc7(pixels_BCHW).numpy())
-
+def _space(features_ND: Features, collection: _Collection, store: OpenStore | None) -> Space:
     if store is None:
         others = len(features_ND) - 1
-        return Space(features, neighbors=_among(features_ND) if others > K else None)
+        return Space(neighbors=_among(features_ND) if others > K else None)
     autoencoder = load_autoencoder(store.folder, store.manifest)
-    neighbors = neighbors_in(store, collection.sha256s) if len(store) > K + 1 else None
-    return Space(features, autoencoder.encode if autoencoder else None, neighbors)
+    neighbors = _neighbors_in(store, collection.sha256s) if len(store) > K + 1 else None
+    return Space(autoencoder.encode if autoencoder else None, neighbors)
 
 
 def _among(features_ND: Features) -> Callable[[Features, int], Ids]:
     return lambda queries_QD, number: invariance.nearest(features_ND, queries_QD, number)
 
 
-def neighbors_in(store: OpenStore, sha256s: Sequence[str]) -> Callable[[Features, int], Ids]:
+def _neighbors_in(store: OpenStore, sha256s: Sequence[str]) -> Callable[[Features, int], Ids]:
     """The ten nearest items of a store by exact search, without the photograph itself where it is an item."""
     own = store.holding(sha256s)
-
-    def neighbors(queries_QD: Features, number: int) -> Ids:
-        rows = have_vectors(queries_QD, store.metric)
-        ids_QK = np.full((len(queries_QD), K), -1, np.int64)
-        found = store.search(queries_QD[rows], Query(K + 1)).ids_QK
-        item = own.get(sha256s[number], -1)
-        ids_QK[rows] = [[i for i in row if i != item][:K] for row in found.tolist()]
-        return ids_QK
-
-    return neighbors
+    return lambda queries_QD, number: other_items(store, queries_QD, Query(K), own.get(sha256s[number]))
 
 
 def _record(
@@ -271,7 +259,7 @@ def _measured(
         pixels_PCHW = torch.stack([collection.pixels[number], *(variant.pixels_CHW for variant in perturbed)])
         clipped_P += [variant.clipped for variant in perturbed]
         for network, found in zip(networks, rows, strict=True):
-            for measure, values_P in network.space.moves(pixels_PCHW, number).items():
+            for measure, values_P in network.space.moves(network.model.fc7(pixels_PCHW).numpy(), number).items():
                 found[measure].append(values_P)
     moves: list[dict[Measure, Floats]] = [{measure: np.stack(values) for measure, values in found.items()} for found in rows]
     return moves, (clipped_P / len(collection.pixels)).tolist()

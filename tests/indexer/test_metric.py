@@ -18,7 +18,7 @@ from indexer.compact import CompactSettings
 from indexer.compact import main as compact
 from indexer.features import FeatureBlock, feature_block
 from indexer.index import Index, open_index
-from indexer.metric import Metric, distances_of, have_vectors, most_squared, vectors_of
+from indexer.metric import Metric, distances_from, distances_of, have_vectors, most_squared, vectors_of
 from indexer.search.shortlist import ByPrincipal
 from indexer.storage import artifact
 from indexer.store import Mode, Query
@@ -29,6 +29,19 @@ from training.errors import BadValue
 from training.images.folders import ReadResult, Reject
 
 NO_DIRECTION = "its feature is zero in every component and has no direction; metric=euclidean takes it"
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_distances_from_a_vector_are_those_of_the_formula(metric: Metric) -> None:
+    x_ND = np.concatenate([features(6, width=40), np.zeros((1, 40), np.float32)])
+    [vector_D] = vectors_of(x_ND[:1], metric)
+    found = distances_from(vector_D, x_ND, metric).tolist()
+    first, rows = x_ND[0].tolist(), x_ND.tolist()
+    if metric == "euclidean":
+        expected = [sqrt(fsum((a - b) ** 2 for a, b in zip(first, row, strict=True))) for row in rows]
+    else:
+        expected = [*cosine_distances(x_ND[:1].astype(np.float64), x_ND[:-1].astype(np.float64))[0].tolist(), 1.0]
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_rows_are_taken_to_length_1_by_float64_whatever_float32_makes_of_their_squares() -> None:

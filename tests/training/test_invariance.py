@@ -9,7 +9,6 @@ from PIL import Image
 
 from indexer.index import open_index
 from indexer.storage import artifact
-from indexer.store import Query
 from tests.conftest import SmallConfig, encoded, photograph
 from training import checkpoint, invariance
 from training.analysis import invariance_report
@@ -101,18 +100,6 @@ def test_the_moves_of_one_photograph_are_those_of_its_own_features(
     darker = next(curve for curve in record.networks.curves if curve.kind == "bias").points[0]
     assert darker.level == -100
     assert darker.clipped == pytest.approx(float((pixels < 100).float().mean()))
-
-
-def test_a_photograph_that_is_an_item_is_no_neighbour_of_itself(model: Path, index: Path, images: Path) -> None:
-    store = open_index(index)
-    item = store.items([int(store.ids()[4])])[0]
-    feature = store.vectors([item.id])
-    hits = store.search(feature, Query(11)).ids_QK[0].tolist()
-    assert hits[0] == item.id
-    neighbors = invariance.neighbors_in(store, ["0" * 64, item.sha256])
-    assert neighbors(feature, 1)[0].tolist() == hits[1:]
-    assert neighbors(feature, 0)[0].tolist() == hits[:10]
-    store.close()
 
 
 def test_networks_beside_others_are_compared_photograph_by_photograph(images: Path, tmp_path: Path) -> None:

@@ -70,18 +70,16 @@ class Divisor:
 
 @dataclass(frozen=True)
 class Space:
-    """What photographs are compared in."""
+    """What photographs are compared by, beside their features."""
 
-    features: Callable[[Tensor], Features]  # uint8 (B, 3, 256, 256) -> (B, D)
     encode: Callable[[Features], Codes] | None = None  # (N, D) -> (N, W)
     neighbors: Callable[[Features, int], Ids] | None = None  # of (N, D), without the photograph of this number: (N, K)
 
-    def moves(self, pixels_PCHW: Tensor, number: int) -> dict[Measure, Floats]:
-        """How far each of uint8 (1 + P, 3, 256, 256) is from the first of them, the photograph `number` as it is: (P,) each.
+    def moves(self, features_PD: Features, number: int) -> dict[Measure, Floats]:
+        """How far each of (1 + P, D) features is from the first of them, of the photograph `number` as it is: (P,) each.
 
         Without `share`, which needs other photographs.
         """
-        features_PD = self.features(pixels_PCHW)
         found: dict[Measure, Floats] = {
             "l2": l2(features_PD[1:], features_PD[0]),
             "angle": angle(features_PD[1:], features_PD[0]),

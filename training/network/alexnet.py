@@ -212,18 +212,6 @@ class AlexNet(nn.Module):
         """fc6 of all columns heard -> fc7 of these columns."""
         return self._drop(self.activate(self.fc7(h_BD)), mask_BD)
 
-    def activate(self, h: Tensor) -> Tensor:
-        """The nonlinearity after every layer but fc8."""
-        match self.config.nonlinearity:
-            case "relu":
-                return F.relu(h)
-            case "tanh":
-                return torch.tanh(h)
-            case "abs-tanh":
-                return torch.tanh(h).abs()
-            case "sigmoid":
-                return torch.sigmoid(h)
-
     def layers(self) -> list[nn.Conv2d | nn.Linear]:
         """The eight layers of LAYERS, in their order."""
         return [getattr(self, name) for name in LAYERS]
@@ -259,6 +247,18 @@ class AlexNet(nn.Module):
         if layer == 2 and c.map_norm_alpha:
             h_BCHW = map_norm(h_BCHW, size=5, k=1.0, alpha=c.map_norm_alpha, beta=c.lrn_beta)
         return h_BCHW
+
+    def activate(self, h: Tensor) -> Tensor:
+        """The nonlinearity of every layer but fc8."""
+        match self.config.nonlinearity:
+            case "relu":
+                return F.relu(h)
+            case "tanh":
+                return torch.tanh(h)
+            case "abs-tanh":
+                return torch.tanh(h).abs()
+            case "sigmoid":
+                return torch.sigmoid(h)
 
     def _drop(self, h_BD: Tensor, mask_BD: Tensor | None) -> Tensor:
         # scaled up in training rather than down in testing: the same expectation as in the paper, section 4.2

@@ -32,7 +32,7 @@ def test_a_linear_network_moves_by_the_gain_and_never_turns() -> None:
     square = pixels.permute(1, 2, 0).numpy()
     gains = (1.0, 0.25, 0.5, 1.5, 2.0)  # of multiples of 4 to 96: nothing is rounded or clipped
     made = [torch.from_numpy(perturbations.gain(square, gain)[0].transpose(2, 0, 1).copy()) for gain in gains]
-    moves = Space(linear).moves(torch.stack([pixels, *made]), 0)
+    moves = Space().moves(linear(torch.stack([pixels, *made])), 0)
     np.testing.assert_allclose(moves["l2"], [abs(gain - 1) for gain in gains], atol=1e-6)
     np.testing.assert_allclose(moves["angle"], 0, atol=1e-4)
     assert set(moves) == {"l2", "angle"}
@@ -43,7 +43,7 @@ def test_a_bias_moves_a_linear_network_by_the_bias_over_its_length() -> None:
     brighter = torch.from_numpy(perturbations.bias(pixels.numpy(), 30.0)[0])
     f0 = linear(pixels[None])[0].astype(float)
     f = f0 + 30
-    moves = Space(linear).moves(torch.stack([pixels, brighter]), 0)
+    moves = Space().moves(linear(torch.stack([pixels, brighter])), 0)
     assert moves["l2"][0] == pytest.approx(30 * math.sqrt(12) / np.linalg.norm(f0), rel=1e-5)
     assert moves["angle"][0] == pytest.approx(np.degrees(np.arccos(f @ f0 / np.linalg.norm(f) / np.linalg.norm(f0))), rel=1e-3)
 
@@ -110,7 +110,6 @@ def test_distances_are_means_over_photographs_of_their_class_and_of_others() -> 
 def test_distances_of_a_space_have_every_measure_that_it_has() -> None:
     features = np.array([[3.0, 0], [3, 3], [0, 3]], np.float32)
     space = Space(
-        linear,
         encode=lambda rows_ND: (rows_ND[:, :1] > 0).astype(np.uint8),
         neighbors=lambda rows_ND, number: np.array([[number, 7]] * len(rows_ND)),
     )
