@@ -20,7 +20,7 @@ from service.middleware.address import Below, OwnHosts
 from service.middleware.admission import Admission, Gate
 from service.middleware.limits import AnswerHead, LimitBody, SecureHeaders
 from service.middleware.observe import Observe
-from service.routes import about, activations, classify, duplicates, explain, items, layers, neighbors, pages
+from service.routes import about, activations, classify, duplicates, explain, invariance, items, layers, neighbors, pages
 from service.routes.inputs import Inputs
 from service.settings import ServiceSettings, is_loopback
 from training.errors import BadValue
@@ -69,6 +69,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         classify,
         activations,
         explain,
+        invariance,
         layers,
         about,
         items,

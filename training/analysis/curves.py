@@ -10,6 +10,7 @@ from training.analysis.invariance_report import Curve, InvarianceRecord, Network
 from training.analysis.perturbations import KINDS
 
 _COLUMNS: Final = 3
+_TICKS: Final = (0.25, 0.5, 0.7, 1, 1.5, 2, 4)  # of what multiplies
 _COLOURS: Final = ("tab:blue", "tab:orange")
 _STYLES: Final = {"same": "--", "other": ":"}
 _CLASSES: Final = {"same": "another of its class", "other": "one of another class"}
@@ -55,7 +56,8 @@ def _draw(axes: Axes, curve: Curve, measure: Measure, colour: str, name: str) ->
     axes.fill_between(levels, lows, highs, color=colour, alpha=0.2)
     if curve.kind in ("gain", "scale"):
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}")
+        ticks = [tick for tick in _TICKS if levels[0] <= tick <= levels[-1]]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     if curve.kind == "mirror":
         axes.set_xticks(levels, ["no", "yes"])
     if curve.kind == "jpeg":
