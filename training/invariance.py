@@ -66,7 +66,7 @@ class InvarianceSettings(Settings):
     out: Path = Field(Path("var/invariance"), description="folder for report and pictures")
     index: Path | None = Field(None, description="index folder, made with the model")
     beside: tuple[Path, ...] = Field((), max_length=100, description="model folders to measure beside, as many as models")
-    photographs: int = Field(200, ge=1, le=1000, description="how many photographs, drawn at random")
+    photographs: int = Field(200, ge=1, le=500, description="how many photographs, drawn at random")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="of the photographs drawn, and of their colour noise")
 
     @model_validator(mode="after")
@@ -208,7 +208,7 @@ def _record(
         index_version=store.version_number if store else None,
         neighbors_among=len(store) if store else len(collection.pixels) - 1,
         data=settings.data.resolve().name,
-        part=settings.part,
+        part="" if settings.data.is_file() else settings.part,
         photographs=len(collection.pixels),
         seed=settings.seed,
         covariance=collection.covariance_33.tolist(),

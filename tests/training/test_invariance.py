@@ -86,7 +86,7 @@ def test_the_moves_of_one_photograph_are_those_of_its_own_features(
     file = sorted((images / "test" / "red").iterdir())[0]
     settings = run("--model", model, "--data", file, "--out", tmp_path / "out")
     record = invariance_report.read(settings.out / "report.json")
-    assert record.photographs == 1
+    assert (record.photographs, record.part, record.data) == (1, "", file.name)
     assert (record.networks.distances["l2"].same, record.networks.distances["l2"].other) == (None, None)
     pixels = decode(file.read_bytes(), ImageLimits()).pixels_CHW
     statistics = Statistics()

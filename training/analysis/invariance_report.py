@@ -107,7 +107,7 @@ class InvarianceRecord(BaseModel):
     index_version: _Count | None  # among whose items the neighbours are; None where among the photographs
     neighbors_among: _Count  # photographs or items
     data: _Text  # the name of the folder or file
-    part: str = Field(max_length=10)
+    part: str = Field(max_length=10)  # "" for a single photograph
     photographs: _Count
     seed: _Count
     covariance: list[Annotated[list[float], Field(min_length=3, max_length=3)]] = Field(min_length=3, max_length=3)  # of RGB
@@ -185,7 +185,8 @@ def markdown(record: InvarianceRecord) -> str:
         else f"the {record.neighbors_among} photographs themselves"
     )
     parts = [
-        f"{record.photographs} photographs of {record.data}, part {record.part}, seed {record.seed}; neighbours among {among}.",
+        f"{record.photographs} photographs of {record.data}{f', part {record.part}' if record.part else ''}, seed {record.seed}; "
+        f"neighbours among {among}.",
         record.says,
         _distances(record),
         *(_divisors(name, group) for name, group in _groups(record).items() if group.divisors),
