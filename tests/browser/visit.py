@@ -69,8 +69,7 @@ class Visit:
 
     def settled(self) -> Page:
         """The page, once the tab has been shown and nothing of it is still being asked for."""
-        self.page.wait_for_selector("main[aria-busy=false]")
-        self.page.wait_for_function("!document.querySelector('main [aria-busy=true]')")
+        self.page.wait_for_selector("main[aria-busy=false]:not(:has([aria-busy=true]))")
         return self.page
 
     def main(self) -> Locator:
