@@ -37,4 +37,5 @@ def blurred(view_CHW: Tensor) -> Tensor:
     """The view without its details: its colours remain."""
     sigma = _SIGMA * view_CHW.shape[1]
     width = 2 * round(2 * sigma) + 1
-    return gaussian_blur(view_CHW, [width, width], [sigma, sigma])
+    found: Tensor = gaussian_blur(view_CHW, [width, width], [sigma, sigma])
+    return found

@@ -80,7 +80,7 @@ def test_the_class_is_the_most_probable_where_none_is_named(client: TestClient) 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_two_are_near_as_one_window_covered_at_a_time_says(model: Path, images: Path, tmp_path: Path, metric: str) -> None:
-    build.main(build.BuildSettings(model=model, data=images, index=tmp_path, part="train", metric=metric))  # type: ignore[arg-type]
+    build.main(build.BuildSettings(model=model, data=images, index=tmp_path, part="train", metric=metric))
     loaded = checkpoint.load(model)
     with TestClient(create_app(ServiceSettings(model=model, index=tmp_path, deadline_ms=600_000))) as client:
         [nearest] = send(client, "/neighbors?k=1&mode=exact", PHOTO).json()["results"][0]["neighbors"]

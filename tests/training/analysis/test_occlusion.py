@@ -59,7 +59,7 @@ def test_heat_is_in_the_quadrant_that_alone_counts(quadrant: tuple[int, int], he
     cells_WGG = windows(SIDES)
     left_W = torch.cat([batch.sum((1, 2, 3)) for batch in Covering(view).views(cells_WGG)]).numpy().astype(np.float64)
     found_GG = heat(float(view.sum()) - left_W, cells_WGG)
-    top, left = np.unravel_index(found_GG.argmax(), found_GG.shape)
+    top, left = divmod(int(found_GG.argmax()), GRID)
     assert (top // 4, left // 4) == quadrant
     inside = np.zeros_like(found_GG, np.bool_)
     inside[down : down + 4, across : across + 4] = True
