@@ -208,7 +208,10 @@ class ExplainAnswer(BaseModel):
     metric: Metric = Field(description="of the distances, as the index is", examples=["euclidean"])
     distance: float = Field(description="of the two, nothing covered", examples=[7.26])
     windows: int = Field(description="squares that were covered in each, one at a time", examples=[74])
-    query: HeatAnswer = Field(description="by how much the distance grows when parts of the query are covered")
+    query: HeatAnswer = Field(
+        description="what parts of the query bring the two together: by how much their distance grows with the part covered, "
+        "less the mean growth of the distances from items spread over the collection, in the unit of the metric"
+    )
     neighbor: HeatAnswer = Field(description="the same of the neighbour, with the query whole")
 
 

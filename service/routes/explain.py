@@ -7,7 +7,8 @@ from typing import Annotated, Final
 import numpy as np
 from fastapi import APIRouter, Query, Request
 
-from indexer.metric import distances_from, vectors_of
+from indexer.metric import distances_between, vectors_of
+from indexer.search import nearness
 from indexer.store import LARGEST_ID
 from service import schemas
 from service.routes import subjects
@@ -39,14 +40,14 @@ async def occlude(
     model = subject.model
     if label is not None and label not in model.classes:
         raise NotFound(f"the model has no class {label!r:.100}; GET /info names those it has")
-    cells_WGG = occlusion.windows()
+    cells_WGG = occlusion.windows(occlusion.LARGE)
     batches = Covering(model.view(subject.pixels_CHW)).views(_with_none(cells_WGG))
     _, chances_WK = await engine_of(request).each_view(model, batches, stages)
     number = int(chances_WK[0].argmax()) if label is None else model.classes.index(label)
     chances_W = chances_WK[:, number].astype(np.float64)
     worst = int(chances_W[1:].argmin())
     best = np.argsort(-chances_WK[1 + worst], kind="stable")[:_SHOWN].tolist()
-    drops_GG = occlusion.heat(chances_W[0] - chances_W[1:], cells_WGG)
+    drops_GG = occlusion.mean_changes(chances_W[0] - chances_W[1:], cells_WGG)
     return schemas.OcclusionAnswer(
         model=model.fingerprint,
         index_version=subject.index_version,
@@ -68,9 +69,10 @@ async def explain(
     ],
     item_id: SubjectId = None,
 ) -> schemas.ExplainAnswer:
-    """Why a photograph and an indexed one are near: by how much their distance grows when parts of either are covered.
+    """Why a photograph and an indexed one are near: which parts of either bring them together.
 
-    Parts of one are covered with the training mean while the other is whole, and the other way round.
+    Parts of one are covered with the training mean while the other is whole, and the other way round. A part is worth as much as
+    the distance of the two grows by, less the mean growth of the distances from 256 items spread over the collection.
     """
     engine, stages = engine_of(request), Stages(metrics_of(request))
     engine.check_room(2)
@@ -83,21 +85,28 @@ async def explain(
         if input.item is None
         else await subjects.of_item(engine, model, store, input.item, stages)
     )
-    cells_WGG = _with_none(occlusion.windows())
+    cells_WGG = _with_none(occlusion.windows(occlusion.SMALL))
     batches = chain.from_iterable(Covering(model.view(subject.pixels_CHW)).views(cells_WGG) for subject in (query, other))
     features_VD, _ = await engine.each_view(model, batches, stages)
-    halves = features_VD[: len(cells_WGG)], features_VD[len(cells_WGG) :]
-    heats: list[Heat] = []
-    for (covered_WD, whole_WD), field in zip((halves, halves[::-1]), ("neighbor", "image"), strict=True):
-        [whole_D] = vectors_of(whole_WD[:1], store.metric, field)
-        distances_W = distances_from(whole_D, covered_WD, store.metric)
-        heats.append(occlusion.heat(distances_W[1:] - distances_W[0], cells_WGG[1:]))
-    of_query, of_neighbor = await engine.form(lambda: [_heat(*of) for of in zip((query, other), heats, strict=True)])
+    of_query_WD, of_neighbor_WD = np.split(features_VD, 2)
+    [query_D] = vectors_of(of_query_WD[:1], store.metric, "image")
+    [neighbor_D] = vectors_of(of_neighbor_WD[:1], store.metric, "neighbor")
+
+    def heats() -> tuple[schemas.HeatAnswer, schemas.HeatAnswer]:
+        rest_RD = nearness.rest(store, [subject.item for subject in (query, other) if subject.item is not None])
+        of_query_W = nearness.growth(of_query_WD, neighbor_D, rest_RD, store.metric)
+        of_neighbor_W = nearness.growth(of_neighbor_WD, query_D, rest_RD, store.metric)
+        return (
+            _heat(query, occlusion.worth(of_query_W[1:], cells_WGG[1:])),
+            _heat(other, occlusion.worth(of_neighbor_W[1:], cells_WGG[1:])),
+        )
+
+    of_query, of_neighbor = await engine.slowly("look", heats)
     return schemas.ExplainAnswer(
         model=model.fingerprint,
         index_version=store.version_number,
         metric=store.metric,
-        distance=float(distances_W[0]),
+        distance=float(distances_between(of_query_WD[:1], neighbor_D[None], store.metric)[0, 0]),
         windows=len(cells_WGG) - 1,
         query=of_query,
         neighbor=of_neighbor,

@@ -2,6 +2,7 @@
 
 export const TABS = [
   { name: "search", title: "Search" },
+  { name: "layers", title: "Layers" },
   { name: "units", title: "Units" },
   { name: "invariance", title: "Invariance" },
   { name: "collection", title: "Collection" },

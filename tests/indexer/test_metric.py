@@ -18,7 +18,7 @@ from indexer.compact import CompactSettings
 from indexer.compact import main as compact
 from indexer.features import FeatureBlock, feature_block
 from indexer.index import Index, open_index
-from indexer.metric import Metric, distances_from, distances_of, have_vectors, most_squared, vectors_of
+from indexer.metric import Metric, distances_between, distances_of, have_vectors, most_squared, vectors_of
 from indexer.search.shortlist import ByPrincipal
 from indexer.storage import artifact
 from indexer.store import Mode, Query
@@ -32,16 +32,17 @@ NO_DIRECTION = "its feature is zero in every component and has no direction; met
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_distances_from_a_vector_are_those_of_the_formula(metric: Metric) -> None:
+def test_distances_between_features_and_vectors_are_those_of_the_formula(metric: Metric) -> None:
     x_ND = np.concatenate([features(6, width=40), np.zeros((1, 40), np.float32)])
-    [vector_D] = vectors_of(x_ND[:1], metric)
-    found = distances_from(vector_D, x_ND, metric).tolist()
-    first, rows = x_ND[0].tolist(), x_ND.tolist()
+    found = distances_between(x_ND, vectors_of(x_ND[:2], metric), metric)
     if metric == "euclidean":
-        expected = [sqrt(fsum((a - b) ** 2 for a, b in zip(first, row, strict=True))) for row in rows]
+        of_rows = [
+            [sqrt(fsum((a - b) ** 2 for a, b in zip(row, other, strict=True))) for other in x_ND[:2].tolist()]
+            for row in x_ND.tolist()
+        ]
     else:
-        expected = [*cosine_distances(x_ND[:1].astype(np.float64), x_ND[:-1].astype(np.float64))[0].tolist(), 1.0]
-    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        of_rows = [*cosine_distances(x_ND[:-1].astype(np.float64), x_ND[:2].astype(np.float64)).tolist(), [1.0, 1.0]]
+    np.testing.assert_allclose(found, of_rows, rtol=1e-5, atol=1e-6)
 
 
 def test_rows_are_taken_to_length_1_by_float64_whatever_float32_makes_of_their_squares() -> None:

@@ -1,13 +1,13 @@
 """What covering parts of a photograph changes: of a class's probability, or of the distance to another photograph.
 
 A view is cut into a grid of 8 x 8 cells. Squares of whole cells, in every place, are covered one at a time with the training
-mean, which is what the network takes for nothing (Zeiler and Fergus 2014, section 4.2). What a cell is worth is the mean change
-over the squares that cover it.
+mean, which is what the network takes for nothing (Zeiler and Fergus 2014, section 4.2). What a cell is worth follows from the
+changes that the squares over it make.
 
 Legend: W windows, G cells of a side, B batch, C channels (RGB), H height, W' width of a view, N cells.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 GRID: Final = 8  # cells of a side
-SIDES: Final = (2, 4)  # of the squares that are covered, cells
+SMALL: Final = (1, 2)  # sides of the squares that are covered, cells: what FC7 is moved by
+LARGE: Final = (2, 4)  # what a class that the network is sure of is moved by
 BATCH: Final = 25  # views that go through the network at once: about a tenth of a second
 
 Cells = NDArray[np.bool_]
@@ -40,10 +41,10 @@ class Covering:
             yield torch.where(covered_B1HW, fill_CHW, self.view_CHW)
 
 
-def windows() -> Cells:
-    """The squares, one set of cells each: bool (W, G, G)."""
+def windows(sides: Sequence[int]) -> Cells:
+    """The squares of these sides, one set of cells each: bool (W, G, G)."""
     found = []
-    for side in SIDES:
+    for side in sides:
         for top in range(GRID - side + 1):
             for left in range(GRID - side + 1):
                 cells_GG = np.zeros((GRID, GRID), np.bool_)
@@ -52,10 +53,10 @@ def windows() -> Cells:
     return np.stack(found)
 
 
-def heat(changes_W: Heat, cells_WGG: Cells) -> Heat:
-    """What each cell is worth: a window's change divided by its cells, the mean over the windows of a size that cover the cell.
+def mean_changes(changes_W: Heat, cells_WGG: Cells) -> Heat:
+    """The mean change over the windows that cover each cell, and of that over their sizes; a change counts by the cell.
 
-    Of this the mean over sizes, so that the few large windows have as much say as the many small.
+    What one cell is worth by itself cannot be told where, as with a class, much has to be covered before anything changes.
     """
     sizes_W = cells_WGG.sum((1, 2))
     of_sizes = []
@@ -63,3 +64,14 @@ def heat(changes_W: Heat, cells_WGG: Cells) -> Heat:
         covering_WGG = cells_WGG[sizes_W == size].astype(np.float64)
         of_sizes.append(np.tensordot(changes_W[sizes_W == size] / size, covering_WGG, 1) / covering_WGG.sum(0))
     return np.asarray(np.mean(of_sizes, 0))
+
+
+def worth(changes_W: Heat, cells_WGG: Cells) -> Heat:
+    """What each cell is worth, so that what the cells of a window are worth adds up to its change as nearly as may be.
+
+    By least squares with a penalty on what cells are worth (ridge regression with a weight of 1), as LIME has it (Ribeiro, Singh
+    and Guestrin 2016): cells that no window tells apart share its change.
+    """
+    covered_WX = cells_WGG.reshape(len(cells_WGG), -1).astype(np.float64)
+    worth_X = np.linalg.solve(covered_WX.T @ covered_WX + np.eye(covered_WX.shape[1]), covered_WX.T @ changes_W)
+    return np.asarray(worth_X.reshape(cells_WGG.shape[1:]))
