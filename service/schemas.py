@@ -130,6 +130,35 @@ class ItemAnswer(BaseModel):
     thumbnail: str = Field(description="where its thumbnail is served", examples=["/items/17/thumbnail"])
 
 
+class ItemsAnswer(BaseModel):
+    """The answer of GET /items."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[1])
+    of: int = Field(description="items that pass, on all pages", examples=[1117])
+    items: list[ItemAnswer] = Field(description="in order of their ids")
+    next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
+    note: Note = None
+
+
+class LabelCount(BaseModel):
+    """A label of the index."""
+
+    label: str = Field(description="empty for items without one", examples=["Granny-Smith"])
+    items: int = Field(description="how many have it", examples=[82])
+
+
+class LabelsAnswer(BaseModel):
+    """The answer of GET /labels."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[1])
+    items: int = Field(description="items of all labels", examples=[1117])
+    of: int = Field(description="labels, on all pages", examples=[14])
+    labels: list[LabelCount] = Field(description="in order of the labels")
+    next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
+
+
 class Neighbor(BaseModel):
     """A photograph near a query."""
 
@@ -368,6 +397,10 @@ class IndexInfo(BaseModel):
     width: int = Field(description="components of a feature")
     bits: int = Field(description="of a short code; 0 where there are none")
     bytes: int = Field(description="size of all its files")
+    parts: dict[str, int] = Field(
+        description="what it holds: the size of its files by their names, those of one name in several segments together",
+        examples=[{"vectors.faiss": 18_301_000, "codes.faiss": 17_900}],
+    )
     mode: Mode = Field(description="of a search that names none")
     reason: str = Field(description="why it is searched so")
     recall: dict[str, float] = Field(description="of the other modes against exact search, as measured when it was built")
