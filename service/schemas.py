@@ -237,6 +237,35 @@ class GroupsAnswer(BaseModel):
     note: Note = None
 
 
+class MapLabel(BaseModel):
+    """A label on the map."""
+
+    label: str = Field(description="empty: items without one", examples=["Granny-Smith"])
+    count: int = Field(description="items on the map", examples=[91])
+
+
+class MapAnswer(BaseModel):
+    """The answer of GET /map."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[3])
+    items: int = Field(description="in the index", examples=[1120])
+    shown: int = Field(description="of these, on the map", examples=[1117])
+    since: int = Field(description="of these, added since the map was made, and not on it", examples=[3])
+    removed: int = Field(description="items that were on it, and have been removed", examples=[0])
+    method: Literal["t-SNE", "principal components"]
+    library: str = Field(description="with its version; empty where the method needs none", examples=["openTSNE 1.0.4"])
+    parameters: dict[str, int] = Field(examples=[{"components": 192, "neighbors": 15, "steps": 750}])
+    sampled: int = Field(description="items that the next three are of, each among all", examples=[200])
+    neighbors: int = Field(description="of each that were compared; 0 where there are too few items", examples=[10])
+    trustworthiness: float = Field(description="1: nothing is near on the map that is far by features", examples=[0.89])
+    neighbor_recall: float = Field(description="share of the neighbours by features that are those on the map", examples=[0.29])
+    labels: list[MapLabel] = Field(description="commonest first as the map was made: the order of colours; at most 1000")
+    more_labels: int = Field(description="labels beyond these", examples=[0])
+    points: str = Field(description="where the items' places are", examples=["/map/points?state=5a0c0f..."])
+    bytes: int = Field(description="of these, before compression", examples=[11178])
+
+
 class AddedImage(BaseModel):
     """The item that one photograph became, or why there is none."""
 
