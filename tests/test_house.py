@@ -41,7 +41,8 @@ ROOMS = {
         "changes": "arrays metric features store codes storage search",
         "milvus": "arrays metric features store scans codes storage search",
         "index": "arrays metric features store codes storage search changes",
-        "assembly": "arrays metric features store codes storage search changes milvus",
+        "analysis": "arrays metric features store codes storage search index opening",
+        "assembly": "arrays metric features store codes storage search changes milvus analysis",
         "opening": "store storage index milvus",
         "evaluation": "arrays metric features store codes storage search index opening",
     },
@@ -82,7 +83,7 @@ BELOW = {
         *(f"indexer.{room}" for room in ("arrays", "metric", "features", "store", "storage", "search", "opening")),
     },
 }
-ANALYSES = {"training.analysis"}  # which only commands and routes import
+ANALYSES = {"training.analysis", "indexer.analysis"}  # which only commands and routes import
 MODULES = sorted(path for package in ROOMS for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py")
 PAGES = ("service", "training", "indexer", "docker", "tests")
 
