@@ -34,7 +34,7 @@ if [ ! -f "$FC7_MODEL/model.json" ]; then
 fi
 if [ ! -e "$FC7_INDEX/current" ]; then
     echo "== 3/6 index of the training photographs"
-    python -m indexer.build --part train
+    python -m indexer.build --part train --atlas
 fi
 if [ ! -f "$FC7_INDEX/duplicates.json" ]; then
     echo "== 4/6 near-duplicates among them"

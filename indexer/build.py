@@ -116,7 +116,9 @@ def main(settings: BuildSettings) -> None:
             dist.barrier()
         if rank:
             return
-        layers = {name: LayerRecord(**asdict(shape)) for name, shape in model.units.items()} if settings.atlas else None
+        layers: dict[str, LayerRecord] | None = None
+        if settings.atlas:
+            layers = {name: LayerRecord(**asdict(shape)) for name, shape in model.units.items()}
         source = Source(settings.data, model.fingerprint, model.net.config.fc7_width, limits, layers)
         result = assemble(settings.index, _Both(extraction, of_uploads), source, settings.plan())
         if result.kept:

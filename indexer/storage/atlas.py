@@ -6,7 +6,7 @@ Legend: U units of a layer, column 0's then column 1's; K photographs of a unit,
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -117,9 +117,13 @@ def load(path: Path, fingerprint: str, next_id: int) -> Atlas:
             raise Mismatch(f"{name} of {path} is {array.dtype}, expected {_TYPES[name.rpartition('.')[2]]}")
     layers = {}
     for name in record.layers:
-        layers[name] = LayerAtlas(*(arrays.get(f"{name}.{kind}") for kind in _TYPES))
+        layers[name] = _layer({kind: arrays.get(f"{name}.{kind}") for kind in _TYPES})
         _check(f"{name} of {path}", layers[name], record, record.layers[name])
     return Atlas(record, layers)
+
+
+def _layer(arrays: Mapping[str, Any]) -> LayerAtlas:
+    return LayerAtlas(*(arrays[kind] for kind in _TYPES))
 
 
 def _array(layer: LayerAtlas, kind: str) -> NDArray[np.generic] | None:

@@ -63,8 +63,9 @@ def test_every_unit_has_the_photographs_of_brute_force(tmp_path: Path, model: Pa
             brute.setdefault(layer, []).append(maps[0])
     assert list(opened.layers) == list(brute)
     for layer, of_photographs in brute.items():
-        found, maps = opened.layers[layer], torch.stack(of_photographs).double().numpy().reshape(24, len(of_photographs[0]), -1)
-        values_NU = maps.max(2)
+        found = opened.layers[layer]
+        values_NUP = torch.stack(of_photographs).double().numpy().reshape(24, len(of_photographs[0]), -1)
+        values_NU = values_NUP.max(2)
         assert found.ids_UK.shape == (values_NU.shape[1], KEPT)
         np.testing.assert_array_equal(found.active_U, (values_NU > 0).sum(0))
         np.testing.assert_allclose(found.mean_U, values_NU.mean(0), rtol=1e-4, atol=1e-5)
@@ -76,7 +77,7 @@ def test_every_unit_has_the_photographs_of_brute_force(tmp_path: Path, model: Pa
             np.testing.assert_allclose(found.activations_UK[unit, :count], expected, rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(values_NU[ids_K[:count], unit], expected, rtol=1e-4, atol=1e-5)
             if found.positions_UK is not None:
-                there = maps[ids_K[:count], unit, found.positions_UK[unit, :count]]
+                there = values_NUP[ids_K[:count], unit, found.positions_UK[unit, :count]]
                 np.testing.assert_allclose(there, expected, rtol=1e-4, atol=1e-5)
             labels = [opened.record.labels[label] for label in found.labels_UK[unit, :count]]
             assert labels == [item.label for item in store.items(ids_K[:count].tolist())]

@@ -51,11 +51,13 @@ def test_a_unit_sees_its_field_to_the_corners_and_nothing_else(config: AlexNetCo
         assert ((maps[:, 2:] - maps[:, :1]).abs() > 1e-9 * maps[:, :1]).flatten(1).any(1).all()
 
 
-def test_the_fields_of_the_paper_are_as_large_as_known() -> None:
-    sizes = {"conv1": 11, "conv2": 51, "conv3": 99, "conv4": 131, "conv5": 163}
-    for layer, size in sizes.items():
-        middle = layer_shapes(PROFILES["paper"])[layer].side // 2  # type: ignore[index]
-        left, top, right, bottom = field(PROFILES["paper"], layer, middle * layer_shapes(PROFILES["paper"])[layer].side + middle)  # type: ignore[index, arg-type]
-        assert (right - left, bottom - top) == (size, size)
-    for layer in ("fc6", "fc7", "fc8"):
-        assert field(PROFILES["paper"], layer, 0) == (16, 16, 240, 240)
+@pytest.mark.parametrize(("layer", "size"), [("conv1", 11), ("conv2", 51), ("conv3", 99), ("conv4", 131), ("conv5", 163)])
+def test_the_fields_of_the_paper_are_as_large_as_known(layer: Layer, size: int) -> None:
+    side = layer_shapes(PROFILES["paper"])[layer].side
+    left, top, right, bottom = field(PROFILES["paper"], layer, side // 2 * (side + 1))
+    assert (right - left, bottom - top) == (size, size)
+
+
+@pytest.mark.parametrize("layer", ["fc6", "fc7", "fc8"])
+def test_a_unit_of_a_fully_connected_layer_sees_the_whole_view(layer: Layer) -> None:
+    assert field(PROFILES["paper"], layer, 0) == (16, 16, 240, 240)

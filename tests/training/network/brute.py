@@ -1,12 +1,14 @@
 """What every unit of a network does, written out by the formulas of the paper, layer by layer and column by column."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from training.network.alexnet import AlexNet
 
-NONLINEARITIES = {
+NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": lambda x: x.clamp(min=0),
     "tanh": torch.tanh,
     "abs-tanh": lambda x: torch.tanh(x).abs(),
