@@ -11,9 +11,10 @@ from indexer.arrays import Ids
 from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
 from indexer.codes.principal import Principal
-from indexer.storage import artifact, atlas
+from indexer.storage import artifact, atlas, layout
 from indexer.storage.artifact import FileRecord, Manifest, RejectRecord, WithManifest
 from indexer.storage.atlas import Atlas
+from indexer.storage.layout import Layout
 from indexer.storage.rows import write_rows
 from indexer.storage.segment import SegmentDraft
 from training.files import sha256_of, sync, verify
@@ -79,6 +80,10 @@ class Draft:
     def write_atlas(self, units: Atlas) -> None:
         """Writes which photographs excite each unit most."""
         atlas.save(units, self._folder / artifact.ATLAS)
+
+    def write_layout(self, places: Layout) -> None:
+        """Writes the map."""
+        layout.write(self._folder / artifact.MAP, places)
 
     def write_deleted(self, ids_N: Ids) -> None:
         """Writes the list of removed items, int64 (N,), ascending."""

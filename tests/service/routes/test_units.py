@@ -23,12 +23,15 @@ from tests.service.calls import PHOTO, assert_problem
 from training import checkpoint
 from training.images.preprocess import ImageLimits, decode
 
+PATIENCE_MS = 600_000  # on a busy machine too
 LAYERS = {"conv1": 4, "conv2": 6, "conv3": 8, "conv4": 8, "conv5": 6, "fc6": 16, "fc7": 16}  # of the small network's columns
 
 
 @pytest.fixture(scope="module")
 def client(model: Path, atlas_index: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(ServiceSettings(model=model, index=atlas_index)), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(ServiceSettings(model=model, index=atlas_index, deadline_ms=PATIENCE_MS)), raise_server_exceptions=False
+    ) as client:
         yield client
 
 
@@ -134,7 +137,7 @@ def test_what_cannot_be_there_is_422(client: TestClient, path: str) -> None:
 
 
 def test_without_an_atlas_the_command_is_named_and_kernels_are_shown_all_the_same(model: Path, index: Path) -> None:
-    with TestClient(create_app(ServiceSettings(model=model, index=index))) as client:
+    with TestClient(create_app(ServiceSettings(model=model, index=index, deadline_ms=PATIENCE_MS))) as client:
         for path in ("/units/conv5/0/1", "/units/conv5/0", "/units/conv1/0/1/crops.jpg", "/units/fc8/0/1/photographs/0.png"):
             assert_problem(client.get(path), 404, "no atlas of its units; `python -m indexer.build --atlas` makes one")
         body = answer(client, "/units")
@@ -147,7 +150,7 @@ def test_without_an_atlas_the_command_is_named_and_kernels_are_shown_all_the_sam
 
 
 def test_kernels_are_shown_without_an_index(model: Path, tmp_path: Path) -> None:
-    with TestClient(create_app(ServiceSettings(model=model, index=tmp_path))) as client:
+    with TestClient(create_app(ServiceSettings(model=model, index=tmp_path, deadline_ms=PATIENCE_MS))) as client:
         assert answer(client, "/units/conv1/0/1")["kernel"]["unit"] == 1
         assert_problem(client.get("/units/conv2/0/1"), 503, "no index at")
         assert answer(client, "/units")["index_version"] is None
@@ -155,7 +158,7 @@ def test_kernels_are_shown_without_an_index(model: Path, tmp_path: Path) -> None
 
 def test_what_is_removed_is_not_shown_any_more_and_what_comes_is_told(model: Path, atlas_index: Path, tmp_path: Path) -> None:
     growing = shutil.copytree(atlas_index, tmp_path / "index", symlinks=True)
-    settings = ServiceSettings(model=model, index=growing, api_key="key")
+    settings = ServiceSettings(model=model, index=growing, deadline_ms=PATIENCE_MS, api_key="key")
     with TestClient(create_app(settings)) as client:
         before = answer(client, "/units/fc8/0/2")["photographs"]
         gone = before[0]["id"]
@@ -182,7 +185,7 @@ def test_where_the_photograph_itself_is_gone_its_thumbnail_is_cut(
     model: Path, images: Path, atlas_index: Path, tmp_path: Path
 ) -> None:
     lonely = shutil.copytree(atlas_index, tmp_path / "index", symlinks=True)
-    with TestClient(create_app(ServiceSettings(model=model, index=lonely))) as client:
+    with TestClient(create_app(ServiceSettings(model=model, index=lonely, deadline_ms=PATIENCE_MS))) as client:
         [photo, *_] = answer(client, "/units/fc7/0/1")["photographs"] or answer(client, "/units/fc7/0/2")["photographs"]
         [item] = open_index(lonely).items([photo["id"]])
         hidden = Path(item.root) / item.path
