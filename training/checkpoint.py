@@ -17,8 +17,9 @@ from training.errors import Mismatch, NotFinite, NotReady
 from training.files import replacing, sha256_of, verify, write_tensors
 from training.images.folders import Part
 from training.images.preprocess import SIZE, centre_view, ten_views
-from training.network.alexnet import AlexNet, AlexNetConfig, shapes
+from training.network.alexnet import AlexNet, AlexNetConfig, Layer, shapes
 from training.network.initialisation import Scheme, initialise
+from training.network.units import Excitation, LayerShape, excite, layer_shapes
 from training.record import ErrorRates, ModelMetrics, TrainingRecord, WeightsRecord
 
 FORMAT: Final = 1
@@ -68,6 +69,18 @@ class Model:
         Raises NotFinite, as every other method here, for what is not a finite number.
         """
         return _finite(self.net.features(self._centre(pixels_BCHW)).float(), "FC7 feature")
+
+    @torch.inference_mode()
+    def fc7_and_units(self, pixels_BCHW: Tensor) -> tuple[Tensor, Excitation]:
+        """What `fc7` gives, and how strongly the same views excite each unit of every layer, and where, in the same pass."""
+        features_BD, excitation = excite(self.net, self._centre(pixels_BCHW))
+        _finite(excitation.values_BU, "activation")
+        return _finite(features_BD.float(), "FC7 feature"), excitation
+
+    @property
+    def units(self) -> dict[Layer, LayerShape]:
+        """The units of each layer, from the image on."""
+        return layer_shapes(self.net.config)
 
     @torch.inference_mode()
     def probabilities(self, pixels_BCHW: Tensor, views: int = 1) -> Tensor:
