@@ -25,7 +25,7 @@ COMMANDS = [
     for command in pages.commands(page)
 ]
 PROGRAMS = {
-    "training": ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit"),
+    "training": ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "invariance", "patches", "vit"),
     "indexer": ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity"),
     "service": ("__main__",),
 }
