@@ -23,6 +23,7 @@ from indexer.storage.draft import Draft
 from indexer.storage.originals import SourceFolders, recorded_root
 from indexer.storage.rejects import reject_records
 from indexer.store import now
+from training.checkpoint import FeatureLayer
 from training.files import printable
 from training.images.folders import Reject
 from training.images.preprocess import ImageLimits
@@ -37,6 +38,7 @@ class Source:
     fingerprint: str  # of the model that made them
     width: int  # components of a feature
     limits: ImageLimits
+    layer: FeatureLayer = "fc7"  # whose values they are
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     before = collections(index)
     manifest = Manifest(
         fingerprint=source.fingerprint,
+        layer=source.layer,
         metric=plan.metric,
         width=source.width,
         bits=plan.bits,

@@ -1,4 +1,4 @@
-"""Photographs -> FC7 features, what files tell and thumbnails, a block at a time; an interrupted run keeps its blocks.
+"""Photographs -> features, files' facts and thumbnails, a block at a time; an interrupted run keeps its blocks.
 
 Legend: B batch, C channels, H height, W width, N examples, D feature width, P raw pixels (32 x 32 RGB).
 """
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from indexer.arrays import Vectors, blocks
 from indexer.metric import NO_DIRECTION, Metric, have_vectors, vectors_of
-from training.checkpoint import Model
+from training.checkpoint import Model, name_of
 from training.errors import FC7Error, Mismatch, NotFinite
 from training.files import printable, write_tensors
 from training.images.folders import Example, ReadResult, Reject, read_photographs, stamp
@@ -107,7 +107,7 @@ class Extraction:
         self.work.mkdir(parents=True, exist_ok=True)
         todo = [(part, path) for part, path in list(self._parts())[share::shares] if not _is_complete(path)]
         photographs = read_photographs(self.root, chain.from_iterable(part for part, _ in todo), self.limits)
-        reads = iter(progress(photographs, sum(len(part) for part, _ in todo), "FC7 features"))
+        reads = iter(progress(photographs, sum(len(part) for part, _ in todo), f"{name_of(self.model.layer)} features"))
         rejects: list[Reject] = []
         for part, path in todo:
             block = feature_block(self.model, islice(reads, len(part)), self.with_pixels)
@@ -143,7 +143,7 @@ class Extraction:
 
 def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool) -> FeatureBlock:
     """Features, files' facts and thumbnails of photographs that have been read, and the reasons of those that could not."""
-    features = [np.empty((0, model.net.config.fc7_width), np.float32)]
+    features = [np.empty((0, model.width), np.float32)]
     raw = [np.empty((0, 3 * RAW_SIZE**2), np.uint8)]
     files: list[FileFacts] = []
     thumbnails: list[bytes] = []
@@ -160,7 +160,7 @@ def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool) 
         if pixels:
             pixels_BCHW = torch.stack(pixels)
             try:
-                features.append(model.fc7(pixels_BCHW).numpy())
+                features.append(model.features(pixels_BCHW).numpy())
             except NotFinite as error:
                 first = files[len(files) - len(pixels) + error.positions[0]]
                 raise Mismatch(f"{error}; the first is {printable(first.path)}") from error
