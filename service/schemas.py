@@ -641,7 +641,7 @@ class PerturbedPoint(BaseModel):
 
     level: float = Field(examples=[1.5])
     clipped: float = Field(description="share of the values that were clipped at 0 or 255", examples=[0.02])
-    l2: float = Field(description="|f - f0| / |f0|, f0 the FC7 feature of the photograph as it is", examples=[0.21])
+    l2: float = Field(description="|f - f0| / |f0|, f0 the feature of the photograph as it is", examples=[0.21])
     angle: float = Field(description="between f and f0, degrees", examples=[11.4])
     bits: int | None = Field(None, description="that flip of its code; null where the index has none", examples=[9])
     overlap: float | None = Field(
@@ -663,7 +663,7 @@ class InvarianceAnswer(BaseModel):
     """The answer of POST /invariance."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
-    layer: Literal["fc7"] = "fc7"
+    layer: IndexedLayer
     index_version: int = Field(examples=[1])
     name: str = Field(description="the file name that was sent, the name given, or the id", examples=["apple.jpg"])
     id: int | None = Field(None, description="of the item, where it is one", examples=[17])

@@ -50,8 +50,8 @@ class InvarianceSettings(Settings):
     how far different photographs of a class, and of different classes, are from each other. OUT gets report.json, report.md and
     a picture for every measure.
 
-    With --index the neighbours are among the index's items, codes are its own, and the index keeps the report for the service
-    and its page. Without one, the neighbours are among the photographs themselves.
+    With --index the features are of the index's layer, the neighbours among its items and the codes its own; the index keeps the
+    report for the service and its page. Without one, features are FC7, and neighbours among the photographs themselves.
 
     --beside measures other networks on the same photographs, and the difference, paired: for instance networks trained without
     LRN by the same recipe and seeds. To leave LRN out of a network that was trained with it would show nothing but that: what
@@ -120,7 +120,8 @@ def main(settings: InvarianceSettings) -> None:
         store = open_store(settings.index) if settings.index else None
         models = [checkpoint.load(folder) for folder in (*settings.model, *settings.beside)]
         if store:
-            artifact.check_pair(store, models[0].fingerprint, models[0].net.config.fc7_width)
+            models = [model.at(store.manifest.layer) for model in models]
+            artifact.check_pair(store, models[0].fingerprint, models[0].width)
         collection = _read(settings)
         features = [_features(model, collection) for model in models]
         zeros = sorted({i for features_ND in features for i in np.flatnonzero(~features_ND.any(1)).tolist()})
@@ -160,7 +161,7 @@ def _read(settings: InvarianceSettings) -> _Collection:
 
 
 def _features(model: Model, collection: _Collection) -> Features:
-    return np.concatenate([model.fc7(pixels_BCHW).numpy() for pixels_BCHW in collection.batches()])
+    return np.concatenate([model.features(pixels_BCHW).numpy() for pixels_BCHW in collection.batches()])
 
 
 def _space(features_ND: Features, collection: _Collection, store: OpenStore | None) -> Space:
@@ -205,6 +206,7 @@ def _record(
     return InvarianceRecord(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         fingerprint=networks[0].model.fingerprint,
+        layer=networks[0].model.layer,
         index_version=store.version_number if store else None,
         neighbors_among=len(store) if store else len(collection.pixels) - 1,
         data=settings.data.resolve().name,
@@ -259,7 +261,7 @@ def _measured(
         pixels_PCHW = torch.stack([collection.pixels[number], *(variant.pixels_CHW for variant in perturbed)])
         clipped_P += [variant.clipped for variant in perturbed]
         for network, found in zip(networks, rows, strict=True):
-            for measure, values_P in network.space.moves(network.model.fc7(pixels_PCHW).numpy(), number).items():
+            for measure, values_P in network.space.moves(network.model.features(pixels_PCHW).numpy(), number).items():
                 found[measure].append(values_P)
     moves: list[dict[Measure, Floats]] = [{measure: np.stack(values) for measure, values in found.items()} for found in rows]
     return moves, (clipped_P / len(collection.pixels)).tolist()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class ReportAnswer(BaseModel):
     """The answer of GET /reports/invariance."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
-    layer: Literal["fc7"] = "fc7"
+    layer: schemas.IndexedLayer
     index_version: int = Field(description="that answers now; `report.index_version` is the one that was measured", examples=[1])
     report: InvarianceRecord = Field(description="what `python -m training.invariance --index` found")
 
@@ -53,7 +53,9 @@ class ReportAnswer(BaseModel):
 def report(request: Request) -> ReportAnswer:
     """How far features, codes and neighbours of the collection's photographs move when they are perturbed."""
     store = engine_of(request).current.newest().store
-    return ReportAnswer(model=store.fingerprint, index_version=store.version_number, report=_record_of(store))
+    return ReportAnswer(
+        model=store.fingerprint, layer=store.manifest.layer, index_version=store.version_number, report=_record_of(store)
+    )
 
 
 @router.post("/invariance", responses=problems(404, 410, 413, 415, 422, 503), openapi_extra=BODY, tags=["photograph"])
@@ -85,6 +87,7 @@ async def measure(
     shown = await engine.form(lambda: [_picture(one.pixels_CHW) for one in made]) if pictures else None
     return schemas.InvarianceAnswer(
         model=pair.model.fingerprint,
+        layer=pair.model.layer,
         index_version=pair.store.version_number,
         name=subject.name,
         id=subject.item,

@@ -54,6 +54,7 @@ def test_the_report_of_a_collection_has_every_point_and_measure(
     record = invariance_report.read(settings.out / "report.json")
     assert invariance_report.read(growing / artifact.INVARIANCE) == record
     store = open_index(growing)
+    assert record.layer == store.manifest.layer
     assert (record.fingerprint, record.index_version, record.neighbors_among) == (store.fingerprint, 1, len(store))
     assert (record.photographs, record.data, record.part, record.beside) == (5, images.name, "test", None)
     found = [(curve.kind, point.level) for curve in record.networks.curves for point in curve.points]

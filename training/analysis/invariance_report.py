@@ -104,6 +104,7 @@ class InvarianceRecord(BaseModel):
     format: Literal[1] = FORMAT
     created: str = Field(max_length=40)  # ISO 8601, UTC
     fingerprint: _Fingerprint  # of the first network
+    layer: str = Field(max_length=10)  # that the features are of
     index_version: _Count | None  # among whose items the neighbours are; None where among the photographs
     neighbors_among: _Count  # photographs or items
     data: _Text  # the name of the folder or file
@@ -184,8 +185,9 @@ def markdown(record: InvarianceRecord) -> str:
         if record.index_version is not None
         else f"the {record.neighbors_among} photographs themselves"
     )
+    part = f", part {record.part}" if record.part else ""
     parts = [
-        f"{record.photographs} photographs of {record.data}{f', part {record.part}' if record.part else ''}, seed {record.seed}; "
+        f"{record.photographs} photographs of {record.data}{part}, seed {record.seed}; features of {record.layer}; "
         f"neighbours among {among}.",
         record.says,
         _distances(record),
