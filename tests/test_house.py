@@ -44,6 +44,7 @@ ROOMS = {
         "assembly": "arrays metric features store codes storage search changes milvus",
         "opening": "store storage index milvus",
         "evaluation": "arrays metric features store codes storage search index opening",
+        "analysis": "arrays metric features store codes storage search index opening evaluation",
     },
     "service": {
         "metrics": "",
@@ -70,7 +71,7 @@ COMMANDS = {
         f"training.{name}"
         for name in ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit")
     ),
-    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates")),
+    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates", "calibrate")),
     "service.__main__",
 }
 # What a package may import of the packages below it.
