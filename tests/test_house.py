@@ -41,7 +41,7 @@ ROOMS = {
         "changes": "arrays metric features store codes storage search",
         "milvus": "arrays metric features store scans codes storage search",
         "index": "arrays metric features store codes storage search changes",
-        "assembly": "arrays metric features store codes storage search changes milvus",
+        "assembly": "arrays metric features store codes storage search analysis changes milvus",
         "opening": "store storage index milvus",
         "evaluation": "arrays metric features store codes storage search index opening",
         "analysis": "arrays metric features store codes storage search index opening evaluation",

@@ -155,10 +155,8 @@ def test_whatever_bytes_are_planted_it_is_a_calibration_or_refused(copied: Path)
     store = open_index(copied)
     refused = 0
     for _ in range(300):
-        data = bytearray(whole)
-        start = int(rng.integers(len(data)))
-        data[start : start + int(rng.integers(1, 9))] = rng.bytes(int(rng.integers(0, 9)))
-        path.write_bytes(data)
+        start, cut = int(rng.integers(len(whole))), int(rng.integers(1, 9))
+        path.write_bytes(whole[:start] + rng.bytes(int(rng.integers(0, 9))) + whole[start + cut :])
         try:
             stored.read(store)
         except Mismatch:
