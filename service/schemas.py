@@ -450,6 +450,7 @@ class IndexInfo(BaseModel):
     mode: Mode = Field(description="of a search that names none")
     reason: str = Field(description="why it is searched so")
     recall: dict[str, float] = Field(description="of the other modes against exact search, as measured when it was built")
+    calibrated: bool = Field(description="whether it is known what its distances mean; see GET /reports/calibration")
 
 
 class InfoAnswer(BaseModel):

@@ -2,6 +2,7 @@
 
 import * as api from "../api.js";
 import { element } from "../components/elements.js";
+import { reliability } from "../components/reliability.js";
 import { facts } from "../components/table.js";
 
 export async function show(root, place, { signal }) {
@@ -11,6 +12,7 @@ export async function show(root, place, { signal }) {
     model ? facts([["fingerprint", model.fingerprint], ["profile", model.profile], ["classes", model.classes.length]]) : "none",
     element("h3", { textContent: "Index" }),
     index ? facts([["version", index.version], ["photographs", index.items]]) : "none",
+    ...(index ? [element("h3", { textContent: "What distances mean" }), reliability(index, signal)] : []),
     element("h3", { textContent: "Service" }),
     facts([["version", version], ["description of the API", element("a", { href: "docs", textContent: "docs" })]]));
 }
