@@ -38,13 +38,13 @@ ROOMS = {
         "storage": "arrays metric features store scans codes",
         "search": "arrays metric store scans codes storage",
         "grouping": "arrays metric store codes scans storage search",
-        "analysis": "arrays metric features store codes storage search",
         "changes": "arrays metric features store codes storage search",
         "milvus": "arrays metric features store scans codes storage search",
         "index": "arrays metric features store codes storage search changes",
         "assembly": "arrays metric features store codes storage search analysis changes milvus",
         "opening": "store storage index milvus",
         "evaluation": "arrays metric features store codes storage search index opening",
+        "analysis": "arrays metric features store codes storage search index opening evaluation",
     },
     "service": {
         "metrics": "",
@@ -71,7 +71,7 @@ COMMANDS = {
         f"training.{name}"
         for name in ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit")
     ),
-    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity")),
+    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity", "calibrate")),
     "service.__main__",
 }
 # What a package may import of the packages below it.

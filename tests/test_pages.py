@@ -26,7 +26,7 @@ COMMANDS = [
 ]
 PROGRAMS = {
     "training": ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit"),
-    "indexer": ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity"),
+    "indexer": ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity", "calibrate"),
     "service": ("__main__",),
 }
 
