@@ -3,6 +3,7 @@
 Legend: N rows, Q queries, D feature width, W bytes of a code.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +20,7 @@ from indexer.search.searcher import Searcher
 from indexer.search.shortlists import open_shortlists
 from indexer.storage import artifact
 from indexer.storage.artifact import Manifest
+from indexer.storage.atlas import Atlas
 from indexer.storage.originals import read_original, sweep_uploads
 from indexer.storage.segment import code_bytes
 from indexer.storage.version import Version, open_version
@@ -78,6 +80,11 @@ class Index:
         """Bits of a code; 0 where there are none."""
         return self.manifest.bits
 
+    @property
+    def atlas(self) -> Atlas | None:
+        """What excites each unit most, as of the build; None where that made no atlas."""
+        return self._version.atlas
+
     def __len__(self) -> int:
         return self.manifest.kept
 
@@ -98,6 +105,23 @@ class Index:
     def count(self, filter: Filter) -> int:
         """Items that pass a filter."""
         return self._searcher.count(filter)
+
+    def labels(self) -> dict[str, int]:
+        """How many items each label has; see Store.labels."""
+        counts: Counter[str] = Counter()
+        for segment in self._segments:
+            counts.update(segment.catalog.labels())
+            counts.subtract(item.label for item in segment.catalog.items(self._deleted.tolist()).values())
+        return {label: count for label, count in sorted(counts.items()) if count}
+
+    def first(self, most: int, filter: Filter, after: int) -> list[Item]:
+        """The first items that pass a filter; see Store.first."""
+        ids: list[int] = []
+        for segment, mask in zip(self._segments, self._searcher.passing(filter), strict=True):
+            start = int(np.searchsorted(segment.ids_N, after, side="right"))
+            left = segment.ids_N[start:] if mask is None else segment.ids_N[start:][mask[start:] != 0]
+            ids += left[: most - len(ids)].tolist()
+        return self.items(ids)
 
     def ids(self) -> Ids:
         """The ids of all items, ascending."""

@@ -2,6 +2,7 @@
 
 export const TABS = [
   { name: "search", title: "Search" },
+  { name: "layers", title: "Layers" },
   { name: "units", title: "Units" },
   { name: "map", title: "Map" },
   { name: "collection", title: "Collection" },

@@ -163,7 +163,7 @@ def print_frames(count: int) -> None:
     points = b"FC7P" + b"".join(part.tobytes() for part in parts)
     labels = [{"label": f"label {number}", "count": int((numbers_N == number).sum())} for number in range(100)]
     answer = {"labels": labels, "shown": count, "since": 0, "removed": 0, "method": "t-SNE", "library": "", "parameters": {}}
-    answer |= {"neighbors": 0, "model": "made up", "index_version": 1, "points": "/map/points?state=0"}
+    answer |= {"neighbors": 0, "model": "made up", "layer": "fc7", "index_version": 1, "points": "/map/points?state=0"}
 
     def fulfil(route: Route) -> None:
         if "/map/points?" in route.request.url:
