@@ -24,14 +24,15 @@ class Scale:
         waits = arm.until_error is not None
         epochs = self.until_error if waits else self.epochs[arm.data]
         pilot = seed == PILOT_SEED
+        epochs = max(1, epochs // (5 if waits else 3)) if pilot else epochs
         images = min(self.images[arm.data], available)
-        return RunSpec(arm=arm, rate=rate, seed=seed, epochs=max(1, epochs // 3) if pilot else epochs, images=images, pilot=pilot)
+        return RunSpec(arm=arm, rate=rate, seed=seed, epochs=epochs, images=images, pilot=pilot)
 
 
 SCALES: Final[dict[Size, Scale]] = {
     "quick": Scale({"cifar": 5_000, "caltech": 1_500}, {"cifar": 4, "caltech": 6}, 8, pilots=False, seeds=1),
-    "full": Scale({"cifar": 10_000, "caltech": 3_000}, {"cifar": 20, "caltech": 24}, 24, pilots=True, seeds=None),
-    "large": Scale({"cifar": 50_000, "caltech": 3_000}, {"cifar": 30, "caltech": 40}, 40, pilots=True, seeds=None),
+    "full": Scale({"cifar": 10_000, "caltech": 3_000}, {"cifar": 20, "caltech": 30}, 60, pilots=True, seeds=None),
+    "large": Scale({"cifar": 50_000, "caltech": 3_000}, {"cifar": 30, "caltech": 60}, 60, pilots=True, seeds=None),
 }
 # Photographs a second that one core trains on, about: what weighs the runs against each other for the time left
 RATES: Final[dict[Data, float]] = {"cifar": 1500.0, "caltech": 450.0}
