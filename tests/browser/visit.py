@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import ConsoleMessage, Locator, Page
+from starlette.types import ASGIApp
 
 from service.app import create_app
 from service.settings import ServiceSettings
@@ -24,7 +25,13 @@ PHONE: Final = {"width": 360, "height": 740}
 @contextmanager
 def serving(model: Path, index: Path, port: int = 0, **settings: Any) -> Iterator[str]:
     """A service of these two folders in a thread: its address, without the slash at the end."""
-    app = create_app(ServiceSettings(model=model, index=index, **settings))
+    with running(create_app(ServiceSettings(model=model, index=index, **settings)), port) as address:
+        yield address
+
+
+@contextmanager
+def running(app: ASGIApp, port: int = 0) -> Iterator[str]:
+    """An application in a thread: its address."""
     server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None, timeout_graceful_shutdown=1))
     listener = socket.create_server(("127.0.0.1", port))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -46,12 +53,19 @@ class Visit:
         self.problems: list[str] = []
         self._expected: list[str] = []
         page.set_default_timeout(1000 * PATIENCE_S)
-        page.on("console", lambda message: message.type in ("error", "warning") and self._note(message.text))
+        page.on(
+            "console",
+            lambda message: message.type in ("error", "warning") and self._note(f"{message.text} {message.location['url']}"),
+        )
         page.on("pageerror", lambda error: self._note(str(error)))
         page.on("request", lambda request: self._note_request(request.url))
 
     def _note(self, problem: str) -> None:
         self.problems.append(problem)
+
+    def _note_message(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self._note(f"{message.text} {message.location['url']}")
 
     def _note_request(self, url: str) -> None:
         if not url.startswith((self.address, "blob:", "data:")):
@@ -69,8 +83,7 @@ class Visit:
 
     def settled(self) -> Page:
         """The page, once the tab has been shown and nothing of it is still being asked for."""
-        self.page.wait_for_selector("main[aria-busy=false]")
-        self.page.wait_for_function("!document.querySelector('main [aria-busy=true]')")
+        self.page.wait_for_selector("main[aria-busy=false]:not(:has([aria-busy=true]))")
         return self.page
 
     def main(self) -> Locator:

@@ -2,8 +2,6 @@
 
 import { element } from "./elements.js";
 
-const DESKTOP = "(hover: hover) and (pointer: fine)";  // where a camera button would only open files
-
 // `onFiles` gets the files; `shown` is the photograph that stands there now: { address, name }.
 export function dropzone({ signal, several = true, onFiles, shown = null, invitation = "Drop a photograph here, paste one, or" }) {
   const take = (list) => {
@@ -22,7 +20,7 @@ export function dropzone({ signal, several = true, onFiles, shown = null, invita
     shown && element("img", { src: shown.address, alt: shown.name, onerror: (event) => { event.target.hidden = true; } }),
     shown && element("b", { textContent: shown.name }),
     element("span", {}, `${invitation} `, picker(several ? "choose files" : "choose a file", { multiple: several })),
-    !matchMedia(DESKTOP).matches && element("span", {}, "or ", picker("take one", { capture: "environment" })));
+    navigator.maxTouchPoints > 0 && element("span", {}, "or ", picker("take one", { capture: "environment" })));
   for (const name of ["dragover", "dragleave", "drop"]) {
     window.addEventListener(name, () => zone.classList.toggle("over", name === "dragover"), { signal });
   }

@@ -1,6 +1,6 @@
 // Elements of the page; text is only ever set as text.
 
-// A property with a dash, and `role`, is set as an attribute; children that are null or false are left out.
+// What the element has no property for, as aria-label, is set as an attribute; children that are null or false are left out.
 export function element(tag, properties = {}, ...children) {
   return filled(document.createElement(tag), properties, children);
 }
@@ -17,8 +17,8 @@ export function drawn(tag, attributes = {}, ...children) {
 
 function filled(made, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
-    if (name.includes("-") || name === "role") made.setAttribute(name, value);
-    else made[name] = value;
+    if (name in made) made[name] = value;
+    else made.setAttribute(name, value);
   }
   made.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
   return made;

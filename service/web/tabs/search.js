@@ -30,7 +30,7 @@ export async function show(root, { query }, context) {
   const given = photographs.length === 1 ? photographs[0] : null;
 
   const classes = element("div", { "aria-live": "polite" });
-  const found = element("section", { className: "found", "aria-label": "Neighbours", "aria-live": "polite" });
+  const found = element("section", { className: "found", "aria-label": "Answer", "aria-live": "polite" });
   const view = { context, query, photographs, examples, given, classes, found, info };
   root.append(
     element("section", { className: "ask", "aria-label": "Query" },
