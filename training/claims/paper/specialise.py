@@ -1,10 +1,10 @@
 """Columns specialise (section 6.1, figure 3).
 
 The paper: the kernels of the first GPU are largely colour-agnostic and those of the second largely colour-specific, in every
-run, whatever the initial weights. Here: conv1 of AlexNet-67, which is preset figure3's network and recipe. How far the columns'
-shares of chroma lie apart is Hedges' g. The mean |g| of random groups of the same kernels is taken off
-(training/analysis/difference.py), so that chance gives 0. The controls are one column split in half, two that never talk, and
-two without LRN, with the same seeds.
+run, whatever the initial weights. Here: conv1 of AlexNet-67, which is preset figure3's network and recipe, but for the larger
+alpha of LRN (networks.py). How far the columns' shares of chroma lie apart is Hedges' g. The mean |g| of random groups of the
+same kernels is taken off (training/analysis/difference.py), so that chance gives 0. The controls are one column split in half,
+two that never talk, and two without LRN, with the same seeds.
 
 It would be nothing if the columns lay no further apart than the controls'. No row has a figure of the paper's, which gives
 none.
