@@ -15,7 +15,7 @@ TINY = Scale({"cifar": 20, "caltech": 12}, {"cifar": 2, "caltech": 1}, 3, pilots
 def write_packed(path: Path, side: int, train: int, test: int) -> None:
     """Photographs of three classes, each of a colour of its own with noise."""
     generator = torch.Generator().manual_seed(0)
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for part, count in (("train", train), ("test", test)):
         labels_N = torch.arange(count) % 3
         noise = torch.randint(60, (count, 3, side, side), generator=generator, dtype=torch.uint8)

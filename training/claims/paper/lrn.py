@@ -3,9 +3,9 @@
 The paper: LRN takes the error of a four-layer network on CIFAR-10 from 13 % to 11 %, and ImageNet's top-1 and top-5 errors down
 by 1.4 and 1.2 points. Here: the network of the 13 % run with LRN before pooling (k 1, size 5, scale .001, as in the 11 % run)
 and without, on random crops of 24 pixels and mirrors, equally many epochs, a cosine to 0. 11 % itself needs 450 epochs and is
-out of reach. And AlexNet-67 with the paper's LRN and without, on Caltech-101; its pixels are times 1/64, so alpha is times 64^2,
-as squares are. Beside them the extreme case of the notes,
-division by the Euclidean length over all maps (k 0, alpha 1, beta 1/2, n 2N).
+out of reach. And AlexNet-67 with the paper's LRN and without, on Caltech-101; its pixels are times 1/64, so alpha is times
+64^2, as squares are. Beside them the extreme case of the notes, division by the Euclidean length over all maps (k 0, alpha 1,
+beta 1/2, n 2N).
 
 Arms share a seed's weights, order and crops; each has its own rate, chosen on photographs held out. It would be nothing if the
 interval of the difference held 0.

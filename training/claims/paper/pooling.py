@@ -4,8 +4,8 @@ The paper: windows of 3 at a distance of 2 in place of 2 at 2 lower the errors b
 harder. Here: both networks with either, the same seeds; the error, and the gap between the errors of test and training
 photographs. AlexNet-67 leaves 1 position after its last pooling, and 4 without overlap; the paper's network leaves 36 and 49.
 
-It would be nothing if the interval of the difference held 0. Five seeds do not resolve .4 points; the row then says how many would,
-from the spread that they show.
+It would be nothing if the interval of the difference held 0. Five seeds do not resolve .4 points; the row then says how many
+would, from the spread that they show.
 """
 
 from training.claims.claim import Claim, Comparison, Results, difference
