@@ -27,6 +27,7 @@ ROOMS = {
         "run": "errors files program network images record",
         "weights": "errors files network images",
         "analysis": "errors files network images",
+        "claims": "errors files program network images record run analysis",
     },
     "indexer": {
         "arrays": "",
@@ -72,6 +73,7 @@ COMMANDS = {
         for name in ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit")
     ),
     *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity", "calibrate")),
+    "training.claims.__main__",
     "service.__main__",
 }
 # What a package may import of the packages below it.

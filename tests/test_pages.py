@@ -25,7 +25,18 @@ COMMANDS = [
     for command in pages.commands(page)
 ]
 PROGRAMS = {
-    "training": ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit"),
+    "training": (
+        "train",
+        "evaluate",
+        "datasets",
+        "pretrained",
+        "profiles",
+        "figure3",
+        "filters",
+        "patches",
+        "vit",
+        "claims.__main__",
+    ),
     "indexer": ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity", "calibrate"),
     "service": ("__main__",),
 }
