@@ -33,6 +33,7 @@ from service.routes import (
     map,
     neighbors,
     pages,
+    reports,
     units,
 )
 from service.routes.inputs import Inputs
@@ -91,6 +92,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         invariance,
         items,
         pages,
+        reports,
     ):  # the first is found first
         app.include_router(module.router)
         app.state.routes += module.router.routes

@@ -2,6 +2,7 @@
 
 <index>/versions/<n>/       manifest.json  manifest.sha256  deleted.npy  rejects.jsonl  autoencoder.safetensors
                             principal.safetensors  shortlist.faiss  pixels.safetensors  atlas.safetensors  map.safetensors
+                            calibration.json  calibration.png
 <index>/versions/<n>/<m>/   a segment: vectors.faiss  codes.faiss  components.npy  lengths.npy  catalog.sqlite  thumbnails.bin
                             pixels.npy  pixel-codes.npy
 <index>/current             -> versions/<n>
@@ -42,6 +43,8 @@ PIXEL_AUTOENCODER: Final = "pixels.safetensors"
 PRINCIPAL: Final = "principal.safetensors"
 FAISS: Final = "shortlist.faiss"
 ATLAS: Final = "atlas.safetensors"
+CALIBRATION: Final = "calibration.json"
+RELIABILITY: Final = "calibration.png"
 MAP: Final = "map.safetensors"
 VECTORS: Final = "vectors.faiss"
 CODES: Final = "codes.faiss"
@@ -57,7 +60,18 @@ WORK: Final = "work"
 UPLOADS: Final = "uploads"
 MOST_LINKED: Final = 100  # folders that the links of an index may lead to
 _SEGMENT: Final = (VECTORS, CATALOG, THUMBNAILS)
-_OF_VERSION: Final = (DELETED, REJECTS, AUTOENCODER, PIXEL_AUTOENCODER, PRINCIPAL, FAISS, ATLAS, MAP)
+_OF_VERSION: Final = (
+    DELETED,
+    REJECTS,
+    AUTOENCODER,
+    PIXEL_AUTOENCODER,
+    PRINCIPAL,
+    FAISS,
+    ATLAS,
+    MAP,
+    CALIBRATION,
+    RELIABILITY,
+)
 _OF_SEGMENT: Final = (*_SEGMENT, CODES, COMPONENTS, LENGTHS, PIXELS, PIXEL_CODES)
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,5}")
 
