@@ -7,6 +7,7 @@
                             pixels.npy  pixel-codes.npy
 <index>/current             -> versions/<n>
 <index>/duplicates.json     the near-duplicates that were last looked for
+<index>/invariance.json     how far features, codes and neighbours were last seen to move when photographs are perturbed
 <index>/work                what a build that was interrupted has done
 <index>/uploads             files that came over HTTP
 
@@ -54,6 +55,7 @@ PIXEL_CODES: Final = "pixel-codes.npy"
 CATALOG: Final = "catalog.sqlite"
 THUMBNAILS: Final = "thumbnails.bin"
 DUPLICATES: Final = "duplicates.json"
+INVARIANCE: Final = "invariance.json"
 WORK: Final = "work"
 UPLOADS: Final = "uploads"
 MOST_LINKED: Final = 100  # folders that the links of an index may lead to
