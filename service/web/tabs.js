@@ -3,6 +3,7 @@
 export const TABS = [
   { name: "search", title: "Search" },
   { name: "units", title: "Units" },
+  { name: "claims", title: "Claims" },
   { name: "collection", title: "Collection" },
   { name: "status", title: "Status" },
 ];

@@ -15,7 +15,8 @@ from training.claims import drawing, pixels, table
 from training.claims.arm import SIDE, Data, RunResult, RunSpec
 from training.claims.claim import Claim, claims
 from training.claims.plan import Plan
-from training.claims.report import REPORT, Report, report
+from training.claims.record import REPORT, Report
+from training.claims.report import report
 from training.claims.scale import SCALES, Size, work
 from training.claims.workers import Place, finish
 from training.errors import BadValue

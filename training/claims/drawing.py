@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from training.claims.report import Curve, Report, Row
+from training.claims.record import Curve, Report, Row
 
 _WIDTH: Final = 760
 _COLOURS: Final[dict[str, str]] = {"relu": "#1f6fb4", "tanh": "#c4451c", "abs-tanh": "#3a8f3a"}
