@@ -36,7 +36,7 @@ def test_all_claims_stand_in_a_table_and_each_has_a_page_of_its_own(visits: Visi
 def test_a_claim_reads_on_a_phone_in_the_dark(visits: Visits, address: str) -> None:
     visit = visits(address, viewport=PHONE, color_scheme="dark")
     page = visit.open("#/claims/lrn")
-    expect(page.get_by_role("region", name="Differences of lrn")).to_contain_text("as published")
+    expect(page.get_by_role("region", name="Differences of lrn")).to_contain_text("same direction, smaller")
     visit.assert_accessible()
 
 

@@ -10,7 +10,16 @@ from training.claims.scale import Size
 
 FORMAT: Final = 1
 REPORT: Final = "claims.json"
-Verdict = Literal["as published", "against what is published", "a difference", "not resolved", "at least", "direction only"]
+Verdict = Literal[
+    "agrees",  # the interval holds the published figure and leaves out 0
+    "same direction, smaller",
+    "same direction, larger",
+    "opposite",
+    "a difference",  # where nothing is published
+    "not resolved",
+    "at least",  # censored
+    "direction only",  # one seed
+]
 
 
 class _Record(BaseModel):

@@ -71,7 +71,7 @@ def row(comparison: Comparison) -> Row:
         detectable=None if found.detectable is None else _rounded(shown(found.detectable)),
         seeds_for_published=None if wanted is None or found.deviation is None else seeds_for(wanted, found.deviation),
         p=comparison.p,
-        verdict=_verdict(found, len(comparison.seeds), published),
+        verdict=_verdict(found, len(comparison.seeds), wanted),
         note=comparison.note,
     )
 
@@ -85,7 +85,11 @@ def _verdict(found: Summary, count: int, published: float | None) -> Verdict:
         return "not resolved"
     if published is None:
         return "a difference"
-    return "as published" if found.mean > 0 else "against what is published"
+    if found.mean < 0:
+        return "opposite"
+    if found.low is not None and published < found.low:
+        return "same direction, larger"
+    return "same direction, smaller" if found.high is not None and published > found.high else "agrees"
 
 
 def _figure1(plan: Plan) -> list[Curve]:
