@@ -32,6 +32,7 @@ from service.routes import (
     map,
     neighbors,
     pages,
+    reports,
     units,
 )
 from service.routes.inputs import Inputs
@@ -89,6 +90,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         explain,
         items,
         pages,
+        reports,
     ):  # the first is found first
         app.include_router(module.router)
         app.state.routes += module.router.routes

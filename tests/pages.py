@@ -82,6 +82,10 @@ ELSEWHERE: Final = {
     "python -m training.datasets --data imagenet --out imagenet": "needs ImageNet's archives",
     "make figure3": "downloads; tests/training/test_figure3.py trains two seeds by the command that it runs",
     "python -m training.figure3 --data caltech101 --out figure3 --controls": _LONG,
+    "python -m training.claims --quick --cifar cifar10 --caltech caltech": (
+        "needs downloads; tests/training/claims/test_claims.py measures every claim on made-up photographs"
+    ),
+    "python -m training.claims --full --cifar cifar10 --caltech caltech --page training/README.md": _LONG,
     "python -m training.pretrained --source torchvision --out torchvision-model": (
         "downloads; tests/training/test_pretrained.py reads such a file"
     ),

@@ -27,6 +27,7 @@ ROOMS = {
         "run": "errors files program network images record",
         "weights": "errors files network images",
         "analysis": "errors files network images",
+        "claims": "errors files program network images record run analysis",
     },
     "indexer": {
         "arrays": "",
@@ -38,13 +39,13 @@ ROOMS = {
         "storage": "arrays metric features store scans codes",
         "search": "arrays metric store scans codes storage",
         "grouping": "arrays metric store codes scans storage search",
-        "analysis": "arrays metric features store codes storage search",
         "changes": "arrays metric features store codes storage search",
         "milvus": "arrays metric features store scans codes storage search",
         "index": "arrays metric features store codes storage search changes",
         "assembly": "arrays metric features store codes storage search analysis changes milvus",
         "opening": "store storage index milvus",
         "evaluation": "arrays metric features store codes storage search index opening",
+        "analysis": "arrays metric features store codes storage search index opening evaluation",
     },
     "service": {
         "metrics": "",
@@ -71,7 +72,8 @@ COMMANDS = {
         f"training.{name}"
         for name in ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit")
     ),
-    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity")),
+    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity", "calibrate")),
+    "training.claims.__main__",
     "service.__main__",
 }
 # What a package may import of the packages below it.
