@@ -23,6 +23,7 @@ from service.middleware.observe import Observe
 from service.routes import (
     about,
     activations,
+    claims,
     classify,
     collection,
     duplicates,
@@ -85,6 +86,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         layers,
         map,
         units,
+        claims,
         about,
         collection,
         activations,

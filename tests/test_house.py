@@ -72,9 +72,9 @@ COMMANDS = {
         f"training.{name}"
         for name in ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit")
     ),
-    "training.invariance",
     *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity", "calibrate")),
     "training.claims.__main__",
+    "training.invariance",
     "service.__main__",
 }
 # What a package may import of the packages below it.
@@ -86,7 +86,7 @@ BELOW = {
         *(f"indexer.{room}" for room in ("arrays", "metric", "features", "store", "storage", "search", "opening")),
     },
 }
-ANALYSES = {"training.analysis", "indexer.analysis"}  # which only commands and routes import
+ANALYSES = {"training.analysis", "training.claims", "indexer.analysis"}  # which only commands and routes import
 # What a command may import of the packages above its own: one that measures the whole way of a photograph, to its code and its
 # neighbours, though it is of the network. Whatever else lies below knows nothing of them.
 ABOVE = {"training.invariance": {f"indexer.{room}" for room in ("opening", "search", "storage", "store")}}

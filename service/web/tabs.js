@@ -6,6 +6,7 @@ export const TABS = [
   { name: "units", title: "Units" },
   { name: "map", title: "Map" },
   { name: "invariance", title: "Invariance" },
+  { name: "claims", title: "Claims" },
   { name: "collection", title: "Collection" },
   { name: "status", title: "Status" },
 ];

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from training.claims import __main__ as command
-from training.claims import claim, table, trainer, workers
+from training.claims import claim, table, workers
 from training.claims.__main__ import ClaimsSettings, main
 from training.claims.arm import RunResult, RunSpec
 from training.claims.claim import claims
-from training.claims.report import Report
+from training.claims.record import Report
 from training.claims.workers import Place
 from training.errors import BadSettings, BadValue, Mismatch
 from training.program import parse
@@ -158,4 +158,3 @@ def test_processes_stop_when_time_is_over_and_go_on(out: Path) -> None:
     assert len(list((out / "runs").glob("*.json"))) == 10
     described = json.loads(next((out / "runs").glob("*.json")).read_text())
     assert described["torch"] == torch.__version__
-    assert trainer.Stopped.__doc__
