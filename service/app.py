@@ -20,7 +20,20 @@ from service.middleware.address import Below, OwnHosts
 from service.middleware.admission import Admission, Gate
 from service.middleware.limits import AnswerHead, LimitBody, SecureHeaders
 from service.middleware.observe import Observe
-from service.routes import about, activations, classify, duplicates, explain, items, layers, neighbors, pages
+from service.routes import (
+    about,
+    activations,
+    classify,
+    collection,
+    duplicates,
+    explain,
+    items,
+    layers,
+    map,
+    neighbors,
+    pages,
+    units,
+)
 from service.routes.inputs import Inputs
 from service.settings import ServiceSettings, is_loopback
 from training.errors import BadValue
@@ -67,10 +80,13 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         neighbors,
         duplicates,
         classify,
+        layers,
+        map,
+        units,
+        about,
+        collection,
         activations,
         explain,
-        layers,
-        about,
         items,
         pages,
     ):  # the first is found first

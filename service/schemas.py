@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from indexer.metric import Metric
 from indexer.store import Mode
+from training.checkpoint import FeatureLayer
 from training.images.preprocess import Corner
 
 
@@ -43,6 +44,9 @@ def _time(value: object) -> object:
 
 Time = Annotated[datetime, BeforeValidator(_time)]  # ISO 8601, in queries
 
+Layer = Literal["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
+UnitOrder = Literal["index", "selectivity", "active", "maximum"]
+
 Note = Annotated[
     str | None,
     Field(
@@ -50,6 +54,9 @@ Note = Annotated[
         description="which labels of the filter no item has, or that no item passes it; else left out",
     ),
 ]
+
+
+IndexedLayer = Annotated[FeatureLayer, Field(description="of the model, whose values are the features", examples=["fc7"])]
 
 
 class FieldError(BaseModel):
@@ -203,7 +210,7 @@ class ExplainAnswer(BaseModel):
     """The answer of POST /explain."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
-    layer: Literal["fc7"] = "fc7"
+    layer: IndexedLayer
     index_version: int = Field(examples=[1])
     metric: Metric = Field(description="of the distances, as the index is", examples=["euclidean"])
     distance: float = Field(description="of the two, nothing covered", examples=[7.26])
@@ -229,6 +236,35 @@ class ItemAnswer(BaseModel):
     added: datetime = Field(description="when it came into the index, UTC", examples=["2026-11-26T10:00:00.123456Z"])
     image: str = Field(description="where its file is served", examples=["/items/17/image"])
     thumbnail: str = Field(description="where its thumbnail is served", examples=["/items/17/thumbnail"])
+
+
+class ItemsAnswer(BaseModel):
+    """The answer of GET /items."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[1])
+    of: int = Field(description="items that pass, on all pages", examples=[1117])
+    items: list[ItemAnswer] = Field(description="in order of their ids")
+    next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
+    note: Note = None
+
+
+class LabelCount(BaseModel):
+    """A label of the index."""
+
+    label: str = Field(description="empty for items without one", examples=["Granny-Smith"])
+    items: int = Field(description="how many have it", examples=[82])
+
+
+class LabelsAnswer(BaseModel):
+    """The answer of GET /labels."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[1])
+    items: int = Field(description="items of all labels", examples=[1117])
+    of: int = Field(description="labels, on all pages", examples=[14])
+    labels: list[LabelCount] = Field(description="in order of the labels")
+    next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
 
 
 class Neighbor(BaseModel):
@@ -257,8 +293,10 @@ class NeighborsAnswer(BaseModel):
     """The answer of POST /neighbors: one result for each query, in the order sent."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: IndexedLayer
     index_version: int = Field(examples=[1])
     mode: Mode = Field(description="how it was searched", examples=["exact"])
+    columns: Literal["0", "1", "both"] = Field(description="whose components were compared", examples=["both"])
     metric: Literal["euclidean", "cosine", "hamming"] = Field(
         description="of the distances: hamming (bits) in the modes code and ball, else the index's own: euclidean, or cosine "
         "(1 - cos, from 0 to 2)",
@@ -272,6 +310,7 @@ class DuplicatesAnswer(BaseModel):
     """The answer of GET /items/{id}/duplicates."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: IndexedLayer
     index_version: int = Field(examples=[1])
     mode: Mode = Field(description="how it was searched", examples=["exact"])
     metric: Metric = Field(description="of the distances, as the index is", examples=["euclidean"])
@@ -296,6 +335,7 @@ class GroupsAnswer(BaseModel):
     """The answer of GET /duplicates."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: IndexedLayer
     index_version: int = Field(description="that the items are shown of", examples=[3])
     compared_version: int = Field(description="in which groups were looked for; what was added since is in none", examples=[2])
     compared: int = Field(description="items that were compared", examples=[1117])
@@ -307,6 +347,35 @@ class GroupsAnswer(BaseModel):
     groups: list[Group] = Field(description="largest first, as they were found")
     next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
     note: Note = None
+
+
+class MapLabel(BaseModel):
+    """A label on the map."""
+
+    label: str = Field(description="empty: items without one", examples=["Granny-Smith"])
+    count: int = Field(description="items on the map", examples=[91])
+
+
+class MapAnswer(BaseModel):
+    """The answer of GET /map."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[3])
+    items: int = Field(description="in the index", examples=[1120])
+    shown: int = Field(description="of these, on the map", examples=[1117])
+    since: int = Field(description="of these, added since the map was made, and not on it", examples=[3])
+    removed: int = Field(description="items that were on it, and have been removed", examples=[0])
+    method: Literal["t-SNE", "principal components"]
+    library: str = Field(description="with its version; empty where the method needs none", examples=["openTSNE 1.0.4"])
+    parameters: dict[str, int] = Field(examples=[{"components": 192, "neighbors": 15, "steps": 750}])
+    sampled: int = Field(description="items that the next three are of, each among all", examples=[200])
+    neighbors: int = Field(description="of each that were compared; 0 where there are too few items", examples=[10])
+    trustworthiness: float = Field(description="1: nothing is near on the map that is far by features", examples=[0.89])
+    neighbor_recall: float = Field(description="share of the neighbours by features that are those on the map", examples=[0.29])
+    labels: list[MapLabel] = Field(description="commonest first as the map was made: the order of colours; at most 1000")
+    more_labels: int = Field(description="labels beyond these", examples=[0])
+    points: str = Field(description="where the items' places are", examples=["/map/points?state=5a0c0f..."])
+    bytes: int = Field(description="of these, before compression", examples=[11178])
 
 
 class AddedImage(BaseModel):
@@ -412,39 +481,104 @@ class FiltersAnswer(BaseModel):
     kernels: list[KernelAnswer]
 
 
-class UnitAnswer(BaseModel):
-    """One first-layer kernel, with noise beside it and its pictures."""
+class AtlasInfo(BaseModel):
+    """What the atlas of units is of."""
+
+    photographs: int = Field(description="that it was made of", examples=[1117])
+    kept: int = Field(description="photographs of a unit at most", examples=[16])
+    removed: int = Field(description="of the photographs, those that have been removed since; they are left out", examples=[0])
+    since: int = Field(description="items that came since, which are not in it", examples=[0])
+
+
+class UnitActivity(BaseModel):
+    """A unit of the network by what excites it."""
+
+    column: int
+    unit: int = Field(description="its place in its column")
+    stands_for: str | None = Field(description="the class, of a unit of fc8; else null", examples=["Granny-Smith"])
+    dead: bool = Field(description="whether no photograph excites it above 0; a unit of fc8 never is")
+    active: float = Field(description="share of the photographs that excite it above 0", examples=[0.42])
+    mean: float = Field(description="of what each photograph excites it to at most")
+    maximum: float
+    photographs: int = Field(description="those of it that are still there", examples=[16])
+    label: str | None = Field(description="the most common label of these; null where there are none", examples=["Watermelon"])
+    label_share: float = Field(description="of these photographs that have that label, 0..1", examples=[0.94])
+    label_entropy: float = Field(description="of the labels of these photographs, bits: 0 where all have one", examples=[0.34])
+    crops: str = Field(description="what it sees in the best of them, as one picture", examples=["/units/conv5/1/33/crops.jpg"])
+    page: str = Field(description="its page, for people", examples=["/#/units/conv5/1/33"])
+
+
+class LayerUnits(BaseModel):
+    """The units of a layer."""
+
+    layer: Layer
+    columns: int = Field(description="1 for fc8, which hears every column", examples=[2])
+    units: int = Field(description="of a column", examples=[128])
+    side: int = Field(description="height and width of a unit's map; 0 where the layer has none", examples=[13])
+    field: int = Field(description="height and width of what a unit in the middle of its map sees, pixels", examples=[163])
+    square: int = Field(description="height and width of the square that a photograph becomes, pixels", examples=[256])
+    nonlinearity: str | None = Field(description="after which activations are taken; null for none", examples=["relu"])
+    dead: int | None = Field(description="units that no photograph excites above 0; null without an atlas", examples=[3])
+    most_selective: list[UnitActivity] = Field(description="whose photographs have the fewest labels, by entropy")
+    least_selective: list[UnitActivity]
+
+
+class UnitsAnswer(BaseModel):
+    """The answer of GET /units: the layers, and whether there is an atlas of their units."""
 
     model: str
-    kernel: KernelAnswer
-    noise: NoiseAnswer
-    picture: str = Field(examples=["/units/conv1/0/17.png"])
-    spectrum: str = Field(examples=["/units/conv1/0/17/spectrum.png"])
+    index_version: int | None = Field(description="null where no index answers")
+    atlas: AtlasInfo | None = Field(description="null where the index was built without one")
+    note: str | None = Field(description="what makes an atlas, where there is none")
+    layers: list[LayerUnits] = Field(description="from the image on")
+
+
+class UnitListAnswer(BaseModel):
+    """Some units of a layer's column."""
+
+    model: str
+    index_version: int
+    layer: Layer
+    column: int
+    order: UnitOrder
+    atlas: AtlasInfo
+    units: list[UnitActivity]
+    of: int = Field(description="units of the column", examples=[128])
+    next: int | None = Field(description="`start` of the units that follow; null at the end", examples=[48])
 
 
 class ExcitedAnswer(BaseModel):
-    """A photograph that excites a kernel."""
+    """A photograph that excites a unit."""
 
     id: int
     label: str
     path: str
-    activation: float = Field(description="of conv1, before the nonlinearity")
+    activation: float = Field(description="after the nonlinearity, but of fc8")
     box: list[float] = Field(
-        description="where in the thumbnail: left, top, right and bottom as shares of its side",
+        description="what the unit sees of the thumbnail: left, top, right and bottom as shares of its side",
         examples=[[0.1, 0.2, 0.143, 0.243]],
     )
+    crop: str = Field(description="the same as a picture", examples=["/units/conv5/1/33/photographs/0.png"])
     image: str
     thumbnail: str
 
 
-class UnitPhotographsAnswer(BaseModel):
-    """The photographs that excite a kernel most."""
+class UnitAnswer(BaseModel):
+    """One unit: what excites it, and of conv1 its kernel with noise beside it."""
 
     model: str
-    index_version: int
-    seen: int = Field(description="photographs that were looked at, evenly spread over the collection")
-    of: int = Field(description="photographs in the collection")
-    photographs: list[ExcitedAnswer] = Field(description="the most exciting first, each with the place where it is")
+    index_version: int | None = Field(description="null where no index answers")
+    layer: Layer
+    column: int
+    unit: int
+    atlas: AtlasInfo | None = Field(description="null for a kernel of conv1 where the index was built without one")
+    note: str | None = Field(description="what makes an atlas, where there is none")
+    activity: UnitActivity | None
+    photographs: list[ExcitedAnswer] = Field(description="the most exciting first; equal ones in order of id")
+    kernel: KernelAnswer | None = Field(description="of conv1; else null")
+    noise: NoiseAnswer | None = Field(description="of conv1; else null")
+    picture: str | None = Field(description="of conv1's kernel; else null", examples=["/units/conv1/0/17.png"])
+    spectrum: str | None = Field(description="of conv1's kernel; else null", examples=["/units/conv1/0/17/spectrum.png"])
 
 
 class ModelInfo(BaseModel):
@@ -465,10 +599,15 @@ class IndexInfo(BaseModel):
     created: str
     items: int
     rejected: int
+    layer: IndexedLayer
     metric: Metric = Field(description="of the distances between features", examples=["euclidean"])
     width: int = Field(description="components of a feature")
     bits: int = Field(description="of a short code; 0 where there are none")
     bytes: int = Field(description="size of all its files")
+    parts: dict[str, int] = Field(
+        description="what it holds: the size of its files by their names, those of one name in several segments together",
+        examples=[{"vectors.faiss": 18_301_000, "codes.faiss": 17_900}],
+    )
     mode: Mode = Field(description="of a search that names none")
     reason: str = Field(description="why it is searched so")
     recall: dict[str, float] = Field(description="of the other modes against exact search, as measured when it was built")

@@ -83,7 +83,7 @@ BELOW = {
         *(f"indexer.{room}" for room in ("arrays", "metric", "features", "store", "storage", "search", "opening")),
     },
 }
-ANALYSES = {"training.analysis"}  # which only commands and routes import
+ANALYSES = {"training.analysis", "indexer.analysis"}  # which only commands and routes import
 MODULES = sorted(path for package in ROOMS for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py")
 PAGES = ("service", "training", "indexer", "docker", "tests")
 
