@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from indexer.codes.autoencoder import BITS
 from indexer.metric import Metric
 from training.errors import Mismatch, NotReady
-from training.files import replacing, verify
+from training.files import verify, write_text
 from training.images.folders import Part, Reject
 from training.images.preprocess import ImageLimits
 
@@ -220,10 +220,8 @@ def check_current(index: Path) -> None:
 
 def write_manifest(folder: Path, text: str) -> None:
     """Writes the manifest of a version, and the SHA-256 that vouches for every byte of it, as `sha256sum` does."""
-    with replacing(folder / MANIFEST) as path:
-        path.write_text(text)
-    with replacing(folder / SIGNATURE) as path:
-        path.write_text(_signature(text.encode()))
+    write_text(folder / MANIFEST, text)
+    write_text(folder / SIGNATURE, _signature(text.encode()))
 
 
 def read_manifest(folder: Path) -> Manifest:
