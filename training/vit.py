@@ -33,6 +33,7 @@ from training.run import draws
 from training.run.log import RunLog, StepRow
 from training.run.loop import check_settings
 from training.run.position import Position
+from training.run.precision import Precision, in_bfloat16
 
 WEIGHTS: Final = "vit.safetensors"
 STATE: Final = "state.safetensors"
@@ -70,16 +71,14 @@ class VitSettings(Settings):
         "torchvision's is 1 / sqrt(3 patch^2), 0.072 for patches of 8",
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of weights, order and crops")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto", description="arithmetic of the forward and backward pass; auto takes bfloat16 where the processor has it"
     )
 
     @property
     def bfloat16(self) -> bool:
         """Whether steps compute in bfloat16."""
-        return self.precision == "bfloat16" or (
-            self.precision == "auto" and torch.cpu.get_capabilities().get("avx512_bf16", False)
-        )
+        return in_bfloat16(self.precision, torch.device("cpu"))
 
     def recorded(self) -> dict[str, JsonValue]:
         """The settings that the result follows from."""
