@@ -214,8 +214,8 @@ def _check_same(settings: TrainSettings, squares: Squares) -> None:
 
 
 def _split(squares: Squares, share: float) -> tuple[Tensor, Tensor]:
-    """Positions to train on and positions to validate on: by the hash of a photograph, whatever else is in the folder."""
-    validates_N = torch.from_numpy(squares.hashes_N() < int(share * 2**64))
+    """Positions to train on and positions to validate on."""
+    validates_N = torch.from_numpy(squares.held_out_N(share))
     return (~validates_N).nonzero()[:, 0], validates_N.nonzero()[:, 0]
 
 
