@@ -11,7 +11,7 @@ from training import checkpoint
 from training.analysis import kernels, pictures
 from training.analysis.kernels import FirstLayer, Range, Summary
 from training.files import write_bytes
-from training.program import Settings, run_program
+from training.program import Settings, aligned, run_program
 
 
 class FiltersSettings(Settings):
@@ -89,13 +89,7 @@ def table(layer: FirstLayer) -> str:
         rows.append([name, *(str(part.counts[name]) for part in summaries), f"{layer.noise.shares[name]:.1%}"])
     for name in kernels.STATISTICS:
         rows.append([name, *(_mean(part, name) for part in summaries), _range(layer.noise.ranges.get(name))])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in rows
-    )
+    return aligned(rows, numbers=True)
 
 
 def _mean(part: Summary, name: str) -> str:
