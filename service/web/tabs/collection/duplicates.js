@@ -48,8 +48,12 @@ async function page(options, signal) {
     button.disabled = false;
   } });
   return [summary(answer),
-    answer.groups.length ? list : empty(answer.note ?? "No two photographs are near enough to each other."), told, button];
+    answer.groups.length ? list : empty(answer.note ?? none(options)), told, button];
 }
+
+const none = ({ label, path_prefix: prefix }) => (label.length || prefix
+  ? "No two photographs that pass the filter are near enough to each other."
+  : "No two photographs are near enough to each other.");
 
 // A page without groups, as where a filter leaves none of them, leads to the one after it.
 async function next(options, signal) {
