@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from indexer.analysis import layout
+from indexer.analysis.atlas import KEPT
 from indexer.assembly import BuildResult, Plan, Source, assemble
 from indexer.codes.autoencoder import BITS
 from indexer.features import Extraction, FeatureBlock
@@ -24,9 +25,10 @@ from indexer.search import shortlists
 from indexer.search.shortlists import CODES
 from indexer.storage import artifact
 from indexer.storage.artifact import BuildConfiguration
+from indexer.storage.atlas import LayerRecord
 from indexer.storage.originals import count_uploads, uploads_of
 from training import checkpoint
-from training.checkpoint import Model
+from training.checkpoint import FeatureLayer, Model
 from training.errors import BadSettings, BadValue, FC7Error, NotReady
 from training.files import patiently, printable
 from training.images.folders import Example, Part, check_outside, list_examples
@@ -37,7 +39,9 @@ _PATIENCE = timedelta(days=7)  # of ranks that are done, for those that are not
 
 
 class BuildSettings(Settings):
-    """Index every photograph of a folder by its FC7 feature, and train an autoencoder that makes short binary codes of them.
+    """Index every photograph of a folder by its feature, FC7 or another layer's.
+
+    An autoencoder is trained that makes short binary codes of the features.
 
     The new version is written beside the one in use and takes its place in one step when it is complete. Items are numbered from
     0 on; photographs that came over HTTP follow those of the folder, with their labels. Of equal files the first is indexed, and
@@ -58,10 +62,19 @@ class BuildSettings(Settings):
         "autoencoder is trained by reconstruction of a row's neighbourhood and by a contrast between neighbours and other rows",
     )
     raw_pixel_codes: bool = Field(False, description="keep raw 32 x 32 pixels and codes of them too, to compare with")
+    atlas: bool = Field(
+        False,
+        description=f"find, for each unit of every layer, the {KEPT} photographs that excite it most, and where in them, in the "
+        "same pass as the features",
+    )
     metric: Metric = Field(
         "euclidean",
         description="what is near: euclidean, by the distance of features, or cosine, by the angle between them, whatever their "
         "lengths; cosine rejects features of zeros",
+    )
+    layer: FeatureLayer = Field(
+        "fc7",
+        description="whose values are the features: fc7; fc6; or conv5, the mean of each of its maps after pooling",
     )
     shortlist: str = Field(
         "principal",
@@ -100,8 +113,10 @@ def main(settings: BuildSettings) -> None:
         model = _preflight(settings, examples)
         limits, work = settings.limits(), settings.index / artifact.WORK
         uploads = _uploads(settings.index)
-        extraction = Extraction(model, settings.data, examples, limits, settings.raw_pixel_codes, work, settings.max_bad_fraction)
-        of_uploads = Extraction(model, settings.index / artifact.UPLOADS, uploads, limits, settings.raw_pixel_codes, work)
+        extraction = Extraction(
+            model, settings.data, examples, limits, settings.raw_pixel_codes, work, settings.max_bad_fraction, settings.atlas
+        )
+        of_uploads = replace(extraction, root=settings.index / artifact.UPLOADS, examples=uploads, max_bad_fraction=1.0)
         extraction.run(rank, ranks)
         if uploads:
             of_uploads.run(rank, ranks)
@@ -109,7 +124,10 @@ def main(settings: BuildSettings) -> None:
             dist.barrier()
         if rank:
             return
-        source = Source(settings.data, model.fingerprint, model.net.config.fc7_width, settings.limits())
+        layers: dict[str, LayerRecord] | None = None
+        if settings.atlas:
+            layers = {name: LayerRecord(**asdict(shape)) for name, shape in model.units.items()}
+        source = Source(settings.data, model.fingerprint, model.width, limits, layers, model.layer)
         result = assemble(settings.index, _Both(extraction, of_uploads), source, settings.plan())
         if result.kept:
             shutil.rmtree(work)
@@ -175,14 +193,16 @@ def _preflight(settings: BuildSettings, examples: Sequence[Example]) -> Model:
     if settings.store:
         with connection.connected(connection.parse(settings.store)):
             pass
-    model = checkpoint.load(settings.model)
-    width = model.net.config.fc7_width
-    shortlists.check(settings.plan().shortlist, width, settings.bits)
+    model = checkpoint.load(settings.model).at(settings.layer)
+    shortlists.check(settings.plan().shortlist, model.width, settings.bits)
     settings.index.mkdir(parents=True, exist_ok=True)
     if not os.access(settings.index, os.W_OK | os.X_OK):
         raise BadValue("index", str(settings.index), "a folder that can be written to")
     # twice, in feature blocks and in the version; thumbnails are about 5 kB
-    needed = len(examples) * (width * 4 + 6000) * 2
+    needed = len(examples) * (model.width * 4 + 6000) * 2
+    if settings.atlas:  # in feature blocks alone
+        sizes = [shape.columns * shape.units * (6 if shape.side else 4) for shape in model.units.values()]
+        needed += len(examples) * sum(sizes)
     free = shutil.disk_usage(settings.index).free
     if needed > free:
         raise FC7Error(

@@ -3,6 +3,7 @@
 Legend: N rows, Q queries, D feature width, W bytes of a code.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -19,10 +20,11 @@ from indexer.search.searcher import Searcher
 from indexer.search.shortlists import open_shortlists
 from indexer.storage import artifact
 from indexer.storage.artifact import Manifest
+from indexer.storage.atlas import Atlas
 from indexer.storage.originals import read_original, sweep_uploads
 from indexer.storage.segment import code_bytes
 from indexer.storage.version import Version, open_version
-from indexer.store import Filter, Hits, Item, Mode, Query, check_mode, without_codes
+from indexer.store import Filter, Hits, Item, Query, check_mode, metric_of, without_codes
 from training.errors import BadValue, NotFound
 
 
@@ -78,6 +80,11 @@ class Index:
         """Bits of a code; 0 where there are none."""
         return self.manifest.bits
 
+    @property
+    def atlas(self) -> Atlas | None:
+        """What excites each unit most, as of the build; None where that made no atlas."""
+        return self._version.atlas
+
     def __len__(self) -> int:
         return self.manifest.kept
 
@@ -86,18 +93,35 @@ class Index:
         check_mode(query.mode, self.bits)
         if queries_QD.ndim != 2 or queries_QD.shape[1] != self.width:
             raise BadValue("queries", queries_QD.shape, f"a table of {self.width} columns")
-        queries_QD = vectors_of(queries_QD, self.metric)
+        queries_QD = query.compared(vectors_of(queries_QD, self.metric), metric_of(query, self.metric))
         autoencoder = self._version.autoencoder if self._searcher.needs_codes(query) else None
         codes_QW = autoencoder.encode(queries_QD) if autoencoder else None
         return self._searcher.search(queries_QD, codes_QW, query)
 
-    def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
+    def key(self, query_D: Vectors, item: int, query: Query) -> float:
         """What `search` orders this item by; see Hits. Raises NotFound."""
-        return key_of(self, self._version.autoencoder, query_D, item, mode)
+        return key_of(self, self._version.autoencoder, query_D, item, query)
 
     def count(self, filter: Filter) -> int:
         """Items that pass a filter."""
         return self._searcher.count(filter)
+
+    def labels(self) -> dict[str, int]:
+        """How many items each label has; see Store.labels."""
+        counts: Counter[str] = Counter()
+        for segment in self._segments:
+            counts.update(segment.catalog.labels())
+            counts.subtract(item.label for item in segment.catalog.items(self._deleted.tolist()).values())
+        return {label: count for label, count in sorted(counts.items()) if count}
+
+    def first(self, most: int, filter: Filter, after: int) -> list[Item]:
+        """The first items that pass a filter; see Store.first."""
+        ids: list[int] = []
+        for segment, mask in zip(self._segments, self._searcher.passing(filter), strict=True):
+            start = int(np.searchsorted(segment.ids_N, after, side="right"))
+            left = segment.ids_N[start:] if mask is None else segment.ids_N[start:][mask[start:] != 0]
+            ids += left[: most - len(ids)].tolist()
+        return self.items(ids)
 
     def ids(self) -> Ids:
         """The ids of all items, ascending."""

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.arrays import Keys, Vectors, blocks
+from indexer.arrays import Floats, Keys, Vectors, blocks
 from training.errors import BadValue
 
 Metric = Literal["euclidean", "cosine"]
@@ -32,14 +32,25 @@ def vectors_of(features_ND: Vectors, metric: Metric, field: str = "features") ->
     vectors_ND = np.empty(features_ND.shape, np.float32)
     for block in blocks(len(vectors_ND)):
         rows_ND = features_ND[block].astype(np.float64)
-        lengths_N = np.sqrt(np.vecdot(rows_ND, rows_ND))
+        lengths_N = _lengths(rows_ND)
         if not np.isfinite(lengths_N.max()):
             raise BadValue(field, "NaN or infinity", "finite")
         if not lengths_N.min():
             raise no_direction(field)
-        lengths_N[np.abs(lengths_N - 1) <= _ROUNDING] = 1
         np.divide(rows_ND, lengths_N[:, None], out=vectors_ND[block], casting="same_kind")
     return vectors_ND
+
+
+def lengths_of(features_ND: Vectors) -> Floats:
+    """The lengths that `vectors_of` divides float32 (N, D) rows by: float64 (N,), 0 for a row of zeros."""
+    parts = (_lengths(features_ND[block].astype(np.float64)) for block in blocks(len(features_ND)))
+    return np.concatenate([np.empty(0), *parts])
+
+
+def _lengths(rows_ND: Floats) -> Floats:
+    lengths_N: Floats = np.sqrt(np.vecdot(rows_ND, rows_ND))
+    lengths_N[np.abs(lengths_N - 1) <= _ROUNDING] = 1
+    return lengths_N
 
 
 def no_direction(field: str) -> BadValue:
@@ -58,6 +69,19 @@ def distances_of(squared: Keys, metric: Metric) -> NDArray[np.float32]:
         return np.sqrt(squared).astype(np.float32)
     within = np.where(np.isfinite(squared), np.minimum(squared / 2, FARTHEST), np.inf)  # rounding may lead beyond
     return within.astype(np.float32)
+
+
+def distances_between(features_ND: Vectors, vectors_MD: Vectors, metric: Metric) -> NDArray[np.float64]:
+    """The distances (N, M) of float32 (N, D) features from vectors (M, D) as `vectors_of` gives them.
+
+    By cosine a feature of zeros, which has no direction, is as far as one at right angles: 1.
+    """
+    have_N = have_vectors(features_ND, metric)
+    rows_ND, vectors = vectors_of(features_ND[have_N], metric).astype(np.float64), vectors_MD.astype(np.float64)
+    squared_NM = np.vecdot(rows_ND, rows_ND)[:, None] + np.vecdot(vectors, vectors) - 2 * rows_ND @ vectors.T
+    distances_NM = np.ones((len(features_ND), len(vectors_MD)))
+    distances_NM[have_N] = np.sqrt(squared_NM.clip(0)) if metric == "euclidean" else squared_NM / 2
+    return distances_NM
 
 
 def most_squared(distance: float | None, metric: Metric) -> float | None:

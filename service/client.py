@@ -77,6 +77,7 @@ class FC7:
         added_before: datetime | str | None = None,
         max_distance: float | None = None,
         radius: int | None = None,
+        columns: str | int | None = None,
         cursor: str | None = None,
     ) -> list[Json]:
         """For each query its `name`, the `k` `neighbors` nearest to it, and `next`, the `cursor` of those that follow.
@@ -86,10 +87,11 @@ class FC7:
         were added at `added_after` or later, and before `added_before`: times with their zone, as datetime or in ISO 8601.
         Distances are by the index's metric, `info()["index"]["metric"]`, or in bits in the modes "code" and "ball". What they
         mean is each neighbour's `percentile` among random pairs, and `same_class`, the probability of the query's class; both are
-        None where the index is not calibrated; see `calibration`.
+        None where the index is not calibrated; see `calibration`. `columns` is 0 or 1 to compare that column's half of the
+        features alone.
         """
         filters = _filters(label, exclude_label, path_prefix, added_after, added_before)
-        params = _given(k=k, mode=mode, **filters, max_distance=max_distance, radius=radius, cursor=cursor)
+        params = _given(k=k, mode=mode, **filters, max_distance=max_distance, radius=radius, columns=columns, cursor=cursor)
         inputs = [_input(position, query) for position, query in enumerate(queries)]
         given = {"like": [*map(_example, like)], "unlike": [*map(_example, unlike)]}
         if examples := {field: those for field, those in given.items() if those}:
@@ -104,6 +106,22 @@ class FC7:
             yield result["neighbors"]
             if (cursor := result["next"]) is None:
                 return
+
+    def activations(self, query: Photograph | int, layer: str = "conv1", top: int = 8) -> Json:
+        """What the units of a layer say of a photograph or an item: `columns`, each with the `top` units that are `strongest`."""
+        return self._about("/activations", query, layer=layer, top=top)
+
+    def views(self, query: Photograph | int, top: int = 3) -> Json:
+        """The `top` most probable `classes` of a photograph or an item by each of the paper's ten `views`, and by their mean."""
+        return self._about("/views", query, top=top)
+
+    def occlusion(self, query: Photograph | int, label: str | None = None) -> Json:
+        """By how much the probability of a class, or of the most probable, falls when parts are covered: a `heat` map."""
+        return self._about("/occlusion", query, **{"class": label})
+
+    def explain(self, query: Photograph | int, neighbor: int) -> Json:
+        """Which parts of a photograph or an item, `query`, and of the item `neighbor` bring the two together: heat maps."""
+        return self._about("/explain", query, neighbor=neighbor)
 
     def duplicates(
         self,
@@ -159,6 +177,12 @@ class FC7:
             return self._http.get("/readyz").is_success
         except (*_NO_ANSWER, httpx.TimeoutException):
             return False
+
+    def _about(self, path: str, query: Photograph | int, **options: Any) -> Json:
+        """The answer about one photograph, or one item."""
+        if isinstance(query, int | Integral):
+            return self._send("POST", path, params=_given(id=int(query), **options))
+        return self._send("POST", path, params=_given(**options), files=_files([query]))
 
     def _send(self, method: str, path: str, again: tuple[type[Exception], ...] = _NO_ANSWER, **content: Any) -> Json:
         for attempt in range(1, self._attempts):

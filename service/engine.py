@@ -8,7 +8,7 @@ import gc
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -45,6 +45,7 @@ _DIGITS: Final = 4  # of percentiles and probabilities
 _MOST_NAMED: Final = 10  # labels in one note
 _SEARCHES: Final = 5  # of one page, of whose hits some are removed meanwhile
 _FEATURES_KEPT: Final = 256  # of uploads that have further pages
+_MOST_LONG: Final = 8  # requests for many passes of the network that are worked on, or wait for it
 # id, distance, label, path; percentile and probability of the same class, where these are known
 Neighbor: TypeAlias = tuple[int, float, str, str, float | None, float | None]
 Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their probabilities, most probable first
@@ -128,6 +129,7 @@ class Engine:
         self._network: Batcher[Model, NetworkQuery, Prediction] = Batcher(
             predict, self._worker, batch, wait_s, queue, lambda: self._decoding > 0, lambda size: metrics.batch("forward", size)
         )
+        self._long, self._turn = 0, asyncio.Lock()  # of requests for many passes
         self._features: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
         self._searches: Batcher[_Search, Subject, Page] = Batcher(
             _pages, self._worker, batch, 0.0, queue, lambda: False, lambda size: metrics.batch("search", size)
@@ -193,6 +195,38 @@ class Engine:
     async def feature(self, model: Model, photograph: Photograph, stages: Stages) -> Vectors:
         """FC7 of the centre view: float32 (D,)."""
         return _recorded(await self._network(model, NetworkQuery(photograph.pixels_CHW)), "forward", stages).feature_D
+
+    async def each_view(self, model: Model, batches: Iterator[Tensor], stages: Stages) -> tuple[Vectors, Vectors]:
+        """FC7 (V, D) and the probabilities (V, K) of many views, float32 (B, 3, size, size) at a time.
+
+        One such request is worked on at a time, and others' batches go through the network between two of its own. Raises
+        TryAgain where too many wait for it.
+        """
+        if self._long == _MOST_LONG:
+            raise TryAgain("queue_full", f"{self._long} requests for many passes of the network are being answered already")
+
+        def next_answers() -> tuple[Vectors, Vectors] | None:
+            x_BCHW = next(batches, None)
+            if x_BCHW is None:
+                return None
+            features_BD, chances_BK = model.answers_of_views(x_BCHW)
+            return features_BD.numpy(), chances_BK.numpy()
+
+        self._long += 1
+        try:
+            async with self._turn:
+                began, found = time.perf_counter(), []
+                while answers := await self._worker.run(next_answers):
+                    found.append(answers)
+        finally:
+            self._long -= 1
+        stages.record("forward", time.perf_counter() - began)
+        features, chances = zip(*found, strict=True)
+        return np.concatenate(features), np.concatenate(chances)
+
+    async def network(self, work: Callable[[], T]) -> T:
+        """Awaits the result of work that needs the network once, in turn with its batches."""
+        return await self._worker.run(work)
 
     def keep_feature(self, model: Model, name: str, feature_D: Vectors) -> None:
         """Keeps the feature of an uploaded photograph that has further pages, as one of the last few.
@@ -337,7 +371,7 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
     stored = iter(store.vectors(items) if items else ())
     queries_QD = np.stack([next(stored) if subject.vector_D is None else subject.vector_D for subject in subjects])
     if query.after and subjects[0].inexact:
-        query = replace(query, after=_distance_again(store, queries_QD[0], query.mode, query.after))
+        query = replace(query, after=_distance_again(store, queries_QD[0], query, query.after))
     for _ in range(_SEARCHES):
         hits = store.search(queries_QD, replace(query, k=query.k + search.spare))
         rows = [[hit for hit in hits.of(i) if hit[0] not in subject.leave_out] for i, subject in enumerate(subjects)]
@@ -369,6 +403,8 @@ def _meanings(
 ) -> tuple[list[list[tuple[float | None, float | None]]], str | None]:
     """Percentile and probability of the same class of every neighbour; and why these are not known, where they are not."""
     try:
+        if search.query.columns != "both":
+            raise NotFound("what distances by one column mean is not measured; those by both are")
         scale = scale_of(search.store, search.query.mode)
     except FC7Error as error:
         return [[(None, None)] * len(page) for page in pages], str(error)
@@ -412,11 +448,11 @@ def note_of(store: Store, filter: Filter, found: bool) -> str | None:
     return "no item passes the filter"
 
 
-def _distance_again(store: Store, query_D: Vectors, mode: Mode, after: tuple[float, int]) -> tuple[float, int]:
+def _distance_again(store: Store, query_D: Vectors, query: Query, after: tuple[float, int]) -> tuple[float, int]:
     """The last hit of the page before by its distance from this query, whose last bits may be others than that page's."""
-    if after == START or (mode in ("code", "ball") and not store.bits):
+    if after == START or (query.mode in ("code", "ball") and not store.bits):
         return after  # and where codes are missing the search says so
     try:
-        return store.key(query_D, after[1], mode), after[1]
+        return store.key(query_D, after[1], query), after[1]
     except NotFound:
         return after

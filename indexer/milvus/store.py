@@ -10,6 +10,7 @@ Legend: N items, Q queries, D feature width, W bytes of a code.
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from indexer.search.ranking import by_vector, cut, hamming, key_of, stack
 from indexer.search.shortlist import length_for
 from indexer.storage.originals import read_original, recorded_root
 from indexer.storage.segment import code_bytes
-from indexer.store import Filter, Hits, Item, Mode, Query, check_mode, now, without_codes
+from indexer.store import Filter, Hits, Item, Query, check_mode, metric_of, now, without_codes
 from training.errors import BadValue, Mismatch, NotFound
 from training.images.preprocess import ImageLimits
 
@@ -134,6 +135,12 @@ class MilvusStore:
     def search(self, queries_QD: Vectors, query: Query) -> Hits:
         """The nearest items of each float32 (Q, D) feature. Raises BadValue; see Store.search."""
         check_mode(query.mode, self.bits)
+        if query.columns != "both" or metric_of(query, self.metric) != self.metric:
+            name, value = ("columns", query.columns) if query.columns != "both" else ("metric", query.metric)
+            wanted = "both" if name == "columns" else self.metric
+            raise BadValue(
+                name, value, f"{wanted}: Milvus compares whole vectors, by the index's metric; an index on disk does this"
+            )
         queries_QD = vectors_of(queries_QD, self.metric)
         expression = collection.passing(query.filter)
         if query.without:
@@ -148,13 +155,27 @@ class MilvusStore:
         # Milvus compares every code: there are no buckets to look up
         return hamming(hits, np.full(len(codes_QW), len(self)) if query.mode == "ball" else None)
 
-    def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
+    def key(self, query_D: Vectors, item: int, query: Query) -> float:
         """What `search` orders this item by; see Hits. Raises NotFound."""
-        return key_of(self, self._autoencoder, query_D, item, mode)
+        return key_of(self, self._autoencoder, query_D, item, query)
 
     def count(self, filter: Filter) -> int:
         """Items that pass a filter."""
         return self._collection.count(collection.passing(filter))
+
+    def labels(self) -> dict[str, int]:
+        """How many items each label has; see Store.labels. It goes through all of them."""
+        counts = Counter(row["label"] for rows in self._collection.after(-1, "", ["label"]) for row in rows)
+        return dict(sorted(counts.items()))
+
+    def first(self, most: int, filter: Filter, after: int) -> list[Item]:
+        """The first items that pass a filter; see Store.first."""
+        ids: list[int] = []
+        for rows in self._collection.after(after, collection.passing(filter), []):
+            ids += sorted(row["id"] for row in rows)
+            if len(ids) >= most:
+                break
+        return self.items(ids[:most])
 
     def ids(self) -> Ids:
         """The ids of all items, ascending."""

@@ -9,12 +9,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
-from indexer.store import LARGEST_ID, MOST_LABELS, Filter
+from indexer.store import LARGEST_ID, MOST_LABELS, Filter, Item, Store, time_of
 from service import schemas
 from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import ServiceSettings
-from training.errors import BadValue
+from training.errors import BadValue, NotFound
 
 MOST_ERRORS: Final = 10  # that one answer names
 ItemId = Annotated[schemas.Whole, Path(alias="id", ge=0, le=LARGEST_ID, description="an indexed photograph", examples=[17])]
@@ -116,10 +116,41 @@ def as_json(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(by_alias=True), media_type="application/json")
 
 
+def indexed(store: Store, ids: list[int]) -> list[Item | None]:
+    """Items by their ids, None for those that are indexed no more."""
+    try:
+        return list(store.items(ids))
+    except NotFound:
+        return [_indexed_one(store, id) for id in ids]
+
+
+def _indexed_one(store: Store, id: int) -> Item | None:
+    try:
+        return store.items([id])[0]
+    except NotFound:
+        return None
+
+
 def links(request: Request, item: int) -> dict[str, str]:
     """Where an item's pictures are served."""
     address = f"{settings_of(request).root_path}/items/{item}"
     return {"image": f"{address}/image", "thumbnail": f"{address}/thumbnail"}
+
+
+def item_answer(request: Request, item: Item) -> schemas.ItemAnswer:
+    """What the catalogue knows of an item."""
+    return schemas.ItemAnswer(
+        id=item.id,
+        path=item.path,
+        label=item.label,
+        width=item.width,
+        height=item.height,
+        size=item.size,
+        format=item.format,
+        sha256=item.sha256,
+        added=time_of(item.added),
+        **links(request, item.id),
+    )
 
 
 def neighbor(

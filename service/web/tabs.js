@@ -2,7 +2,11 @@
 
 export const TABS = [
   { name: "search", title: "Search" },
+  { name: "layers", title: "Layers" },
   { name: "units", title: "Units" },
+  { name: "map", title: "Map" },
+  { name: "invariance", title: "Invariance" },
+  { name: "claims", title: "Claims" },
   { name: "collection", title: "Collection" },
   { name: "status", title: "Status" },
 ];
