@@ -155,7 +155,8 @@ def _turned(places_N2: Floats) -> Floats:
     """Places turned so that most of their spread is from left to right, as screens are wider than high."""
     centred_N2 = places_N2 - places_N2.mean(0)
     axes: Floats = np.linalg.eigh(np.einsum("ni,nj->ij", centred_N2, centred_N2))[1][:, ::-1]
-    return centred_N2 @ axes
+    turned_N2: Floats = centred_N2 @ axes
+    return turned_N2
 
 
 def within(places_N2: Floats) -> Places:
