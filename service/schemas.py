@@ -713,3 +713,40 @@ class Health(BaseModel):
     """Answers of /healthz and /readyz."""
 
     status: Literal["ok", "ready"]
+
+
+class PerturbedPoint(BaseModel):
+    """One level of a perturbation, and how far the photograph moves by it."""
+
+    level: float = Field(examples=[1.5])
+    clipped: float = Field(description="share of the values that were clipped at 0 or 255", examples=[0.02])
+    l2: float = Field(description="|f - f0| / |f0|, f0 the feature of the photograph as it is", examples=[0.21])
+    angle: float = Field(description="between f and f0, degrees", examples=[11.4])
+    bits: int | None = Field(None, description="that flip of its code; null where the index has none", examples=[9])
+    overlap: float | None = Field(
+        None, description="share of its ten neighbours that stay; null where the index has hardly more items", examples=[0.8]
+    )
+    picture: str | None = Field(None, description="with pictures=true, the perturbed photograph: a data: address")
+
+
+class PerturbationCurve(BaseModel):
+    """One perturbation at every level."""
+
+    kind: str = Field(examples=["gain"])
+    unit: str = Field(description="what the level counts", examples=["pixels times"])
+    identity: float = Field(description="the level at which nothing changes", examples=[1.0])
+    points: list[PerturbedPoint]
+
+
+class InvarianceAnswer(BaseModel):
+    """The answer of POST /invariance."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: IndexedLayer
+    index_version: int = Field(examples=[1])
+    name: str = Field(description="the file name that was sent, the name given, or the id", examples=["apple.jpg"])
+    id: int | None = Field(None, description="of the item, where it is one", examples=[17])
+    colour_of: Literal["collection", "photograph"] = Field(description="whose colours the steps of `colour` follow from")
+    bits: int | None = Field(None, description="of a code", examples=[128])
+    neighbors: int | None = Field(None, description="that are looked at", examples=[10])
+    curves: list[PerturbationCurve]

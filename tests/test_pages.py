@@ -33,6 +33,7 @@ PROGRAMS = {
         "profiles",
         "figure3",
         "filters",
+        "invariance",
         "patches",
         "vit",
         "claims.__main__",

@@ -15,7 +15,8 @@ from training.claims import drawing, pixels, table
 from training.claims.arm import SIDE, Data, RunResult, RunSpec
 from training.claims.claim import Claim, claims
 from training.claims.plan import Plan
-from training.claims.report import REPORT, Report, report
+from training.claims.record import REPORT, Report
+from training.claims.report import report
 from training.claims.scale import SCALES, Size, work
 from training.claims.workers import Place, finish
 from training.errors import BadValue
@@ -29,7 +30,7 @@ _ON_GPU: Final = 12  # processes that share one
 class ClaimsSettings(Settings):
     """Measure the paper's claims again at a size that two cores can run, with seeds, intervals and pictures.
 
-    --quick takes under 10 minutes on two cores: one seed, which shows a direction and no more. --full takes about 3 hours there,
+    --quick takes under 10 minutes on two cores: one seed, which shows a direction and no more. --full takes under 4 hours there,
     --large needs a GPU. A claim is a module of training/claims/paper. Rates are chosen by runs with a seed of their own; test
     photographs are looked at once, at the end of each run. Interrupted, the same command goes on where it was.
 
@@ -43,7 +44,7 @@ class ClaimsSettings(Settings):
     cifar: Path = Field(Path("var/cifar10"), description="image folder of CIFAR-10, with train and test")
     caltech: Path = Field(Path("var/caltech"), description="image folder of Caltech-101, split with --per-class 30")
     quick: bool = Field(False, description="under 10 minutes on two cores: one seed, direction only")
-    full: bool = Field(False, description="about 3 hours on two cores")
+    full: bool = Field(False, description="under 4 hours on two cores")
     large: bool = Field(False, description="all photographs and more epochs, for a GPU")
     only: tuple[str, ...] = Field((), description="claims to measure, as in relu,lrn; all where not given")
     seeds: int | None = Field(None, ge=1, le=1000, description="seeds of every arm; each claim's own number where not given")
@@ -96,7 +97,7 @@ def write(out: Path, found: Report, page: Path | None) -> None:
     if page:
         table.replace_in(page, found)
         folders.append(page.parent / "claims" / "results")
-    files = {REPORT: found.model_dump_json(indent=1), "claims.md": table.table(found), **drawing.pictures(found)}
+    files = {REPORT: found.model_dump_json(), "claims.md": table.table(found), **drawing.pictures(found)}
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

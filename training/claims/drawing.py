@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from training.claims.report import Curve, Report, Row
+from training.claims.record import Curve, Report, Row
 
 _WIDTH: Final = 760
 _COLOURS: Final[dict[str, str]] = {"relu": "#1f6fb4", "tanh": "#c4451c", "abs-tanh": "#3a8f3a"}
@@ -66,12 +66,16 @@ def forest(report: Report) -> str:
     """Every comparison: its mean, its interval, its seeds as dots, and the published figure as a diamond; 0, or 1, is nothing."""
     parts: list[str] = []
     y = 20
-    for unit, title in (
-        ("points", "difference of error, points"),
-        ("times", "ratio, logarithmic"),
-        ("g", "|g| of the columns' chroma"),
+    every = [row for claim in report.claims for row in claim.rows]
+    for title, rows in (
+        ("difference of error, points, beside a published one", [r for r in every if r.unit == "points" and r.published]),
+        (
+            "difference of error, points, of which nothing is published",
+            [r for r in every if r.unit == "points" and not r.published],
+        ),
+        ("ratio of epochs, logarithmic", [r for r in every if r.unit == "times"]),
+        ("|g| of the columns' chroma", [r for r in every if r.unit == "g"]),
     ):
-        rows = [row for claim in report.claims for row in claim.rows if row.unit == unit]
         if not rows:
             continue
         parts += [_text(10, y, title, css="faint")]

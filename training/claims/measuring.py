@@ -3,7 +3,7 @@
 Legend: B batch, C channels, S side of a square, H height, W width, K classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import torch
@@ -19,6 +19,10 @@ Net = AlexNet | CifarNet
 _TOGETHER: Final = 250  # photographs
 
 
+class Stopped(Exception):
+    """The run was told to stop; it goes on from the epoch it last saved."""
+
+
 def half(device: torch.device) -> torch.autocast:
     """bfloat16 where the processor has it; a GPU takes TensorFloat-32, which costs small networks no conversions."""
     enabled = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
@@ -26,11 +30,13 @@ def half(device: torch.device) -> torch.autocast:
 
 
 @torch.no_grad()
-def errors(net: Net, pixels: Pixels, mean_CSS: Tensor, ten: bool) -> Errors:
+def errors(net: Net, pixels: Pixels, mean_CSS: Tensor, stopping: Callable[[], bool], *, ten: bool) -> Errors:
     """Counts of wrong answers, from the centre view and, where `ten`, from ten views; a net that diverged names class 0."""
     size = net.config.input_size
     counts = torch.zeros(4, dtype=torch.int64, device=mean_CSS.device)
     for some in torch.arange(len(pixels), device=mean_CSS.device).split(_TOGETHER):
+        if stopping():
+            raise Stopped
         squares_BCSS, labels_B = pixels.squares_NCSS[some], pixels.labels_N[some]
         centre_B = _answers(net, fixed_views(squares_BCSS, mean_CSS, size, ten=False)) != labels_B
         ten_B = _answers(net, fixed_views(squares_BCSS, mean_CSS, size, ten=True)) != labels_B if ten else centre_B

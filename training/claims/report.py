@@ -1,92 +1,14 @@
-"""What the claims came to, as JSON: `claims.json`."""
+"""What the runs that are there say, claim by claim."""
 
 import math
-from typing import Final, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
 
 from training.claims.arm import Arm, Data
-from training.claims.claim import Claim, Comparison, Unit
+from training.claims.claim import Claim, Comparison
 from training.claims.plan import Plan
+from training.claims.record import ArmRow, ClaimReport, Curve, Report, Row, Verdict
 from training.claims.scale import Size
 from training.claims.statistics import Summary, seeds_for, summary
-
-FORMAT: Final = 1
-REPORT: Final = "claims.json"
-Verdict = Literal["as published", "against what is published", "a difference", "not resolved", "at least", "direction only"]
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Row(_Record):
-    """A comparison over seeds; a ratio's figures are ratios, its mean the geometric one."""
-
-    label: str
-    unit: Unit
-    published: float | None
-    seeds: list[float] = Field(max_length=1000)
-    censored: int  # seeds, whose figure is at least as large
-    mean: float
-    low: float | None
-    high: float | None
-    positive: int
-    negative: int
-    detectable: float | None
-    seeds_for_published: int | None  # that would find the published figure with a power of 80 %
-    p: float | None
-    verdict: Verdict
-    note: str
-
-
-class ArmRow(_Record):
-    """An arm of a claim: its rate, and its errors with every seed."""
-
-    name: str
-    rate: float
-    grid: list[float]
-    errors: list[float]  # top-1, centre view, of test photographs
-    gaps: list[float]  # these less those of training photographs
-
-
-class ClaimReport(_Record):
-    """A claim, and what was found."""
-
-    name: str
-    section: str
-    says: str
-    published: str
-    nothing: str
-    arms: list[ArmRow]
-    rows: list[Row]
-    runs: int  # pilots counted in; those that claims share count for each
-    missing: int  # runs that are not made yet
-    seconds: float  # of training
-
-
-class Curve(_Record):
-    """The running training error of one network of figure 1, after each epoch."""
-
-    start: str
-    nonlinearity: str
-    seed: int
-    errors: list[float]
-
-
-class Report(_Record):
-    """All that was measured, and on what."""
-
-    format: int = FORMAT
-    size: Size
-    machine: str
-    commit: str
-    torch: str
-    photographs: dict[Data, dict[Literal["train", "test"], int]]
-    epochs: dict[Data, int]
-    seconds: float  # of training, in all runs
-    claims: list[ClaimReport]
-    figure1: list[Curve]
 
 
 def report(plan: Plan, size: Size, photographs: dict[Data, dict[Literal["train", "test"], int]]) -> Report:
@@ -149,7 +71,7 @@ def row(comparison: Comparison) -> Row:
         detectable=None if found.detectable is None else _rounded(shown(found.detectable)),
         seeds_for_published=None if wanted is None or found.deviation is None else seeds_for(wanted, found.deviation),
         p=comparison.p,
-        verdict=_verdict(found, len(comparison.seeds), published),
+        verdict=_verdict(found, len(comparison.seeds), wanted),
         note=comparison.note,
     )
 
@@ -163,7 +85,11 @@ def _verdict(found: Summary, count: int, published: float | None) -> Verdict:
         return "not resolved"
     if published is None:
         return "a difference"
-    return "as published" if found.mean > 0 else "against what is published"
+    if found.mean < 0:
+        return "opposite"
+    if found.low is not None and published < found.low:
+        return "same direction, larger"
+    return "same direction, smaller" if found.high is not None and published > found.high else "agrees"
 
 
 def _figure1(plan: Plan) -> list[Curve]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from training.claims.report import Report, Row
+from training.claims.record import Report, Row
 from training.claims.scale import Size
 from training.errors import Mismatch
 from training.files import replacing

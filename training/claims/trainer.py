@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.claims.arm import BATCH, PIXEL_SCALE, Epoch, RunResult, RunSpec
-from training.claims.measuring import Net, clean_loss, errors, half, operations
+from training.claims.measuring import Net, Stopped, clean_loss, errors, half, operations
 from training.claims.pixels import Pixels, fixed_views, views, whitening
 from training.files import write_tensors
 from training.network.alexnet import AlexNet, AlexNetConfig
@@ -36,10 +36,6 @@ _MOMENTUM: Final = 0.9
 _CLEAN: Final = 512  # training photographs that the loss after each epoch is measured on
 _TRAIN: Final = 2000  # ... that the training error at the end is measured on
 _SAVE_S: Final = 60.0
-
-
-class Stopped(Exception):
-    """The run was told to stop; it goes on from the epoch it last saved."""
 
 
 @dataclass
@@ -123,12 +119,13 @@ def run(
         if time.monotonic() - saved >= _SAVE_S:
             training.save(state)
             saved = time.monotonic()
+    training.save(state)
     net = training.net.eval()
     result = RunResult(
         spec=spec,
         curve=training.curve,
-        train=errors(net, learned.only(slice(_TRAIN)), mean_CSS, ten=False),
-        test=errors(net, measured, mean_CSS, ten=not spec.pilot and spec.arm.crops),
+        train=errors(net, learned.only(slice(_TRAIN)), mean_CSS, stopping, ten=False),
+        test=errors(net, measured, mean_CSS, stopping, ten=not spec.pilot and spec.arm.crops),
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         operations=operations(net),
         seconds=training.seconds,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from training.claims import pixels, trainer
+from training.claims import measuring, pixels, trainer
 from training.claims.arm import Data, RunResult, RunSpec
 from training.claims.pixels import Pixels
 from training.errors import FC7Error
@@ -120,7 +120,7 @@ def _run(text: str) -> str:
     spec, place = RunSpec.model_validate_json(text), _worker.place
     state = place.out / STATES / f"{spec.name}.safetensors"
     if _worker.stopping():
-        raise trainer.Stopped
+        raise measuring.Stopped
     result, net = trainer.run(spec, _worker.of(spec.arm.data), state, _worker.stopping, place.made_by)
     if spec.arm.data == "caltech" and not spec.pilot:
         write_tensors(place.out / MODELS / f"{spec.name}.safetensors", {"conv1.weight": net.conv1.weight.cpu()})

@@ -49,7 +49,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_figures_and_weights(
     whole, net = made(parts, spec(CIFAR), tmp_path / "one")
     monkeypatch.setattr(trainer, "_SAVE_S", 0.0)
     steps = iter([False, True])
-    with pytest.raises(trainer.Stopped):
+    with pytest.raises(measuring.Stopped):
         made(parts, spec(CIFAR), tmp_path / "two", lambda: next(steps))
     assert (tmp_path / "two").is_file()
     rest, again = made(parts, spec(CIFAR), tmp_path / "two")
@@ -101,7 +101,7 @@ def test_ten_views_are_counted_beside_the_centre(parts: Parts, monkeypatch: pyte
     net = CifarNet(CifarConfig(classes=3, input_size=24))
     net.initialise("fan-in", 0)
     mean_CSS = test.mean_CSS()
-    found = measuring.errors(net, test, mean_CSS, ten=True)
+    found = measuring.errors(net, test, mean_CSS, lambda: False, ten=True)
     with torch.no_grad(), measuring.half(torch.device("cpu")):
         views = [net(x).float().softmax(1) for x in pixels.fixed_views(test.squares_NCSS, mean_CSS, 24, ten=True)]
         centre = net(test.squares_NCSS[:, :, 4:28, 4:28] - mean_CSS[:, 4:28, 4:28]).float().softmax(1)

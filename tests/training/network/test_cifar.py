@@ -1,9 +1,11 @@
 """The four-layer network: its shapes, its starts, and where its LRN stands."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from training.network.cifar import CifarConfig, CifarNet
@@ -38,7 +40,12 @@ def test_it_computes_what_its_layers_say(nonlinearity: str, lrn: bool) -> None:
     net = CifarNet(config)
     net.initialise("fan-in", 0)
     x = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
-    act = {"relu": F.relu, "tanh": torch.tanh, "abs-tanh": lambda h: torch.tanh(h).abs()}[nonlinearity]
+    acts: dict[str, Callable[[Tensor], Tensor]] = {
+        "relu": F.relu,
+        "tanh": torch.tanh,
+        "abs-tanh": lambda h: torch.tanh(h).abs(),
+    }
+    act = acts[nonlinearity]
     h = 0.5 * x
     for layer in (net.conv1, net.conv2):
         h = act(layer(h))

@@ -48,7 +48,7 @@ def measure(results: Results) -> list[Comparison]:
             reached = sum(fast is not None for _, fast in times)
             note = f"rates {rates}; ReLU got there in {reached} of {len(times)} runs of at most {given} epochs"
             rows += ratio(label, times, given, published=published, note=note)
-            rows += _apart(f"training error when ReLU's run ends, {NAMES[other]} less ReLU, {started}", errors)
+            rows += _apart(f"error when ReLU is there, {NAMES[other]} less ReLU, {started}", errors)
     return rows
 
 
