@@ -57,7 +57,7 @@ class Visit:
             "console",
             lambda message: message.type in ("error", "warning") and self._note(f"{message.text} {message.location['url']}"),
         )
-        page.on("pageerror", lambda error: self._note(str(error)))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("request", lambda request: self._note_request(request.url))
 
     def _note(self, problem: str) -> None:
