@@ -43,6 +43,9 @@ def _time(value: object) -> object:
 
 Time = Annotated[datetime, BeforeValidator(_time)]  # ISO 8601, in queries
 
+Layer = Literal["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
+UnitOrder = Literal["index", "selectivity", "active", "maximum"]
+
 Note = Annotated[
     str | None,
     Field(
@@ -112,6 +115,107 @@ class ClassifyAnswer(BaseModel):
     views: Literal[1, 10]
     results: list[ClassifiedImage]
     timings_ms: Timings | None = Field(None, description="with timings=true")
+
+
+class UnitActivityAnswer(BaseModel):
+    """What one unit says of a photograph."""
+
+    unit: int = Field(description="its place in its column, 0-based")
+    largest: float = Field(description="of its map, after the nonlinearity")
+    mean: float
+    active: float = Field(description="share of its map above 0")
+    peak: list[int] = Field(description="row and column of the largest in its map", examples=[[3, 12]])
+    box: list[int] = Field(description="left, top, right and bottom of its map in /activations.png of scale 1")
+
+
+class ColumnActivityAnswer(BaseModel):
+    """What the units of one column of a layer say of a photograph."""
+
+    column: int = Field(description="0 is the first GPU's")
+    units: int
+    side: int = Field(description="height and width of a map; 1 where the layer is fully connected")
+    mean: float
+    active: float = Field(description="share of all values above 0")
+    silent: int = Field(description="units that are nowhere above 0")
+    size: list[int] = Field(description="width and height of /activations.png of scale 1")
+    strongest: list[UnitActivityAnswer] = Field(description="by the largest value, downwards")
+
+
+class ActivationsAnswer(BaseModel):
+    """The answer of POST /activations; /activations.png is the picture of a column's maps."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: str = Field(examples=["conv2"])
+    index_version: int | None = Field(description="where the photograph is an item; else null")
+    name: str = Field(description="the file name that was sent, or the item's id")
+    columns: list[ColumnActivityAnswer]
+
+
+class ViewAnswer(ViewClasses):
+    """One of the ten views, and where it is in /views.png."""
+
+    box: list[int] = Field(description="left, top, right and bottom in /views.png, pixels", examples=[[0, 0, 224, 224]])
+
+
+class ViewsAnswer(BaseModel):
+    """The answer of POST /views; /views.png shows the ten views."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: Literal["fc8"] = "fc8"
+    index_version: int | None = Field(description="where the photograph is an item; else null")
+    name: str = Field(description="the file name that was sent, or the item's id")
+    classes: list[ClassProbability] = Field(description="most probable first; the mean over the views")
+    views: list[ViewAnswer]
+
+
+class HeatAnswer(BaseModel):
+    """What each part of a photograph is worth."""
+
+    name: str = Field(description="the file name that was sent, or the item's id")
+    id: int | None = Field(description="the item; null for a photograph that was sent")
+    grid: list[list[float]] = Field(description="what each cell is worth, 8 rows of 8, from the top left")
+    box: list[float] = Field(
+        description="where the grid lies in the square: left, top, right and bottom as shares of its side",
+        examples=[[0.0625, 0.0625, 0.9375, 0.9375]],
+    )
+    photograph: str = Field(description="the square as a data: address of a JPEG of 256 x 256 pixels")
+    overlay: str = Field(
+        description="the same grid as a data: address of a PNG to lay over it: orange above 0, violet below, "
+        "the more opaque the more it is worth"
+    )
+
+
+class OcclusionAnswer(BaseModel):
+    """The answer of POST /occlusion."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: Literal["fc8"] = "fc8"
+    index_version: int | None = Field(description="where the photograph is an item; else null")
+    label: str = Field(alias="class", description="whose probability is looked at", examples=["Granny-Smith"])
+    probability: float = Field(description="of the class, nothing covered", examples=[0.93])
+    lowest: float = Field(description="of the class with the square covered that lowers it most")
+    classes: list[ClassProbability] = Field(description="the most probable with that square covered")
+    covered: list[float] = Field(description="that square: left, top, right and bottom as shares of the side")
+    windows: int = Field(description="squares that were covered, one at a time", examples=[74])
+    heat: HeatAnswer = Field(description="by how much the probability falls, the mean over the squares that cover a cell")
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class ExplainAnswer(BaseModel):
+    """The answer of POST /explain."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: Literal["fc7"] = "fc7"
+    index_version: int = Field(examples=[1])
+    metric: Metric = Field(description="of the distances, as the index is", examples=["euclidean"])
+    distance: float = Field(description="of the two, nothing covered", examples=[7.26])
+    windows: int = Field(description="squares that were covered in each, one at a time", examples=[74])
+    query: HeatAnswer = Field(
+        description="what parts of the query bring the two together: by how much their distance grows with the part covered, "
+        "less the mean growth of the distances from items spread over the collection, in the unit of the metric"
+    )
+    neighbor: HeatAnswer = Field(description="the same of the neighbour, with the query whole")
 
 
 class ItemAnswer(BaseModel):
@@ -237,6 +341,35 @@ class GroupsAnswer(BaseModel):
     note: Note = None
 
 
+class MapLabel(BaseModel):
+    """A label on the map."""
+
+    label: str = Field(description="empty: items without one", examples=["Granny-Smith"])
+    count: int = Field(description="items on the map", examples=[91])
+
+
+class MapAnswer(BaseModel):
+    """The answer of GET /map."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[3])
+    items: int = Field(description="in the index", examples=[1120])
+    shown: int = Field(description="of these, on the map", examples=[1117])
+    since: int = Field(description="of these, added since the map was made, and not on it", examples=[3])
+    removed: int = Field(description="items that were on it, and have been removed", examples=[0])
+    method: Literal["t-SNE", "principal components"]
+    library: str = Field(description="with its version; empty where the method needs none", examples=["openTSNE 1.0.4"])
+    parameters: dict[str, int] = Field(examples=[{"components": 192, "neighbors": 15, "steps": 750}])
+    sampled: int = Field(description="items that the next three are of, each among all", examples=[200])
+    neighbors: int = Field(description="of each that were compared; 0 where there are too few items", examples=[10])
+    trustworthiness: float = Field(description="1: nothing is near on the map that is far by features", examples=[0.89])
+    neighbor_recall: float = Field(description="share of the neighbours by features that are those on the map", examples=[0.29])
+    labels: list[MapLabel] = Field(description="commonest first as the map was made: the order of colours; at most 1000")
+    more_labels: int = Field(description="labels beyond these", examples=[0])
+    points: str = Field(description="where the items' places are", examples=["/map/points?state=5a0c0f..."])
+    bytes: int = Field(description="of these, before compression", examples=[11178])
+
+
 class AddedImage(BaseModel):
     """The item that one photograph became, or why there is none."""
 
@@ -340,39 +473,104 @@ class FiltersAnswer(BaseModel):
     kernels: list[KernelAnswer]
 
 
-class UnitAnswer(BaseModel):
-    """One first-layer kernel, with noise beside it and its pictures."""
+class AtlasInfo(BaseModel):
+    """What the atlas of units is of."""
+
+    photographs: int = Field(description="that it was made of", examples=[1117])
+    kept: int = Field(description="photographs of a unit at most", examples=[16])
+    removed: int = Field(description="of the photographs, those that have been removed since; they are left out", examples=[0])
+    since: int = Field(description="items that came since, which are not in it", examples=[0])
+
+
+class UnitActivity(BaseModel):
+    """A unit of the network by what excites it."""
+
+    column: int
+    unit: int = Field(description="its place in its column")
+    stands_for: str | None = Field(description="the class, of a unit of fc8; else null", examples=["Granny-Smith"])
+    dead: bool = Field(description="whether no photograph excites it above 0; a unit of fc8 never is")
+    active: float = Field(description="share of the photographs that excite it above 0", examples=[0.42])
+    mean: float = Field(description="of what each photograph excites it to at most")
+    maximum: float
+    photographs: int = Field(description="those of it that are still there", examples=[16])
+    label: str | None = Field(description="the most common label of these; null where there are none", examples=["Watermelon"])
+    label_share: float = Field(description="of these photographs that have that label, 0..1", examples=[0.94])
+    label_entropy: float = Field(description="of the labels of these photographs, bits: 0 where all have one", examples=[0.34])
+    crops: str = Field(description="what it sees in the best of them, as one picture", examples=["/units/conv5/1/33/crops.jpg"])
+    page: str = Field(description="its page, for people", examples=["/#/units/conv5/1/33"])
+
+
+class LayerUnits(BaseModel):
+    """The units of a layer."""
+
+    layer: Layer
+    columns: int = Field(description="1 for fc8, which hears every column", examples=[2])
+    units: int = Field(description="of a column", examples=[128])
+    side: int = Field(description="height and width of a unit's map; 0 where the layer has none", examples=[13])
+    field: int = Field(description="height and width of what a unit in the middle of its map sees, pixels", examples=[163])
+    square: int = Field(description="height and width of the square that a photograph becomes, pixels", examples=[256])
+    nonlinearity: str | None = Field(description="after which activations are taken; null for none", examples=["relu"])
+    dead: int | None = Field(description="units that no photograph excites above 0; null without an atlas", examples=[3])
+    most_selective: list[UnitActivity] = Field(description="whose photographs have the fewest labels, by entropy")
+    least_selective: list[UnitActivity]
+
+
+class UnitsAnswer(BaseModel):
+    """The answer of GET /units: the layers, and whether there is an atlas of their units."""
 
     model: str
-    kernel: KernelAnswer
-    noise: NoiseAnswer
-    picture: str = Field(examples=["/units/conv1/0/17.png"])
-    spectrum: str = Field(examples=["/units/conv1/0/17/spectrum.png"])
+    index_version: int | None = Field(description="null where no index answers")
+    atlas: AtlasInfo | None = Field(description="null where the index was built without one")
+    note: str | None = Field(description="what makes an atlas, where there is none")
+    layers: list[LayerUnits] = Field(description="from the image on")
+
+
+class UnitListAnswer(BaseModel):
+    """Some units of a layer's column."""
+
+    model: str
+    index_version: int
+    layer: Layer
+    column: int
+    order: UnitOrder
+    atlas: AtlasInfo
+    units: list[UnitActivity]
+    of: int = Field(description="units of the column", examples=[128])
+    next: int | None = Field(description="`start` of the units that follow; null at the end", examples=[48])
 
 
 class ExcitedAnswer(BaseModel):
-    """A photograph that excites a kernel."""
+    """A photograph that excites a unit."""
 
     id: int
     label: str
     path: str
-    activation: float = Field(description="of conv1, before the nonlinearity")
+    activation: float = Field(description="after the nonlinearity, but of fc8")
     box: list[float] = Field(
-        description="where in the thumbnail: left, top, right and bottom as shares of its side",
+        description="what the unit sees of the thumbnail: left, top, right and bottom as shares of its side",
         examples=[[0.1, 0.2, 0.143, 0.243]],
     )
+    crop: str = Field(description="the same as a picture", examples=["/units/conv5/1/33/photographs/0.png"])
     image: str
     thumbnail: str
 
 
-class UnitPhotographsAnswer(BaseModel):
-    """The photographs that excite a kernel most."""
+class UnitAnswer(BaseModel):
+    """One unit: what excites it, and of conv1 its kernel with noise beside it."""
 
     model: str
-    index_version: int
-    seen: int = Field(description="photographs that were looked at, evenly spread over the collection")
-    of: int = Field(description="photographs in the collection")
-    photographs: list[ExcitedAnswer] = Field(description="the most exciting first, each with the place where it is")
+    index_version: int | None = Field(description="null where no index answers")
+    layer: Layer
+    column: int
+    unit: int
+    atlas: AtlasInfo | None = Field(description="null for a kernel of conv1 where the index was built without one")
+    note: str | None = Field(description="what makes an atlas, where there is none")
+    activity: UnitActivity | None
+    photographs: list[ExcitedAnswer] = Field(description="the most exciting first; equal ones in order of id")
+    kernel: KernelAnswer | None = Field(description="of conv1; else null")
+    noise: NoiseAnswer | None = Field(description="of conv1; else null")
+    picture: str | None = Field(description="of conv1's kernel; else null", examples=["/units/conv1/0/17.png"])
+    spectrum: str | None = Field(description="of conv1's kernel; else null", examples=["/units/conv1/0/17/spectrum.png"])
 
 
 class ModelInfo(BaseModel):

@@ -261,7 +261,7 @@ def _indexer(folder: Path) -> None:
 def _service(folder: Path) -> None:
     _as_the_demo_left_it(folder, 8)
     write_model(folder / "var" / "model", SmallConfig(classes=len(FRUIT)), FRUIT)
-    _build(folder, "--part", "train")
+    _build(folder, "--part", "train", "--atlas")
     (folder / "sunflower.jpg").write_bytes(encoded(photograph(1, (230, 200, 20))))
     (folder / "notes.txt").write_text("not a photograph\n")
 

@@ -71,7 +71,7 @@ COMMANDS = {
         f"training.{name}"
         for name in ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit")
     ),
-    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates")),
+    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity")),
     "service.__main__",
 }
 # What a package may import of the packages below it.
@@ -83,7 +83,7 @@ BELOW = {
         *(f"indexer.{room}" for room in ("arrays", "metric", "features", "store", "storage", "search", "opening")),
     },
 }
-ANALYSES = {"training.analysis"}  # which only commands and routes import
+ANALYSES = {"training.analysis", "indexer.analysis"}  # which only commands and routes import
 MODULES = sorted(path for package in ROOMS for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py")
 PAGES = ("service", "training", "indexer", "docker", "tests")
 

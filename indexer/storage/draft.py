@@ -11,8 +11,9 @@ from indexer.arrays import Ids
 from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
 from indexer.codes.principal import Principal
-from indexer.storage import artifact, layout
+from indexer.storage import artifact, atlas, layout
 from indexer.storage.artifact import FileRecord, Manifest, RejectRecord, WithManifest
+from indexer.storage.atlas import Atlas
 from indexer.storage.layout import Layout
 from indexer.storage.rows import write_rows
 from indexer.storage.segment import SegmentDraft
@@ -75,6 +76,10 @@ class Draft:
     def write_principal(self, principal: Principal) -> None:
         """Writes what makes the components of the short-list "principal"."""
         principal.save(self._folder / artifact.PRINCIPAL)
+
+    def write_atlas(self, units: Atlas) -> None:
+        """Writes which photographs excite each unit most."""
+        atlas.save(units, self._folder / artifact.ATLAS)
 
     def write_layout(self, places: Layout) -> None:
         """Writes the map."""

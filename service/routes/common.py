@@ -9,12 +9,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
-from indexer.store import LARGEST_ID, MOST_LABELS, Filter, Item, time_of
+from indexer.store import LARGEST_ID, MOST_LABELS, Filter, Item, Store, time_of
 from service import schemas
 from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import ServiceSettings
-from training.errors import BadValue
+from training.errors import BadValue, NotFound
 
 MOST_ERRORS: Final = 10  # that one answer names
 ItemId = Annotated[schemas.Whole, Path(alias="id", ge=0, le=LARGEST_ID, description="an indexed photograph", examples=[17])]
@@ -114,6 +114,21 @@ def check_k(request: Request, k: int) -> None:
 def as_json(answer: BaseModel) -> Response:
     """An answer that is known to be as it is described, and so is not checked again."""
     return Response(answer.model_dump_json(by_alias=True), media_type="application/json")
+
+
+def indexed(store: Store, ids: list[int]) -> list[Item | None]:
+    """Items by their ids, None for those that are indexed no more."""
+    try:
+        return list(store.items(ids))
+    except NotFound:
+        return [_indexed_one(store, id) for id in ids]
+
+
+def _indexed_one(store: Store, id: int) -> Item | None:
+    try:
+        return store.items([id])[0]
+    except NotFound:
+        return None
 
 
 def links(request: Request, item: int) -> dict[str, str]:

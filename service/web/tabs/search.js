@@ -10,6 +10,7 @@ import { paged } from "../components/pages.js";
 import { card, cards, classList, distance } from "../components/photograph.js";
 import { empty, failure, fill } from "../components/states.js";
 import { hold, photographOf } from "../components/uploads.js";
+import { whyButton } from "../components/why.js";
 import { address } from "../router.js";
 import { chosenExamples, toggled } from "./search/examples.js";
 import { controls, hasOptions, keptOf, optionsOf, viewsOf } from "./search/options.js";
@@ -97,7 +98,7 @@ function neighbor(view, item, metric) {
     href: address("search", [], { ...keptOf(view.query), photo: item.id }),
     title: `${item.path}\nIts neighbours`,
     detail: distance(item.distance, metric),
-    extra: [vote("like", "+", `Like ${name}, too`), vote("unlike", "\u2212", `Unlike ${name}`)],
+    extra: [view.given && metric && whyButton(view.given, item, view.context.signal), vote("like", "+", `Like ${name}, too`), vote("unlike", "\u2212", `Unlike ${name}`)].filter(Boolean),
   });
 }
 
