@@ -67,6 +67,8 @@ ELSEWHERE: Final = {
     "make bench-search": _LONG,
     "make bench-service": _LONG,
     "make bench-duplicates DATA=caltech PART=test MODEL=owt": _LONG,
+    "make bench-page": _LONG,
+    "make screenshots": "pictures the demo's index; tests/browser/test_screenshots.py pictures a small one",
     "make fuzz-service": "takes long; tests/service/test_fuzz.py sends fewer of the same requests",
     "docker compose up": "needs Docker; `make demo` runs the same script",
     "DATA=cifar10 docker compose up": "needs Docker, and downloads",

@@ -30,7 +30,9 @@ PLACES: Final = {
 def shots(visit: Visit, photograph: Path) -> Iterator[tuple[str, Page | str]]:
     """Each tab's name, and the page that shows it, or why it does not."""
     page = visit.open()
-    names = [link.get_attribute("data-tab") or "" for link in page.get_by_role("navigation", name="Tabs").get_by_role("link").all()]
+    names = [
+        link.get_attribute("data-tab") or "" for link in page.get_by_role("navigation", name="Tabs").get_by_role("link").all()
+    ]
     for name in names:
         visit.open(PLACES.get(name, f"#/{name}"))
         chooser = page.locator(".dropzone input[type=file]").first

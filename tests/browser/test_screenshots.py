@@ -15,8 +15,8 @@ def test_every_tab_has_its_picture_or_is_named(model: Path, index: Path, images:
     executable()
     photograph = next((images / "test" / "red").iterdir())
     done = subprocess.run(
-        [sys.executable, "-m", "tests.screenshots", "--model", model, "--index", index, "--photograph", photograph, "--out", tmp_path,
-         "--width", "400", "--height", "300"],
+        [sys.executable, "-m", "tests.screenshots", "--model", model, "--index", index, "--photograph", photograph,
+         "--out", tmp_path, "--width", "400", "--height", "300"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
