@@ -366,7 +366,7 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
     stored = iter(store.vectors(items) if items else ())
     queries_QD = np.stack([next(stored) if subject.vector_D is None else subject.vector_D for subject in subjects])
     if query.after and subjects[0].inexact:
-        query = replace(query, after=_distance_again(store, queries_QD[0], query.mode, query.after))
+        query = replace(query, after=_distance_again(store, queries_QD[0], query, query.after))
     for _ in range(_SEARCHES):
         hits = store.search(queries_QD, replace(query, k=query.k + search.spare))
         rows = [[hit for hit in hits.of(i) if hit[0] not in subject.leave_out] for i, subject in enumerate(subjects)]
@@ -418,11 +418,11 @@ def note_of(store: Store, filter: Filter, found: bool) -> str | None:
     return "no item passes the filter"
 
 
-def _distance_again(store: Store, query_D: Vectors, mode: Mode, after: tuple[float, int]) -> tuple[float, int]:
+def _distance_again(store: Store, query_D: Vectors, query: Query, after: tuple[float, int]) -> tuple[float, int]:
     """The last hit of the page before by its distance from this query, whose last bits may be others than that page's."""
-    if after == START or (mode in ("code", "ball") and not store.bits):
+    if after == START or (query.mode in ("code", "ball") and not store.bits):
         return after  # and where codes are missing the search says so
     try:
-        return store.key(query_D, after[1], mode), after[1]
+        return store.key(query_D, after[1], query), after[1]
     except NotFound:
         return after

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from indexer.metric import Metric
 from indexer.store import Mode
+from training.checkpoint import FeatureLayer
 from training.images.preprocess import Corner
 
 
@@ -53,6 +54,9 @@ Note = Annotated[
         description="which labels of the filter no item has, or that no item passes it; else left out",
     ),
 ]
+
+
+IndexedLayer = Annotated[FeatureLayer, Field(description="of the model, whose values are the features", examples=["fc7"])]
 
 
 class FieldError(BaseModel):
@@ -206,7 +210,7 @@ class ExplainAnswer(BaseModel):
     """The answer of POST /explain."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
-    layer: Literal["fc7"] = "fc7"
+    layer: IndexedLayer
     index_version: int = Field(examples=[1])
     metric: Metric = Field(description="of the distances, as the index is", examples=["euclidean"])
     distance: float = Field(description="of the two, nothing covered", examples=[7.26])
@@ -289,8 +293,10 @@ class NeighborsAnswer(BaseModel):
     """The answer of POST /neighbors: one result for each query, in the order sent."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: IndexedLayer
     index_version: int = Field(examples=[1])
     mode: Mode = Field(description="how it was searched", examples=["exact"])
+    columns: Literal["0", "1", "both"] = Field(description="whose components were compared", examples=["both"])
     metric: Literal["euclidean", "cosine", "hamming"] = Field(
         description="of the distances: hamming (bits) in the modes code and ball, else the index's own: euclidean, or cosine "
         "(1 - cos, from 0 to 2)",
@@ -304,6 +310,7 @@ class DuplicatesAnswer(BaseModel):
     """The answer of GET /items/{id}/duplicates."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: IndexedLayer
     index_version: int = Field(examples=[1])
     mode: Mode = Field(description="how it was searched", examples=["exact"])
     metric: Metric = Field(description="of the distances, as the index is", examples=["euclidean"])
@@ -328,6 +335,7 @@ class GroupsAnswer(BaseModel):
     """The answer of GET /duplicates."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: IndexedLayer
     index_version: int = Field(description="that the items are shown of", examples=[3])
     compared_version: int = Field(description="in which groups were looked for; what was added since is in none", examples=[2])
     compared: int = Field(description="items that were compared", examples=[1117])
@@ -591,6 +599,7 @@ class IndexInfo(BaseModel):
     created: str
     items: int
     rejected: int
+    layer: IndexedLayer
     metric: Metric = Field(description="of the distances between features", examples=["euclidean"])
     width: int = Field(description="components of a feature")
     bits: int = Field(description="of a short code; 0 where there are none")

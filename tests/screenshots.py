@@ -18,23 +18,14 @@ from playwright.sync_api import Page, sync_playwright
 from tests.browser.visit import Visit, serving
 
 COLOURS: Final = 256  # of a picture's palette, which makes a third of the file
-# Where a tab shows more than at its own address
-PLACES: Final = {
-    "search": "#/search",
-    "units": "#/units",
-    "collection": "#/collection",
-    "status": "#/status",
-}
 
 
 def shots(visit: Visit, photograph: Path) -> Iterator[tuple[str, Page | str]]:
     """Each tab's name, and the page that shows it, or why it does not."""
     page = visit.open()
-    names = [
-        link.get_attribute("data-tab") or "" for link in page.get_by_role("navigation", name="Tabs").get_by_role("link").all()
-    ]
-    for name in names:
-        visit.open(PLACES.get(name, f"#/{name}"))
+    links = page.get_by_role("navigation", name="Tabs").get_by_role("link")
+    for name in [link.get_attribute("data-tab") or "" for link in links.all()]:
+        visit.open(f"#/{name}")
         chooser = page.locator(".dropzone input[type=file]").first
         if chooser.count() and not page.get_by_role("alert").count():
             chooser.set_input_files(photograph)

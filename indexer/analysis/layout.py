@@ -155,7 +155,8 @@ def _within(places_N2: Floats) -> Places:
     """Places within the square, in its middle, by one scale."""
     low, high = places_N2.min(0), places_N2.max(0)
     extent = float((high - low).max()) or 1.0
-    return np.rint(((places_N2 - (low + high) / 2) / extent + 0.5) * LARGEST).astype(np.uint16)
+    places: Places = np.rint(((places_N2 - (low + high) / 2) / extent + 0.5) * LARGEST).astype(np.uint16)
+    return places
 
 
 def _numbered(labels: Sequence[str]) -> tuple[list[str], Numbers]:

@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from indexer.codes.autoencoder import BITS
 from indexer.metric import Metric
+from training.checkpoint import FeatureLayer
 from training.errors import Mismatch, NotReady
 from training.files import replacing, verify
 from training.images.folders import Part, Reject
@@ -129,6 +130,7 @@ class Manifest(BaseModel):
     format: Literal[4] = FORMAT
     created: str = Field("", max_length=40)  # ISO 8601, UTC; known from publishing on
     fingerprint: str = Field(min_length=1, max_length=128)  # of the model: weights, preprocessing, layer
+    layer: FeatureLayer = "fc7"  # of the model, whose values the vectors are
     metric: Metric = "euclidean"  # of the vectors, which lie at length 1 where it is cosine
     width: int = Field(ge=1, le=2**15)  # components of a vector
     bits: _Bits = 0  # of a code; 0 for none

@@ -111,6 +111,7 @@ def _index_info(engine: Engine) -> schemas.IndexInfo | None:
         created=manifest.created,
         items=len(store),
         rejected=manifest.rejected,
+        layer=manifest.layer,
         metric=store.metric,
         width=store.width,
         bits=store.bits,

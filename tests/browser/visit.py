@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect
+from playwright.sync_api import ConsoleMessage, Page, Request, expect
 from starlette.types import ASGIApp
 
 from service.app import create_app
@@ -80,10 +80,6 @@ class Visit:
         """The page, once the tab has been shown and nothing of it is still being asked for."""
         self.page.wait_for_selector("main[aria-busy=false]:not(:has([aria-busy=true]))")
         return self.page
-
-    def main(self) -> Locator:
-        """The tab."""
-        return self.page.locator("main")
 
     def assert_accessible(self) -> None:
         """axe finds nothing serious, and the page is no wider than its window."""
