@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser.visit import Visit, serving
 
@@ -37,15 +37,12 @@ def shots(visit: Visit, photograph: Path) -> Iterator[tuple[str, Page | str]]:
         yield name, alert.first.inner_text() if alert.count() else page
 
 
-def take(arguments: argparse.Namespace) -> None:
+def take(browser: Browser, arguments: argparse.Namespace) -> None:
     """Writes the pictures."""
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright, serving(arguments.model, arguments.index) as address:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        viewport = {"width": arguments.width, "height": arguments.height}
+    with serving(arguments.model, arguments.index) as address:
         context = browser.new_context(
-            viewport=viewport,  # type: ignore[arg-type]
-            color_scheme="dark" if arguments.dark else "light",
+            viewport={"width": arguments.width, "height": arguments.height}, color_scheme="dark" if arguments.dark else "light"
         )
         for name, shown in shots(Visit(context.new_page(), address), arguments.photograph):
             path = arguments.out / ("page.png" if name == "search" else f"page-{name}.png")
@@ -54,12 +51,12 @@ def take(arguments: argparse.Namespace) -> None:
                 continue
             picture = Image.open(io.BytesIO(shown.screenshot())).convert("RGB")
             picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-            print(f"{path}: {path.stat().st_size:,} bytes")
-        browser.close()
+            print(f"{name}: {path}, {path.stat().st_size:,} bytes")
+        context.close()
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Reads the options and takes the pictures."""
+def options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", type=Path, default=Path("var/model"), help="model folder")
     parser.add_argument("--index", type=Path, default=Path("var/index"), help="index folder, made with that model")
@@ -68,8 +65,11 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=1200, help="of the window, pixels")
     parser.add_argument("--height", type=int, default=900, help="of the window, pixels")
     parser.add_argument("--dark", action="store_true", help="dark colours")
-    take(parser.parse_args(words))
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":
-    main()
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        take(chromium, options())
+        chromium.close()

@@ -1,25 +1,24 @@
 """The command that takes the documentation's pictures takes one of every tab that has something to show."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
+from playwright.sync_api import Browser
 
-from tests.browser.conftest import executable
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests import screenshots
 
 
-def test_every_tab_has_its_picture_or_is_named(model: Path, index: Path, images: Path, tmp_path: Path) -> None:
-    executable()
+def test_every_tab_has_its_picture_or_is_named(
+    browser: Browser, model: Path, index: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photograph = next((images / "test" / "red").iterdir())
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.screenshots", "--model", model, "--index", index, "--photograph", photograph,
-         "--out", tmp_path, "--width", "400", "--height", "300"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    for name in ("page", "page-units", "page-status"):
-        assert Image.open(tmp_path / f"{name}.png").size == (400, 300)
-        assert f"{name}.png: " in done.stdout
+    paths = ["--model", str(model), "--index", str(index), "--photograph", str(photograph), "--out", str(tmp_path)]
+    screenshots.take(browser, screenshots.options([*paths, "--width", "400", "--height", "300"]))
+    said = capsys.readouterr().out.splitlines()
+    assert {line.partition(":")[0] for line in said} >= {"search", "units", "collection", "status"}
+    taken = [line for line in said if "left out" not in line]
+    for name in ("page", "page-collection", "page-status"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.size == (400, 300)
+    assert len(taken) == len(list(tmp_path.iterdir()))
