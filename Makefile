@@ -12,6 +12,8 @@
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
 # make fuzz-files                                        an hour of damaged image files for the decoder
 # make foreign-files                                     test images of Pillow and of three more projects, downloaded by pip
+# make bench-page                                        how soon the page can be used, with 10 000 items; for a quiet machine
+# make screenshots [PHOTOGRAPH=FILE]                     the documentation's pictures of the page, of the demo's index
 # make audit                                             known vulnerabilities of what is installed, and of docker/requirements.txt
 # make attack                                            attacks on a running service; for a quiet machine
 # make fuzz-service                                      thousands of hostile requests to a running service
@@ -23,7 +25,7 @@ PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durat
 export DATA ?= groceries
 
 .PHONY: demo figure3 test check sanitize lowest pages requirements audit attack bench-search bench-service bench-train bench-duplicates \
-	fuzz-files fuzz-service foreign-files
+	bench-page screenshots fuzz-files fuzz-service foreign-files
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -86,6 +88,13 @@ foreign-files: .venv/dev
 
 fuzz-service: .venv/dev
 	$(BIN)/python tests/benchmarks/fuzz_service.py
+
+bench-page: .venv/dev
+	$(BIN)/python tests/benchmarks/bench_page.py
+
+screenshots: PHOTOGRAPH ?= $(firstword $(wildcard var/images/test/*/*))
+screenshots: .venv/dev
+	$(BIN)/python -m tests.screenshots --photograph "$(PHOTOGRAPH)"
 
 bench-train: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_train.py

@@ -69,6 +69,8 @@ ELSEWHERE: Final = {
     "make bench-duplicates DATA=caltech PART=test MODEL=owt": _LONG,
     "python tests/benchmarks/bench_map.py --index caltech-index": "takes long, and installs libraries that nothing else needs",
     "python tests/benchmarks/bench_map.py --rows 10000": "takes long, and installs libraries that nothing else needs",
+    "make bench-page": _LONG,
+    "make screenshots": "pictures the demo's index; tests/browser/test_screenshots.py pictures a small one",
     "make fuzz-service": "takes long; tests/service/test_fuzz.py sends fewer of the same requests",
     "docker compose up": "needs Docker; `make demo` runs the same script",
     "DATA=cifar10 docker compose up": "needs Docker, and downloads",
