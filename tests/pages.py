@@ -66,6 +66,7 @@ ELSEWHERE: Final = {
     "make bench-train": _LONG,
     "make bench-search": _LONG,
     "make bench-service": _LONG,
+    "make bench-atlas DATA=caltech101 MODEL=owt": _LONG,
     "make bench-duplicates DATA=caltech PART=test MODEL=owt": _LONG,
     "make fuzz-service": "takes long; tests/service/test_fuzz.py sends fewer of the same requests",
     "docker compose up": "needs Docker; `make demo` runs the same script",
