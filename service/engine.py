@@ -8,7 +8,7 @@ import gc
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,6 +43,7 @@ T = TypeVar("T")
 _MOST_NAMED: Final = 10  # labels in one note
 _SEARCHES: Final = 5  # of one page, of whose hits some are removed meanwhile
 _FEATURES_KEPT: Final = 256  # of uploads that have further pages
+_MOST_LONG: Final = 8  # requests for many passes of the network that are worked on, or wait for it
 Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their probabilities, most probable first
 
 
@@ -122,6 +123,7 @@ class Engine:
         self._network: Batcher[Model, NetworkQuery, Prediction] = Batcher(
             predict, self._worker, batch, wait_s, queue, lambda: self._decoding > 0, lambda size: metrics.batch("forward", size)
         )
+        self._long, self._turn = 0, asyncio.Lock()  # of requests for many passes
         self._features: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
         self._searches: Batcher[_Search, Subject, Page] = Batcher(
             _pages, self._worker, batch, 0.0, queue, lambda: False, lambda size: metrics.batch("search", size)
@@ -187,6 +189,38 @@ class Engine:
     async def feature(self, model: Model, photograph: Photograph, stages: Stages) -> Vectors:
         """FC7 of the centre view: float32 (D,)."""
         return _recorded(await self._network(model, NetworkQuery(photograph.pixels_CHW)), "forward", stages).feature_D
+
+    async def each_view(self, model: Model, batches: Iterator[Tensor], stages: Stages) -> tuple[Vectors, Vectors]:
+        """FC7 (V, D) and the probabilities (V, K) of many views, float32 (B, 3, size, size) at a time.
+
+        One such request is worked on at a time, and others' batches go through the network between two of its own. Raises
+        TryAgain where too many wait for it.
+        """
+        if self._long == _MOST_LONG:
+            raise TryAgain("queue_full", f"{self._long} requests for many passes of the network are being answered already")
+
+        def next_answers() -> tuple[Vectors, Vectors] | None:
+            x_BCHW = next(batches, None)
+            if x_BCHW is None:
+                return None
+            features_BD, chances_BK = model.answers_of_views(x_BCHW)
+            return features_BD.numpy(), chances_BK.numpy()
+
+        self._long += 1
+        try:
+            async with self._turn:
+                began, found = time.perf_counter(), []
+                while answers := await self._worker.run(next_answers):
+                    found.append(answers)
+        finally:
+            self._long -= 1
+        stages.record("forward", time.perf_counter() - began)
+        features, chances = zip(*found, strict=True)
+        return np.concatenate(features), np.concatenate(chances)
+
+    async def network(self, work: Callable[[], T]) -> T:
+        """Awaits the result of work that needs the network once, in turn with its batches."""
+        return await self._worker.run(work)
 
     def keep_feature(self, model: Model, name: str, feature_D: Vectors) -> None:
         """Keeps the feature of an uploaded photograph that has further pages, as one of the last few.

@@ -117,6 +117,107 @@ class ClassifyAnswer(BaseModel):
     timings_ms: Timings | None = Field(None, description="with timings=true")
 
 
+class UnitActivityAnswer(BaseModel):
+    """What one unit says of a photograph."""
+
+    unit: int = Field(description="its place in its column, 0-based")
+    largest: float = Field(description="of its map, after the nonlinearity")
+    mean: float
+    active: float = Field(description="share of its map above 0")
+    peak: list[int] = Field(description="row and column of the largest in its map", examples=[[3, 12]])
+    box: list[int] = Field(description="left, top, right and bottom of its map in /activations.png of scale 1")
+
+
+class ColumnActivityAnswer(BaseModel):
+    """What the units of one column of a layer say of a photograph."""
+
+    column: int = Field(description="0 is the first GPU's")
+    units: int
+    side: int = Field(description="height and width of a map; 1 where the layer is fully connected")
+    mean: float
+    active: float = Field(description="share of all values above 0")
+    silent: int = Field(description="units that are nowhere above 0")
+    size: list[int] = Field(description="width and height of /activations.png of scale 1")
+    strongest: list[UnitActivityAnswer] = Field(description="by the largest value, downwards")
+
+
+class ActivationsAnswer(BaseModel):
+    """The answer of POST /activations; /activations.png is the picture of a column's maps."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: str = Field(examples=["conv2"])
+    index_version: int | None = Field(description="where the photograph is an item; else null")
+    name: str = Field(description="the file name that was sent, or the item's id")
+    columns: list[ColumnActivityAnswer]
+
+
+class ViewAnswer(ViewClasses):
+    """One of the ten views, and where it is in /views.png."""
+
+    box: list[int] = Field(description="left, top, right and bottom in /views.png, pixels", examples=[[0, 0, 224, 224]])
+
+
+class ViewsAnswer(BaseModel):
+    """The answer of POST /views; /views.png shows the ten views."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: Literal["fc8"] = "fc8"
+    index_version: int | None = Field(description="where the photograph is an item; else null")
+    name: str = Field(description="the file name that was sent, or the item's id")
+    classes: list[ClassProbability] = Field(description="most probable first; the mean over the views")
+    views: list[ViewAnswer]
+
+
+class HeatAnswer(BaseModel):
+    """What each part of a photograph is worth."""
+
+    name: str = Field(description="the file name that was sent, or the item's id")
+    id: int | None = Field(description="the item; null for a photograph that was sent")
+    grid: list[list[float]] = Field(description="what each cell is worth, 8 rows of 8, from the top left")
+    box: list[float] = Field(
+        description="where the grid lies in the square: left, top, right and bottom as shares of its side",
+        examples=[[0.0625, 0.0625, 0.9375, 0.9375]],
+    )
+    photograph: str = Field(description="the square as a data: address of a JPEG of 256 x 256 pixels")
+    overlay: str = Field(
+        description="the same grid as a data: address of a PNG to lay over it: orange above 0, violet below, "
+        "the more opaque the more it is worth"
+    )
+
+
+class OcclusionAnswer(BaseModel):
+    """The answer of POST /occlusion."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: Literal["fc8"] = "fc8"
+    index_version: int | None = Field(description="where the photograph is an item; else null")
+    label: str = Field(alias="class", description="whose probability is looked at", examples=["Granny-Smith"])
+    probability: float = Field(description="of the class, nothing covered", examples=[0.93])
+    lowest: float = Field(description="of the class with the square covered that lowers it most")
+    classes: list[ClassProbability] = Field(description="the most probable with that square covered")
+    covered: list[float] = Field(description="that square: left, top, right and bottom as shares of the side")
+    windows: int = Field(description="squares that were covered, one at a time", examples=[74])
+    heat: HeatAnswer = Field(description="by how much the probability falls, the mean over the squares that cover a cell")
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class ExplainAnswer(BaseModel):
+    """The answer of POST /explain."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: Literal["fc7"] = "fc7"
+    index_version: int = Field(examples=[1])
+    metric: Metric = Field(description="of the distances, as the index is", examples=["euclidean"])
+    distance: float = Field(description="of the two, nothing covered", examples=[7.26])
+    windows: int = Field(description="squares that were covered in each, one at a time", examples=[74])
+    query: HeatAnswer = Field(
+        description="what parts of the query bring the two together: by how much their distance grows with the part covered, "
+        "less the mean growth of the distances from items spread over the collection, in the unit of the metric"
+    )
+    neighbor: HeatAnswer = Field(description="the same of the neighbour, with the query whole")
+
+
 class ItemAnswer(BaseModel):
     """An indexed photograph."""
 
@@ -131,6 +232,35 @@ class ItemAnswer(BaseModel):
     added: datetime = Field(description="when it came into the index, UTC", examples=["2026-11-26T10:00:00.123456Z"])
     image: str = Field(description="where its file is served", examples=["/items/17/image"])
     thumbnail: str = Field(description="where its thumbnail is served", examples=["/items/17/thumbnail"])
+
+
+class ItemsAnswer(BaseModel):
+    """The answer of GET /items."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[1])
+    of: int = Field(description="items that pass, on all pages", examples=[1117])
+    items: list[ItemAnswer] = Field(description="in order of their ids")
+    next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
+    note: Note = None
+
+
+class LabelCount(BaseModel):
+    """A label of the index."""
+
+    label: str = Field(description="empty for items without one", examples=["Granny-Smith"])
+    items: int = Field(description="how many have it", examples=[82])
+
+
+class LabelsAnswer(BaseModel):
+    """The answer of GET /labels."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[1])
+    items: int = Field(description="items of all labels", examples=[1117])
+    of: int = Field(description="labels, on all pages", examples=[14])
+    labels: list[LabelCount] = Field(description="in order of the labels")
+    next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
 
 
 class Neighbor(BaseModel):
@@ -209,6 +339,35 @@ class GroupsAnswer(BaseModel):
     groups: list[Group] = Field(description="largest first, as they were found")
     next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
     note: Note = None
+
+
+class MapLabel(BaseModel):
+    """A label on the map."""
+
+    label: str = Field(description="empty: items without one", examples=["Granny-Smith"])
+    count: int = Field(description="items on the map", examples=[91])
+
+
+class MapAnswer(BaseModel):
+    """The answer of GET /map."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[3])
+    items: int = Field(description="in the index", examples=[1120])
+    shown: int = Field(description="of these, on the map", examples=[1117])
+    since: int = Field(description="of these, added since the map was made, and not on it", examples=[3])
+    removed: int = Field(description="items that were on it, and have been removed", examples=[0])
+    method: Literal["t-SNE", "principal components"]
+    library: str = Field(description="with its version; empty where the method needs none", examples=["openTSNE 1.0.4"])
+    parameters: dict[str, int] = Field(examples=[{"components": 192, "neighbors": 15, "steps": 750}])
+    sampled: int = Field(description="items that the next three are of, each among all", examples=[200])
+    neighbors: int = Field(description="of each that were compared; 0 where there are too few items", examples=[10])
+    trustworthiness: float = Field(description="1: nothing is near on the map that is far by features", examples=[0.89])
+    neighbor_recall: float = Field(description="share of the neighbours by features that are those on the map", examples=[0.29])
+    labels: list[MapLabel] = Field(description="commonest first as the map was made: the order of colours; at most 1000")
+    more_labels: int = Field(description="labels beyond these", examples=[0])
+    points: str = Field(description="where the items' places are", examples=["/map/points?state=5a0c0f..."])
+    bytes: int = Field(description="of these, before compression", examples=[11178])
 
 
 class AddedImage(BaseModel):
@@ -436,6 +595,10 @@ class IndexInfo(BaseModel):
     width: int = Field(description="components of a feature")
     bits: int = Field(description="of a short code; 0 where there are none")
     bytes: int = Field(description="size of all its files")
+    parts: dict[str, int] = Field(
+        description="what it holds: the size of its files by their names, those of one name in several segments together",
+        examples=[{"vectors.faiss": 18_301_000, "codes.faiss": 17_900}],
+    )
     mode: Mode = Field(description="of a search that names none")
     reason: str = Field(description="why it is searched so")
     recall: dict[str, float] = Field(description="of the other modes against exact search, as measured when it was built")

@@ -71,7 +71,7 @@ COMMANDS = {
         f"training.{name}"
         for name in ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit")
     ),
-    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates")),
+    *(f"indexer.{name}" for name in ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity")),
     "service.__main__",
 }
 # What a package may import of the packages below it.

@@ -26,7 +26,7 @@ COMMANDS = [
 ]
 PROGRAMS = {
     "training": ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit"),
-    "indexer": ("build", "add", "remove", "compact", "evaluate", "duplicates"),
+    "indexer": ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity"),
     "service": ("__main__",),
 }
 

@@ -107,9 +107,25 @@ class Model:
                 crops = ten_views(pixels_1CHW, self.mean_CHW, *self._sizes)
                 rows += crops if number == 10 else [centre_view(pixels_1CHW, self.mean_CHW, *self._sizes)]
             x_VCHW = torch.cat(rows)
+        return self.answers_of_views(x_VCHW)
+
+    @torch.inference_mode()
+    def answers_of_views(self, x_VCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of views that are cut already, and less the mean: float32 (V, 3, size, size)."""
         h_VD = self.net.features(x_VCHW.contiguous(memory_format=torch.channels_last))
         features_VD = _finite(h_VD.float(), "FC7 feature")
         return features_VD, _finite(self.net.fc8(h_VD).float().softmax(1), "probability")
+
+    def view(self, pixels_CHW: Tensor) -> Tensor:
+        """The centre view, less the mean: uint8 (3, 256, 256) -> float32 (3, size, size)."""
+        return centre_view(pixels_CHW[None], self.mean_CHW, *self._sizes)[0]
+
+    @property
+    def view_box(self) -> tuple[float, float, float, float]:
+        """Where in the square the centre view lies: left, top, right and bottom as shares of its side."""
+        size, square = self._sizes
+        start = (square - size) // 2 / square
+        return start, start, start + size / square, start + size / square
 
     def _centre(self, pixels_BCHW: Tensor) -> Tensor:
         x_BCHW = centre_view(pixels_BCHW, self.mean_CHW, *self._sizes)

@@ -2,7 +2,9 @@
 
 export const TABS = [
   { name: "search", title: "Search" },
+  { name: "layers", title: "Layers" },
   { name: "units", title: "Units" },
+  { name: "map", title: "Map" },
   { name: "collection", title: "Collection" },
   { name: "status", title: "Status" },
 ];
