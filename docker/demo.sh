@@ -34,7 +34,9 @@ if [ ! -f "$FC7_MODEL/model.json" ]; then
 fi
 if [ ! -e "$FC7_INDEX/current" ]; then
     echo "== 3/6 index, unit atlas and map of the training photographs"
-    python -m indexer.build --part train --atlas --map
+    # openTSNE has no wheel for Linux on ARM
+    if python -c 'import openTSNE' 2>/dev/null; then map=--map; else map=--no-map; fi
+    python -m indexer.build --part train --atlas "$map"
 fi
 if [ ! -f "$FC7_INDEX/duplicates.json" ]; then
     echo "== 4/6 near-duplicates among them"

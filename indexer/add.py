@@ -13,6 +13,7 @@ from indexer.features import BLOCK_ROWS, FeatureBlock, feature_block
 from indexer.opening import open_store
 from indexer.storage import artifact
 from training import checkpoint
+from training.checkpoint import name_of
 from training.files import patiently, printable
 from training.images.folders import Part, Reject, check_outside, list_examples, read_photographs
 from training.program import Settings, keep_freed_memory, progress, run_program
@@ -42,13 +43,15 @@ def main(settings: AddSettings) -> None:
     with patiently(settings.index):
         store = open_store(settings.index, contents=False)
         before, linked = len(store), store.manifest.linked
-        model = checkpoint.load(settings.model)
-        artifact.check_pair(store, model.fingerprint, model.net.config.fc7_width)
+        model = checkpoint.load(settings.model).at(store.manifest.layer)
+        artifact.check_pair(store, model.fingerprint, model.width)
         limits, with_pixels = store.manifest.limits, store.manifest.pixel_bits > 0
         rejects: list[Reject] = []
 
         def feature_blocks() -> Iterator[FeatureBlock]:
-            reads = iter(progress(read_photographs(settings.data, examples, limits), len(examples), "FC7 features"))
+            reads = iter(
+                progress(read_photographs(settings.data, examples, limits), len(examples), f"{name_of(model.layer)} features")
+            )
             for rows in blocks(len(examples), BLOCK_ROWS):
                 block = feature_block(model, islice(reads, rows.stop - rows.start), with_pixels).in_metric(store.metric)
                 rejects.extend(block.rejects)

@@ -26,6 +26,7 @@ from indexer.storage.draft import Draft
 from indexer.storage.originals import SourceFolders, recorded_root
 from indexer.storage.rejects import reject_records
 from indexer.store import normalised, now
+from training.checkpoint import FeatureLayer
 from training.files import printable
 from training.images.folders import Reject
 from training.images.preprocess import ImageLimits
@@ -41,6 +42,7 @@ class Source:
     width: int  # components of a feature
     limits: ImageLimits
     layers: Mapping[str, LayerRecord] | None = None  # of the model, where blocks have its activations and an atlas is wanted
+    layer: FeatureLayer = "fc7"  # whose values they are
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     before = collections(index)
     manifest = Manifest(
         fingerprint=source.fingerprint,
+        layer=source.layer,
         metric=plan.metric,
         width=source.width,
         bits=plan.bits,

@@ -28,7 +28,7 @@ from indexer.storage.artifact import BuildConfiguration
 from indexer.storage.atlas import LayerRecord
 from indexer.storage.originals import count_uploads, uploads_of
 from training import checkpoint
-from training.checkpoint import Model
+from training.checkpoint import FeatureLayer, Model
 from training.errors import BadSettings, BadValue, FC7Error, NotReady
 from training.files import patiently, printable
 from training.images.folders import Example, Part, check_outside, list_examples
@@ -39,7 +39,9 @@ _PATIENCE = timedelta(days=7)  # of ranks that are done, for those that are not
 
 
 class BuildSettings(Settings):
-    """Index every photograph of a folder by its FC7 feature, and train an autoencoder that makes short binary codes of them.
+    """Index every photograph of a folder by its feature, FC7 or another layer's.
+
+    An autoencoder is trained that makes short binary codes of the features.
 
     The new version is written beside the one in use and takes its place in one step when it is complete. Items are numbered from
     0 on; photographs that came over HTTP follow those of the folder, with their labels. Of equal files the first is indexed, and
@@ -69,6 +71,10 @@ class BuildSettings(Settings):
         "euclidean",
         description="what is near: euclidean, by the distance of features, or cosine, by the angle between them, whatever their "
         "lengths; cosine rejects features of zeros",
+    )
+    layer: FeatureLayer = Field(
+        "fc7",
+        description="whose values are the features: fc7; fc6; or conv5, the mean of each of its maps after pooling",
     )
     shortlist: str = Field(
         "principal",
@@ -121,7 +127,7 @@ def main(settings: BuildSettings) -> None:
         layers: dict[str, LayerRecord] | None = None
         if settings.atlas:
             layers = {name: LayerRecord(**asdict(shape)) for name, shape in model.units.items()}
-        source = Source(settings.data, model.fingerprint, model.net.config.fc7_width, limits, layers)
+        source = Source(settings.data, model.fingerprint, model.width, limits, layers, model.layer)
         result = assemble(settings.index, _Both(extraction, of_uploads), source, settings.plan())
         if result.kept:
             shutil.rmtree(work)
@@ -187,14 +193,13 @@ def _preflight(settings: BuildSettings, examples: Sequence[Example]) -> Model:
     if settings.store:
         with connection.connected(connection.parse(settings.store)):
             pass
-    model = checkpoint.load(settings.model)
-    width = model.net.config.fc7_width
-    shortlists.check(settings.plan().shortlist, width, settings.bits)
+    model = checkpoint.load(settings.model).at(settings.layer)
+    shortlists.check(settings.plan().shortlist, model.width, settings.bits)
     settings.index.mkdir(parents=True, exist_ok=True)
     if not os.access(settings.index, os.W_OK | os.X_OK):
         raise BadValue("index", str(settings.index), "a folder that can be written to")
     # twice, in feature blocks and in the version; thumbnails are about 5 kB
-    needed = len(examples) * (width * 4 + 6000) * 2
+    needed = len(examples) * (model.width * 4 + 6000) * 2
     if settings.atlas:  # in feature blocks alone
         sizes = [shape.columns * shape.units * (6 if shape.side else 4) for shape in model.units.values()]
         needed += len(examples) * sum(sizes)

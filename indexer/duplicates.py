@@ -91,8 +91,8 @@ def _choice(settings: DuplicatesSettings, store: OpenStore) -> Choice:
 def _model(settings: DuplicatesSettings, store: OpenStore) -> Model | None:
     """The model, or None where none was given and the default folder has not the index's."""
     try:
-        model = checkpoint.load(settings.model)
-        artifact.check_pair(store, model.fingerprint, model.net.config.fc7_width)
+        model = checkpoint.load(settings.model).at(store.manifest.layer)
+        artifact.check_pair(store, model.fingerprint, model.width)
         return model
     except (NotReady, Mismatch) as error:
         if "model" in settings.model_fields_set:

@@ -10,12 +10,12 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from indexer.codes.autoencoder import BITS
 from indexer.evaluation import splits
 from indexer.evaluation.methods import Choice, compare, latencies
-from indexer.evaluation.queries import Database, read_database, read_queries
+from indexer.evaluation.queries import Database, Others, read_database, read_queries
 from indexer.evaluation.report import Report
 from indexer.opening import OpenStore, open_store
 from indexer.storage import artifact
 from training import checkpoint
-from training.checkpoint import Model
+from training.checkpoint import FeatureLayer, Model, name_of
 from training.errors import BadValue, Mismatch
 from training.images.folders import Examples, Part, list_examples
 from training.images.preprocess import ImageLimits
@@ -61,15 +61,18 @@ class EvaluateSettings(Settings):
         False, description="compare the network before training too; FC7 of all photographs is then computed again"
     )
     raw_pixel_codes: bool = Field(False, description="compare codes of raw 32 x 32 pixels too, at every length")
+    layers: Annotated[tuple[FeatureLayer, ...], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        (), description="other layers to compare, as in fc6,conv5; features of all photographs are then computed again"
+    )
     out: Path | None = Field(None, description="folder to write to; the index folder where not given")
 
 
 def main(settings: EvaluateSettings) -> None:
     """Prints the report and writes it."""
     keep_freed_memory()
-    model = checkpoint.load(settings.model)
     store = open_store(settings.index)
-    artifact.check_pair(store, model.fingerprint, model.net.config.fc7_width)
+    model = checkpoint.load(settings.model).at(store.manifest.layer)
+    artifact.check_pair(store, model.fingerprint, model.width)
     report = evaluate(model, store, settings)
     print(f"{report.table()}\n\n{report.speed()}\nall figures: {settings.out or settings.index}/evaluation.md")
 
@@ -81,9 +84,12 @@ def evaluate(model: Model, store: OpenStore, settings: EvaluateSettings) -> Repo
             raise BadValue("bits", bits, f"of {', '.join(map(str, BITS))}")
     limits = store.manifest.limits
     examples = _examples(settings, store, limits)
-    untrained = checkpoint.untrained(model, seed=0) if settings.untrained else None
-    database = read_database(store, untrained)
-    queries = read_queries(model, untrained, database, settings.data, examples, limits)
+    others = Others(
+        checkpoint.untrained(model, seed=0) if settings.untrained else None,
+        [model.at(layer) for layer in dict.fromkeys(settings.layers) if layer != model.layer],
+    )
+    database = read_database(store, others)
+    queries = read_queries(model, others, database, settings.data, examples, limits)
     if settings.splits and len(queries.sha256s) < len(examples):
         raise Mismatch(
             f"{len(examples) - len(queries.sha256s)} of the {len(examples)} photographs of {settings.splits[0]} cannot be "
@@ -91,10 +97,12 @@ def evaluate(model: Model, store: OpenStore, settings: EvaluateSettings) -> Repo
         )
     lengths = [bits for bits in settings.bits or (store.bits,) if bits]
     labels_seen = _labels_seen(settings.model, database)
+    choice = Choice(lengths, settings.raw_pixel_codes, settings.seeds, model.net.config.columns == 2)
     out = settings.out or settings.index
     out.mkdir(parents=True, exist_ok=True)
     report = Report(
         index_version=store.version_number,
+        layer=name_of(model.layer),
         metric=store.metric,
         queries=len(queries.sha256s),
         database=len(database.items),
@@ -106,7 +114,7 @@ def evaluate(model: Model, store: OpenStore, settings: EvaluateSettings) -> Repo
             "queries": splits.write_split(out / "split-queries.txt", queries.sha256s),
             "database": splits.write_split(out / "split-database.txt", [item.sha256 for item in database.items]),
         },
-        methods=compare(store, database, queries, Choice(lengths, settings.raw_pixel_codes, settings.seeds), labels_seen),
+        methods=compare(store, database, queries, choice, labels_seen),
         latencies=list(latencies(store, queries.features_QD)),
     )
     report.write(out)

@@ -1,4 +1,4 @@
-"""Photographs -> FC7 features, what files tell and thumbnails, a block at a time; an interrupted run keeps its blocks.
+"""Photographs -> features, files' facts and thumbnails, a block at a time; an interrupted run keeps its blocks.
 
 Legend: B batch, C channels, H height, W width, N examples, D feature width, P raw pixels (32 x 32 RGB), U units of all layers, M
 units that have maps.
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from indexer.arrays import Vectors, blocks
 from indexer.metric import NO_DIRECTION, Metric, have_vectors, vectors_of
-from training.checkpoint import Model
+from training.checkpoint import Model, name_of
 from training.errors import FC7Error, Mismatch, NotFinite
 from training.files import printable, write_tensors
 from training.images.folders import Example, ReadResult, Reject, read_photographs, stamp
@@ -119,7 +119,7 @@ class Extraction:
         self.work.mkdir(parents=True, exist_ok=True)
         todo = [(part, path) for part, path in list(self._parts())[share::shares] if not _is_complete(path)]
         photographs = read_photographs(self.root, chain.from_iterable(part for part, _ in todo), self.limits)
-        reads = iter(progress(photographs, sum(len(part) for part, _ in todo), "FC7 features"))
+        reads = iter(progress(photographs, sum(len(part) for part, _ in todo), f"{name_of(self.model.layer)} features"))
         rejects: list[Reject] = []
         for part, path in todo:
             block = feature_block(self.model, islice(reads, len(part)), self.with_pixels, self.with_activations)
@@ -156,8 +156,8 @@ class Extraction:
 
 def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool, with_activations: bool = False) -> FeatureBlock:
     """Features, files' facts and thumbnails of photographs that have been read, and the reasons of those that could not."""
-    features = [np.empty((0, model.net.config.fc7_width), np.float32)]
     activations = [_no_activations(model)]
+    features = [np.empty((0, model.width), np.float32)]
     raw = [np.empty((0, 3 * RAW_SIZE**2), np.uint8)]
     files: list[FileFacts] = []
     thumbnails: list[bytes] = []
@@ -175,11 +175,11 @@ def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool, 
             pixels_BCHW = torch.stack(pixels)
             try:
                 if with_activations:
-                    features_BD, excitation = model.fc7_and_units(pixels_BCHW)
+                    features_BD, excitation = model.features_and_units(pixels_BCHW)
                     positions_BM = excitation.positions_BM.numpy().astype(np.int16)
                     activations.append(Activations(excitation.values_BU.numpy(), positions_BM))
                 else:
-                    features_BD = model.fc7(pixels_BCHW)
+                    features_BD = model.features(pixels_BCHW)
                 features.append(features_BD.numpy())
             except NotFinite as error:
                 first = files[len(files) - len(pixels) + error.positions[0]]

@@ -88,8 +88,9 @@ class _Collection:
 
 def main(settings: FidelitySettings) -> None:
     """Prints the curves, and the margins with their intervals."""
-    model, store = checkpoint.load(settings.model), open_store(settings.index)
-    artifact.check_pair(store, model.fingerprint, model.net.config.fc7_width)
+    store = open_store(settings.index)
+    model = checkpoint.load(settings.model).at(store.manifest.layer)
+    artifact.check_pair(store, model.fingerprint, model.width)
     found = list(_of_pairs(model, store, settings))
     if len(found) < 2:
         raise NotReady(f"below {settings.data} there are no three photographs that the index does not hold")

@@ -24,7 +24,7 @@ from indexer.storage.atlas import Atlas
 from indexer.storage.originals import read_original, sweep_uploads
 from indexer.storage.segment import code_bytes
 from indexer.storage.version import Version, open_version
-from indexer.store import Filter, Hits, Item, Mode, Query, check_mode, without_codes
+from indexer.store import Filter, Hits, Item, Query, check_mode, metric_of, without_codes
 from training.errors import BadValue, NotFound
 
 
@@ -93,14 +93,14 @@ class Index:
         check_mode(query.mode, self.bits)
         if queries_QD.ndim != 2 or queries_QD.shape[1] != self.width:
             raise BadValue("queries", queries_QD.shape, f"a table of {self.width} columns")
-        queries_QD = vectors_of(queries_QD, self.metric)
+        queries_QD = query.compared(vectors_of(queries_QD, self.metric), metric_of(query, self.metric))
         autoencoder = self._version.autoencoder if self._searcher.needs_codes(query) else None
         codes_QW = autoencoder.encode(queries_QD) if autoencoder else None
         return self._searcher.search(queries_QD, codes_QW, query)
 
-    def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
+    def key(self, query_D: Vectors, item: int, query: Query) -> float:
         """What `search` orders this item by; see Hits. Raises NotFound."""
-        return key_of(self, self._version.autoencoder, query_D, item, mode)
+        return key_of(self, self._version.autoencoder, query_D, item, query)
 
     def count(self, filter: Filter) -> int:
         """Items that pass a filter."""

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.arrays import Keys, Vectors, blocks
+from indexer.arrays import Floats, Keys, Vectors, blocks
 from training.errors import BadValue
 
 Metric = Literal["euclidean", "cosine"]
@@ -32,14 +32,25 @@ def vectors_of(features_ND: Vectors, metric: Metric, field: str = "features") ->
     vectors_ND = np.empty(features_ND.shape, np.float32)
     for block in blocks(len(vectors_ND)):
         rows_ND = features_ND[block].astype(np.float64)
-        lengths_N = np.sqrt(np.vecdot(rows_ND, rows_ND))
+        lengths_N = _lengths(rows_ND)
         if not np.isfinite(lengths_N.max()):
             raise BadValue(field, "NaN or infinity", "finite")
         if not lengths_N.min():
             raise no_direction(field)
-        lengths_N[np.abs(lengths_N - 1) <= _ROUNDING] = 1
         np.divide(rows_ND, lengths_N[:, None], out=vectors_ND[block], casting="same_kind")
     return vectors_ND
+
+
+def lengths_of(features_ND: Vectors) -> Floats:
+    """The lengths that `vectors_of` divides float32 (N, D) rows by: float64 (N,), 0 for a row of zeros."""
+    parts = (_lengths(features_ND[block].astype(np.float64)) for block in blocks(len(features_ND)))
+    return np.concatenate([np.empty(0), *parts])
+
+
+def _lengths(rows_ND: Floats) -> Floats:
+    lengths_N: Floats = np.sqrt(np.vecdot(rows_ND, rows_ND))
+    lengths_N[np.abs(lengths_N - 1) <= _ROUNDING] = 1
+    return lengths_N
 
 
 def no_direction(field: str) -> BadValue:

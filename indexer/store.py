@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from indexer.arrays import Codes, Ids, Keys, Vectors
 from indexer.features import FeatureBlock, FileFacts
-from indexer.metric import Metric
+from indexer.metric import Metric, vectors_of
 from training.errors import BadValue
 
 Mode = Literal["exact", "code", "two-stage", "ball"]
+Columns = Literal[0, 1, "both"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+COLUMNS: Final[tuple[Columns, ...]] = get_args(Columns)
 START: Final = (0.0, -1)  # a key and id before those of every hit
 LARGEST_ID: Final = 2**63 - 1
 MOST_LABELS: Final = 100  # of a filter, each way
@@ -154,6 +156,9 @@ class Query:
     exact: every vector is compared, by the metric. code: every code, by Hamming distance. two-stage: a short-list, then
     the exact distances of what is on it. ball: every item whose code is within `radius` bits of the query's.
 
+    Exact search compares one column's half of the components alone where `columns` says so: by cosine the angle between the
+    halves themselves, and an item whose half is zeros is no neighbour.
+
     A page is what comes `after` the last hit of the one before. In two stages only the first page, which is after nothing, is of
     the short-list. Those after it are by exact search `without` the items of the first; the second is after START, since what
     the short-list missed is nearer than the first page's end.
@@ -166,12 +171,20 @@ class Query:
     radius: int | None = None  # bits; of the mode "ball" alone
     after: tuple[float, int] | None = None  # a hit's `key` and id: only what comes after it in the order, for the next page
     without: tuple[int, ...] = ()  # ids of items that are left out
+    columns: Columns = "both"  # of a network of two columns: column 0 has the first half of the components
+    metric: Metric | None = None  # of this search; None for the index's own
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise BadValue("mode", self.mode, f"one of {', '.join(MODES)}")
         if self.k < 1:
             raise BadValue("k", self.k, "at least 1")
+        if self.columns not in COLUMNS:
+            raise BadValue("columns", self.columns, f"one of {', '.join(map(str, COLUMNS))}")
+        if self.columns != "both" and self.mode != "exact":
+            raise BadValue("mode", self.mode, f"exact with columns={self.columns}: codes and short-lists are of whole features")
+        if self.metric and self.mode != "exact":
+            raise BadValue("mode", self.mode, "exact with a metric of the search's own")
         if self.max_distance is not None and not self.max_distance >= 0:
             raise BadValue("max_distance", self.max_distance, "at least 0")
         if (self.mode == "ball") != (self.radius is not None):
@@ -183,6 +196,16 @@ class Query:
     def is_exact(self) -> bool:
         """Whether every vector is compared."""
         return self.mode == "exact" or (self.mode == "two-stage" and self.after is not None)
+
+    def part(self, width: int) -> slice:
+        """Which of so many components are compared."""
+        first, last = {0: (0, width // 2), 1: (width // 2, width), "both": (0, width)}[self.columns]
+        return slice(first, last)
+
+    def compared(self, vectors_ND: Vectors, metric: Metric) -> Vectors:
+        """What is compared of an index's vectors, where the search's metric is this one. Raises BadValue like vectors_of."""
+        field = "columns" if self.columns != "both" else "features"
+        return vectors_of(vectors_ND[:, self.part(vectors_ND.shape[1])], metric, field)
 
 
 @dataclass(frozen=True)
@@ -204,6 +227,17 @@ class Hits:
 def without_codes(subject: str) -> str:
     """What to tell somebody who asks a store without codes for what needs them."""
     return f"{subject} has no codes; `python -m indexer.build --bits 128` makes them"
+
+
+def metric_of(query: Query, metric: Metric) -> Metric:
+    """The metric of a search of an index of this metric. Raises BadValue where the index has not what it compares."""
+    if query.metric == "euclidean" and metric == "cosine":
+        raise BadValue(
+            "metric",
+            query.metric,
+            "cosine: this index holds vectors of length 1; `python -m indexer.build --metric euclidean` keeps their own lengths",
+        )
+    return query.metric or metric
 
 
 def check_mode(mode: Mode, bits: int) -> None:
@@ -244,7 +278,7 @@ class Store(Protocol):
         Raises BadValue for a mode that this store has not, and for features and distances that its metric has not.
         """
 
-    def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
+    def key(self, query_D: Vectors, item: int, query: Query) -> float:
         """What `search` orders this item by; see Hits. Raises NotFound, and BadValue like `search`."""
 
     def count(self, filter: Filter) -> int:

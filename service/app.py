@@ -27,11 +27,13 @@ from service.routes import (
     collection,
     duplicates,
     explain,
+    invariance,
     items,
     layers,
     map,
     neighbors,
     pages,
+    reports,
     units,
 )
 from service.routes.inputs import Inputs
@@ -87,8 +89,10 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         collection,
         activations,
         explain,
+        invariance,
         items,
         pages,
+        reports,
     ):  # the first is found first
         app.include_router(module.router)
         app.state.routes += module.router.routes

@@ -12,7 +12,7 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from indexer.store import LARGEST_ID, MODES, Filter, Mode
+from indexer.store import LARGEST_ID, MODES, Columns, Filter, Mode
 from training.errors import BadValue
 
 MOST_GIVEN: Final = 1000  # ids: at 16 million items 4 kB of text, in a URL of which proxies take 8
@@ -31,6 +31,7 @@ class Question:
     filter: Filter
     max_distance: float | None
     radius: int | None
+    columns: Columns = "both"
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ class CurrentPair:
         self._releases: list[threading.Event] = []  # set when no request holds the parts of the pair before this one any more
         self._disk = self._look()
         loaded = load(self._load_model)
-        self._state = _State(loaded, load(lambda: self._open_store(loaded, None)), self._disk)
+        store = load(lambda: self._open_store(loaded, None))
+        self._state = _State(_fitted(loaded, store), store, self._disk)
 
     @property
     def model(self) -> Model:
@@ -196,6 +197,7 @@ class CurrentPair:
         model = old.model if same_model else load(self._load_model)
         able = old.model if isinstance(model, FC7Error) and isinstance(old.model, Model) else model
         store = load(lambda: self._open_store(able, previous))
+        able = _fitted(able, store)
         self._refusal = next((part for part in (model, store) if isinstance(part, FC7Error)), None)
         if isinstance(self._refusal, TryAgain):
             self._disk = old.disk  # nothing is wrong with what is there: the next look tries again
@@ -221,7 +223,8 @@ class CurrentPair:
         store: OpenStore = open_store(index) if previous is None else open_next(index, previous)
         if isinstance(model, FC7Error):
             raise NotReady(str(model)) from model
-        artifact.check_pair(store, model.fingerprint, model.net.config.fc7_width)
+        model = model.at(store.manifest.layer)
+        artifact.check_pair(store, model.fingerprint, model.width)
         return store
 
     def _retire(self, state: _State) -> None:
@@ -252,6 +255,11 @@ class CurrentPair:
         except OSError:
             about_index = None
         return _DiskState(about_model, about_index)
+
+
+def _fitted(model: Model | FC7Error, store: OpenStore | FC7Error) -> Model | FC7Error:
+    """The model with the layer of an index: features of queries are the same layer's as those that the index holds."""
+    return model.at(store.manifest.layer) if isinstance(model, Model) and not isinstance(store, FC7Error) else model
 
 
 def load(loader: Callable[[], T]) -> T | FC7Error:

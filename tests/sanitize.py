@@ -28,10 +28,10 @@ import numpy as np
 from indexer.scans import native
 table, rows, squared = np.zeros((4, 4096), np.float32), np.array([4]), np.empty(1)
 query = table[0].copy()
-pointers = [ctypes.c_void_p(array.ctypes.data) for array in (table, query, rows, squared)]
-numbers = [ctypes.c_int64(number) for number in (4096, 1, 1)]
+pointers = [ctypes.c_void_p(array.ctypes.data) for array in (query, rows, squared)]
+numbers = [ctypes.c_int64(number) for number in (1, 1)]
 print("loaded", native.library()._name, flush=True)
-native.library().fc7_distances(pointers[0], numbers[0], *pointers[1:3], *numbers[1:], pointers[3])
+native.library().fc7_squared_distances(ctypes.byref(native._Vectors(table).struct()), *pointers[:2], *numbers, pointers[2])
 """
 
 

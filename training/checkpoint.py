@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final, Literal, Self, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,6 +27,7 @@ WEIGHTS: Final = "model.safetensors"
 DESCRIPTION: Final = "model.json"
 TRAINED_ON: Final = "train.sha256"
 _MEAN: Final = "preprocess.mean"
+FeatureLayer = Literal["fc7", "fc6", "conv5"]  # whose values may be the feature of a photograph; see AlexNet.stages
 Record = TrainingRecord | WeightsRecord  # of how a model was made
 
 
@@ -44,10 +45,10 @@ class ModelDescription(BaseModel):
     metrics: ModelMetrics = ModelMetrics()
     untrained: list[str] = []  # layers whose weights are still the random ones they started from
 
-    def fingerprint(self) -> str:
-        """SHA-256 over weights, preprocessing (the mean lies among the weights) and layer: what FC7 features depend on."""
+    def fingerprint(self, layer: FeatureLayer = "fc7") -> str:
+        """SHA-256 over weights, preprocessing (the mean lies among the weights) and layer: what a layer's features depend on."""
         config = self.config.model_dump(exclude={"square_size"})
-        parts = {"weights": self.weights_sha256, "config": config, "resize": self.config.square_size, "layer": "fc7"}
+        parts = {"weights": self.weights_sha256, "config": config, "resize": self.config.square_size, "layer": layer}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -58,24 +59,44 @@ class Model:
     net: AlexNet
     classes: list[str]
     mean_CHW: Tensor  # float32 (3, 256, 256), the training set's mean pixel values, 0..255
-    fingerprint: str
+    fingerprints: dict[FeatureLayer, str]
     training: Record | None
     metrics: ModelMetrics
+    layer: FeatureLayer = "fc7"  # whose values are its features
+
+    @property
+    def fingerprint(self) -> str:
+        """What its features depend on: weights, preprocessing and layer."""
+        return self.fingerprints[self.layer]
+
+    @property
+    def width(self) -> int:
+        """Components of a feature: as many of fc6 as of fc7, and one a map of conv5, 256 in the paper."""
+        config = self.net.config
+        return config.columns * config.maps[4] if self.layer == "conv5" else config.fc7_width
+
+    def at(self, layer: FeatureLayer) -> Self:
+        """The same network, with another layer's values as its features."""
+        return self if layer == self.layer else replace(self, layer=layer)
 
     @torch.inference_mode()
-    def fc7(self, pixels_BCHW: Tensor) -> Tensor:
-        """FC7 features of the centre view: uint8 (B, 3, 256, 256) -> float32 (B, 4096).
+    def features(self, pixels_BCHW: Tensor) -> Tensor:
+        """Features of the centre view, by the model's layer: uint8 (B, 3, 256, 256) -> float32 (B, D).
 
         Raises NotFinite, as every other method here, for what is not a finite number.
         """
-        return _finite(self.net.features(self._centre(pixels_BCHW)).float(), "FC7 feature")
+        return self._feature(self.net.stages(self._centre(pixels_BCHW)))
+
+    def fc7(self, pixels_BCHW: Tensor) -> Tensor:
+        """FC7 of the centre view, whatever the model's layer: uint8 (B, 3, 256, 256) -> float32 (B, 4096)."""
+        return self.at("fc7").features(pixels_BCHW)
 
     @torch.inference_mode()
-    def fc7_and_units(self, pixels_BCHW: Tensor) -> tuple[Tensor, Excitation]:
-        """What `fc7` gives, and how strongly the same views excite each unit of every layer, and where, in the same pass."""
-        features_BD, excitation = excite(self.net, self._centre(pixels_BCHW))
+    def features_and_units(self, pixels_BCHW: Tensor) -> tuple[Tensor, Excitation]:
+        """What `features` gives, and how strongly the same views excite each unit of every layer, and where, in the same pass."""
+        stages, excitation = excite(self.net, self._centre(pixels_BCHW))
         _finite(excitation.values_BU, "activation")
-        return _finite(features_BD.float(), "FC7 feature"), excitation
+        return self._feature(stages), excitation
 
     @property
     def units(self) -> dict[Layer, LayerShape]:
@@ -94,7 +115,7 @@ class Model:
 
     @torch.inference_mode()
     def answers(self, photographs: Sequence[Tensor], views: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """FC7 (V, 4096) and the softmax over the classes (V, K) of every view of every photograph, in one pass.
+        """Features (V, D) and the softmax over the classes (V, K) of every view of every photograph, in one pass.
 
         Photographs are uint8 (3, 256, 256), each with 1 view, the centre, or 10.
         """
@@ -112,9 +133,11 @@ class Model:
     @torch.inference_mode()
     def answers_of_views(self, x_VCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The same of views that are cut already, and less the mean: float32 (V, 3, size, size)."""
-        h_VD = self.net.features(x_VCHW.contiguous(memory_format=torch.channels_last))
-        features_VD = _finite(h_VD.float(), "FC7 feature")
-        return features_VD, _finite(self.net.fc8(h_VD).float().softmax(1), "probability")
+        stages = self.net.stages(x_VCHW.contiguous(memory_format=torch.channels_last))
+        return self._feature(stages), _finite(self.net.fc8(stages["fc7"]).float().softmax(1), "probability")
+
+    def _feature(self, stages: dict[Layer, Tensor]) -> Tensor:
+        return _finite(stages[self.layer].float(), f"{name_of(self.layer)} feature")
 
     def view(self, pixels_CHW: Tensor) -> Tensor:
         """The centre view, less the mean: uint8 (3, 256, 256) -> float32 (3, size, size)."""
@@ -217,10 +240,15 @@ def load(folder: Path, untrained_too: bool = False) -> Model:
         net.to(memory_format=torch.channels_last),
         description.classes,
         mean_CHW,
-        description.fingerprint(),
+        {layer: description.fingerprint(layer) for layer in get_args(FeatureLayer)},
         description.training,
         description.metrics,
     )
+
+
+def name_of(layer: FeatureLayer) -> str:
+    """A layer as texts have it: FC7, FC6, conv5."""
+    return layer.upper() if layer.startswith("fc") else layer
 
 
 def untrained(model: Model, seed: int) -> Model:

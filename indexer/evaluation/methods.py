@@ -4,8 +4,8 @@ Legend: N database, Q queries, D feature width, P raw pixels, K neighbours.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, get_args
 
 import numpy as np
 
@@ -23,9 +23,12 @@ from indexer.storage import artifact
 from indexer.storage.segment import code_bytes
 from indexer.storage.version import load_autoencoder, load_pixel_autoencoder
 from indexer.store import Mode, Query
+from training.checkpoint import FeatureLayer, name_of
 from training.program import progress
 
-TWO_STAGE: Final = "FC7, two-stage"
+TWO_STAGE: Final = "two-stage"
+RANDOM_HALF: Final = "random half"
+COLUMNS: Final = ("column 0", "column 1")
 AUTOENCODER: Final = "autoencoder"
 AUTOENCODERS: Final[dict[Objective, str]] = {
     "both": AUTOENCODER,
@@ -35,6 +38,7 @@ AUTOENCODERS: Final[dict[Objective, str]] = {
 RAW_AUTOENCODER: Final = "raw pixels, autoencoder"
 COLOURS: Final = "colour histogram"
 _OF_METRIC: Final[dict[Metric, Measure]] = {"euclidean": "Euclidean", "cosine": "cosine"}
+_NETWORKS: Final = tuple(map(name_of, get_args(FeatureLayer)))  # rows of the trained network
 _QUERY_BLOCK: Final = 256
 _BALL_BITS: Final = 32  # the longest codes whose bits are all an address
 _BALL_RADIUS: Final = 2
@@ -47,6 +51,7 @@ class Choice:
     lengths: Sequence[int]  # of codes, in bits
     raw_pixel_codes: bool  # of raw pixels at every length, not only at the one that the index has them in
     seeds: int  # of whatever has chance in it
+    columns: bool = False  # each of two columns by itself, and random halves of the components
 
 
 @dataclass(frozen=True)
@@ -61,14 +66,21 @@ class _Comparison:
     def run(self) -> Iterator[Method]:
         """Every method: those without codes, then those with, by their length."""
         nearest_QK: Rows = np.empty((0, 0), np.int64)
+        name = layer_of(self.store)
         by_cosine = self.store.metric == "cosine"  # vectors have length 1 there, and their own lengths are gone
         for measure in MEASURES[by_cosine:]:
-            method, rows_QK = self._exact("FC7", self.database.vectors_ND, self.queries.features_QD, measure)
+            method, rows_QK = self._exact(name, self.database.vectors_ND, self.queries.features_QD, measure)
             if measure == _OF_METRIC[self.store.metric]:
                 nearest_QK = rows_QK
             yield method
         if _has_two_stages(self.store):
             yield self._two_stage(nearest_QK)
+        if self.choice.columns:
+            yield from self._columns(nearest_QK)
+        for layer in self.database.plain.layers:
+            for measure in MEASURES[by_cosine:2]:
+                held_ND, asked_QD = self.database.plain.layers[layer], self.queries.plain.layers[layer]
+                yield replace(self._exact(name_of(layer), held_ND, asked_QD, measure)[0], against=f"{name}, {measure}")
         yield from self._plain()
         codes = [*self._codes(nearest_QK), *self._baselines(nearest_QK), *self._raw_pixel_codes(nearest_QK)]
         yield from sorted(codes, key=lambda method: method.bits)
@@ -85,7 +97,23 @@ class _Comparison:
     def _exact(self, rows: str, vectors_ND: Vectors, queries_QD: Vectors, measure: Measure) -> tuple[Method, Rows]:
         name = f"{rows}, {'Hellinger' if rows == COLOURS else measure}"
         run, nearest_QK = self.truth.measure_vectors(name, vectors_ND, queries_QD, measure)
-        return Method(name, 0, 4 * vectors_ND.shape[1], self.labels_seen if rows == "FC7" else 0, (), [run]), nearest_QK
+        labels_seen = self.labels_seen if rows in _NETWORKS else 0
+        return Method(name, 0, 4 * vectors_ND.shape[1], labels_seen, (), [run]), nearest_QK
+
+    def _columns(self, nearest_QK: Rows) -> Iterator[Method]:
+        """Each column's half of the components, by the index's metric, and random halves: what half of them are worth anyhow."""
+        vectors_ND, queries_QD = self.database.vectors_ND, self.queries.features_QD
+        layer, width, measure = layer_of(self.store), self.store.width, _OF_METRIC[self.store.metric]
+        of_seeds = []
+        for seed in self._seeds(None):
+            first_D = np.random.default_rng(seed).permutation(width) < width // 2
+            name = f"{layer}, {RANDOM_HALF}"
+            of_seeds.append(self.truth.measure_halves(name, vectors_ND, queries_QD, first_D, measure, nearest_QK)[0])
+        first_D = np.arange(width) < width // 2
+        halves = self.truth.measure_halves(f"{layer}, columns", vectors_ND, queries_QD, first_D, measure, nearest_QK)
+        for name, run in zip(COLUMNS, halves, strict=True):
+            yield Method(f"{layer}, {name}", 0, 2 * width, self.labels_seen, (), [run], f"{layer}, {RANDOM_HALF}")
+        yield Method(f"{layer}, {RANDOM_HALF}", 0, 2 * width, self.labels_seen, self._seeds(None), of_seeds)
 
     def _two_stage(self, nearest_QK: Rows) -> Method:
         query = Query(k=min(LIST_LENGTH, len(self.store)), mode="two-stage")
@@ -93,7 +121,8 @@ class _Comparison:
         lists = [self.database.rows(self.store.search(self.queries.features_QD[part], query)) for part in parts]
         run = self.truth.measure_lists(np.concatenate(lists), nearest_QK)
         size = _bytes_per_item(self.store, "two-stage")
-        return Method(TWO_STAGE, _shortlist_bits(self.store), size, self.labels_seen, (), [run])
+        name = f"{layer_of(self.store)}, {TWO_STAGE}"
+        return Method(name, _shortlist_bits(self.store), size, self.labels_seen, (), [run], exact_name(self.store))
 
     def _codes(self, nearest_QK: Rows) -> Iterator[Method]:
         """The autoencoder's codes by each objective. The index's own are those of its seed."""
@@ -159,14 +188,19 @@ def compare(
     resamples = Resamples.of(len(queries.labels_Q))
     results = []
     for method in methods:
-        reference = by_name.get((AUTOENCODER, method.bits), exact) if method.name != TWO_STAGE else exact
+        reference = by_name[method.against, 0] if method.against else by_name.get((AUTOENCODER, method.bits), exact)
         results.append(result(method, None if reference is method else reference, resamples))
     return results
 
 
 def exact_name(store: OpenStore) -> str:
     """The name of exact search by the index's metric."""
-    return f"FC7, {_OF_METRIC[store.metric]}"
+    return f"{layer_of(store)}, {_OF_METRIC[store.metric]}"
+
+
+def layer_of(store: OpenStore) -> str:
+    """The layer that an index is made of, as rows are named after it."""
+    return name_of(store.manifest.layer)
 
 
 def latencies(store: OpenStore, queries_QD: Vectors) -> Iterator[Latency]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from indexer.arrays import Codes, Floats, Rows, Vectors
@@ -30,6 +31,7 @@ Key = tuple[str, int]  # a figure and its depth; the depth 0 is the whole rankin
 Tally = dict[Key, Floats]  # (Q, O)
 _OF_CURVES: Final = ("curve recall", "curve precision")
 TEN_IN_HUNDRED: Final[Key] = ("ten in hundred", 0)
+OTHER_HALF: Final[Key] = ("other half", NEIGHBORS[0])
 
 
 class Figure(BaseModel):
@@ -41,6 +43,7 @@ class Figure(BaseModel):
     over_queries: Interval | None = None  # of 95 %, as all intervals here; none for the points of a curve
     over_seeds: Interval | None = None  # where there are several
     difference: float | None = None  # from the method that this one is compared with
+    difference_over_queries: Interval | None = None
     verdict: Verdict | None = None  # None for that method itself, and where a method that has chance in it has one seed only
 
 
@@ -52,11 +55,13 @@ class MethodResult(BaseModel):
     bytes_per_item: int
     seeds: list[int] = []  # that the figures are means over; empty where a method has no chance in it
     labels_seen: float | None = None  # share of the database whose labels the network was trained on; None where it is not known
-    compared_with: str = ""  # the method of as many bits that the verdicts are about
+    compared_with: str = ""  # the method that the verdicts are about
+    is_paired: bool = False  # whether that is another than for the methods beside it
     mean_average_precision: dict[int, Figure]  # 0: over the whole ranking
     precision: dict[int, Figure]
     recall: dict[int, Figure]  # of the k exact nearest neighbours, among the first k
     ten_in_hundred: Figure | None  # share of the 10 exact nearest neighbours that is among the first 100
+    other_half: Figure | None = None  # of half the components: share of its 10 nearest that the other half has among its 10
     curve: dict[int, tuple[Figure, Figure]]  # recall and precision
 
 
@@ -78,6 +83,7 @@ class Method:
     labels_seen: float | None
     seeds: Sequence[int]
     runs: Sequence[Measurement]
+    against: str = ""  # the method that this one is compared with, where it is none of those that are by default
 
     def values(self, key: Key) -> Floats:
         """The figure of each query, float64 (Q,), a mean over the seeds."""
@@ -119,6 +125,23 @@ class GroundTruth:
         return _measurement({key: np.concatenate([tally[key] for tally in tallies]) for key in tallies[0]}), np.concatenate(
             nearest
         )
+
+    def measure_halves(
+        self, name: str, vectors_ND: Vectors, queries_QD: Vectors, first_D: NDArray[np.bool_], measure: Measure, nearest_QK: Rows
+    ) -> list[Measurement]:
+        """Ranks exactly by some of the components, and by the others; recall is against the exact nearest neighbours' rows."""
+        runs, lists = [], []
+        for half_D in (first_D, ~first_D):
+            run, rows_QK = self.measure_vectors(name, vectors_ND[:, half_D], queries_QD[:, half_D], measure)
+            runs.append(run)
+            lists.append(rows_QK)
+        known = nearest_QK.shape[1]
+        for run, rows_QK, other_QK in zip(runs, lists, reversed(lists), strict=True):
+            shares = {("recall", k): _overlap(rows_QK, nearest_QK, k) for k in NEIGHBORS if k <= known}
+            shares[OTHER_HALF] = _overlap(rows_QK, other_QK, OTHER_HALF[1])
+            for key, share_Q in shares.items():
+                run.values[key], run.means[key] = share_Q, np.repeat(share_Q.mean(), len(ORDERS))
+        return runs
 
     def measure_codes(self, codes_NW: Codes, queries_QW: Codes, nearest_QK: Rows) -> Measurement:
         """Ranks by Hamming distance, against the rows of the exact nearest neighbours."""
@@ -173,6 +196,12 @@ def _seconds(search: Callable[[Vectors, int], object], queries_QD: Vectors, k: i
     return time.perf_counter() - started
 
 
+def _overlap(rows_QK: Rows, others_QK: Rows, k: int) -> Floats:
+    """The share of the first k that two lists have in common, float64 (Q,)."""
+    common: Floats = (rows_QK[:, :k, None] == others_QK[:, None, :k]).any(2).sum(1) / k
+    return common
+
+
 def _recalls(true: Sequence[Rankings], nearest_QK: Rows) -> Tally:
     known = nearest_QK.shape[1]
     tally = {
@@ -212,10 +241,12 @@ def result(method: Method, reference: Method | None, resamples: Resamples) -> Me
         seeds=list(method.seeds),
         labels_seen=method.labels_seen,
         compared_with=reference.name if reference else "",
+        is_paired=bool(method.against),
         mean_average_precision=of("map"),
         precision=of("precision"),
         recall=of("recall"),
         ten_in_hundred=figures.get(TEN_IN_HUNDRED),
+        other_half=figures.get(OTHER_HALF),
         curve={depth: (recall, precisions[depth]) for depth, recall in of("curve recall").items()},
     )
 
@@ -229,10 +260,11 @@ def _figure(method: Method, reference: Method | None, key: Key, resamples: Resam
     figure.over_seeds = intervals.over_seeds(method.means(key))
     if reference and key in reference.runs[0].values:
         figure.difference = float(np.mean(method.means(key)) - np.mean(reference.means(key)))
+        figure.difference_over_queries = resamples.interval(method.values(key) - reference.values(key))
         if not any(len(one.seeds) == 1 for one in (method, reference)):
             figure.verdict = intervals.verdict(
                 [
-                    resamples.interval(method.values(key) - reference.values(key)),
+                    figure.difference_over_queries,
                     intervals.over_seeds_of_difference(method.means(key), reference.means(key)),
                 ]
             )

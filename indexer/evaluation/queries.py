@@ -4,7 +4,7 @@ Legend: N database, Q queries, D feature width, P raw pixels (32 x 32 RGB), L co
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress, groupby, islice
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ from indexer.metric import Metric, have_vectors, vectors_of
 from indexer.opening import OpenStore
 from indexer.storage.originals import folder_of
 from indexer.store import Hits, Item
-from training.checkpoint import Model
+from training.checkpoint import FeatureLayer, Model, name_of
 from training.errors import FC7Error, NotReady
 from training.images.folders import Example, ReadResult, read_photographs
 from training.images.preprocess import ImageLimits, Photograph
@@ -28,6 +28,14 @@ from training.program import progress
 
 _BATCH: Final = 64
 _SHADES: Final = 4  # of each of red, green and blue
+
+
+@dataclass(frozen=True)
+class Others:
+    """Networks whose features are compared with the index's."""
+
+    untrained: Model | None = None
+    layers: Sequence[Model] = ()  # the trained one, by other layers
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Plain:
         Vectors  # histogram of 64 colours: square roots of shares, so that Euclidean distance is Hellinger's times sqrt(2)
     )
     untrained_ND: Vectors | None  # FC7 of the network with the weights that a run begins with, where it is asked for
+    layers: dict[FeatureLayer, Vectors] = field(default_factory=dict)  # features of other layers of the trained network
 
 
 @dataclass(frozen=True)
@@ -68,25 +77,25 @@ class Queries:
     plain: Plain
 
 
-def read_database(store: OpenStore, untrained: Model | None) -> Database:
+def read_database(store: OpenStore, others: Others) -> Database:
     """Everything that a store holds, its photographs read again. Raises FC7Error for one that is gone."""
     ids_N = store.ids()
     if not len(ids_N):
         raise NotReady(f"the index {store.folder} holds no items; there is nothing to compare queries with")
     items = store.items(ids_N.tolist())
     labels_N = np.array([item.label for item in items])
-    return Database(ids_N, items, labels_N, store.metric, _vectors(store, ids_N), _plain(_photographs(store, items), untrained))
+    return Database(ids_N, items, labels_N, store.metric, _vectors(store, ids_N), _plain(_photographs(store, items), others))
 
 
 def read_queries(
-    model: Model, untrained: Model | None, database: Database, root: Path, examples: Sequence[Example], limits: ImageLimits
+    model: Model, others: Others, database: Database, root: Path, examples: Sequence[Example], limits: ImageLimits
 ) -> Queries:
     """Reads examples and computes their features, as the metric has them.
 
     Left out are photographs that the index holds, copies, labels that it has not, and features that its metric has not. Raises
     NotReady where none is left.
     """
-    reads = progress(read_photographs(root, examples, limits), len(examples), "FC7 features of queries")
+    reads = progress(read_photographs(root, examples, limits), len(examples), f"{name_of(model.layer)} features of queries")
     new = _new(reads, {item.sha256 for item in database.items}, set(database.labels_N.tolist()))
     hashes: list[str] = []
     own: list[str] = []
@@ -96,20 +105,19 @@ def read_queries(
     def batches() -> Iterator[Tensor]:
         while batch := list(islice(new, _BATCH)):
             pixels_BCHW = torch.stack([photograph.pixels_CHW for _, photograph in batch])
-            features_BD = model.fc7(pixels_BCHW)
+            features_BD, chances_BK = model.answers(list(pixels_BCHW), [1] * len(pixels_BCHW))
             usable_B = have_vectors(features_BD.numpy(), database.metric)
             if not usable_B.any():
                 continue
             batch = list(compress(batch, usable_B))
             pixels_BCHW, features_BD = pixels_BCHW[usable_B], features_BD[usable_B]
-            with torch.inference_mode():
-                predictions.extend(model.classes[best] for best in model.net.fc8(features_BD).argmax(1))
+            predictions.extend(model.classes[best] for best in chances_BK[usable_B].argmax(1))
             hashes.extend(read.sha256 for read, _ in batch)
             own.extend(read.example.label for read, _ in batch)
             features.append(vectors_of(features_BD.numpy(), database.metric))
             yield pixels_BCHW
 
-    plain = _plain(batches(), untrained)
+    plain = _plain(batches(), others)
     if not hashes:
         raise NotReady(
             f"below {root} there is no photograph with a label of the index that it does not hold; queries must be new to it"
@@ -139,14 +147,18 @@ def _vectors(store: OpenStore, ids_N: Ids) -> Vectors:
     return store.vectors(ids_N.tolist())
 
 
-def _plain(batches: Iterable[Tensor], untrained: Model | None) -> Plain:
+def _plain(batches: Iterable[Tensor], others: Others) -> Plain:
     pixels, colours, features = [np.empty((0, 3 * RAW_SIZE**2), np.float32)], [np.empty((0, _SHADES**3), np.float32)], []
+    of_layers: dict[FeatureLayer, list[Vectors]] = {model.layer: [] for model in others.layers}
     for pixels_BCHW in batches:
         pixels.append(raw_pixels(pixels_BCHW).astype(np.float32))
         colours.append(colour_histogram(pixels_BCHW))
-        if untrained:
-            features.append(untrained.fc7(pixels_BCHW).numpy())
-    return Plain(np.concatenate(pixels), np.concatenate(colours), np.concatenate(features) if features else None)
+        if others.untrained:
+            features.append(others.untrained.features(pixels_BCHW).numpy())
+        for model in others.layers:
+            of_layers[model.layer].append(model.features(pixels_BCHW).numpy())
+    layers = {layer: np.concatenate(parts) for layer, parts in of_layers.items() if parts}
+    return Plain(np.concatenate(pixels), np.concatenate(colours), np.concatenate(features) if features else None, layers)
 
 
 def _photographs(store: OpenStore, items: Sequence[Item]) -> Iterator[Tensor]:

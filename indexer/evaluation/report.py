@@ -23,12 +23,17 @@ PROTOCOL: Final = (
     "it are means over seeds. Intervals are of 95 %: over the queries by the bootstrap, over the seeds by Student's t. A figure "
     "has + where it is better than that of the method with =, and - where it is worse: where the interval of the difference, "
     "over the queries and over the seeds, leaves 0 out. What has no codes is compared with exact search by the index's metric, "
-    "codes with the autoencoder's of as many bits. Labels seen is the share of the indexed photographs that the network was "
+    "codes with the autoencoder's of as many bits, a column with random halves of the components, and another layer with the "
+    "index's by the same distance. Labels seen is the share of the indexed photographs that the network was "
     "trained on, with their labels."
 )
 _COLOURS: Final = {
     "FC7, Euclidean": "black",
     "FC7, cosine": "dimgray",
+    "FC6, Euclidean": "teal",
+    "FC6, cosine": "tab:cyan",
+    "conv5, Euclidean": "tab:olive",
+    "conv5, cosine": "gold",
     AUTOENCODER: "tab:red",
     "ITQ": "tab:blue",
     "LSH": "tab:green",
@@ -47,7 +52,8 @@ class Report(BaseModel):
     """What an evaluation found: the network's share of right classes, and the figures of every method and of every mode."""
 
     index_version: int
-    metric: Metric  # that FC7 is compared by
+    layer: str = "FC7"  # that the index is made of
+    metric: Metric  # that its features are compared by
     queries: int
     database: int
     classifier_top1: float
@@ -96,10 +102,11 @@ class Report(BaseModel):
         orders = ["", "bits", "mAP, expected", "worst order of equals", "best"]
         parts = [
             f"{self.queries} queries, none of them indexed, against {self.database} photographs; {self._labels()}. "
-            f"FC7 is compared by the {self.metric} distance.",
+            f"{self.layer} is compared by the {self.metric} distance.",
             PROTOCOL,
             _rows(heads, map(_cells, self.methods)),
             _rows(orders, (_of_orders(method) for method in self.methods if method.bits and method.mean_average_precision)),
+            *_differences(self.methods),
             _rows(
                 ["mode", "bytes an item", "p50, ms", "p95, ms", "p99, ms", "queries a second, together"],
                 (
@@ -154,6 +161,37 @@ def _cells(method: MethodResult) -> list[str]:
 def _of_orders(method: MethodResult) -> list[str]:
     figure = method.mean_average_precision[0]
     return [method.name, str(method.bits), *(f"{value:.4f}" for value in (figure.expected, figure.worst, figure.best))]
+
+
+def _differences(methods: Sequence[MethodResult]) -> list[str]:
+    """Columns and other layers beside what they are compared with, where there are any; and how far halves agree."""
+    named = [method for method in methods if method.is_paired and 0 in method.mean_average_precision]
+    rows = [
+        [
+            method.name,
+            method.compared_with,
+            *(_difference(figure) for figure in (method.mean_average_precision[0], method.precision.get(10))),
+        ]
+        for method in named
+    ]
+    halves = [method for method in methods if method.other_half]
+    shares = [
+        [method.name, *(_share(figure) for figure in (method.recall.get(10), method.other_half)), _difference(method.other_half)]
+        for method in halves
+    ]
+    heads = ["", "compared with", "mAP, difference", "P@10, difference"]
+    tables = [_rows(heads, rows)] if rows else []
+    return tables + ([_rows(["", "overlap@10 with both", "with the other half", "difference"], shares)] if shares else [])
+
+
+def _difference(figure: Figure | None) -> str:
+    if figure is None or figure.difference is None:
+        return ""
+    return f"{figure.difference:+.4f}, {_span(figure.difference_over_queries)} {_MARKS[figure.verdict]}"
+
+
+def _share(figure: Figure | None) -> str:
+    return "" if figure is None else f"{figure.expected:.4f}, {_span(figure.over_queries)}"
 
 
 def _cell(figure: Figure | None, method: MethodResult, digits: int = 4) -> str:

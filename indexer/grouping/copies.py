@@ -71,7 +71,7 @@ def distances(store: Store, model: Model, items: Sequence[Item], limits: ImageLi
     for name, change in progress(ways.items(), len(ways), "copies", "changes"):
         copies = [_pixels(change(Image.fromarray(square.permute(1, 2, 0).numpy()))) for square in squares]
         features[name] = np.concatenate(
-            [model.fc7(torch.stack(copies[start : start + _BATCH])).numpy() for start in range(0, len(copies), _BATCH)]
+            [model.features(torch.stack(copies[start : start + _BATCH])).numpy() for start in range(0, len(copies), _BATCH)]
         )
     own_ND = features.pop("as it is")
     return {name: _apart(own_ND, copies_ND, store.metric) for name, copies_ND in features.items()}

@@ -30,7 +30,7 @@ from indexer.search.ranking import by_vector, cut, hamming, key_of, stack
 from indexer.search.shortlist import length_for
 from indexer.storage.originals import read_original, recorded_root
 from indexer.storage.segment import code_bytes
-from indexer.store import Filter, Hits, Item, Mode, Query, check_mode, now, without_codes
+from indexer.store import Filter, Hits, Item, Query, check_mode, metric_of, now, without_codes
 from training.errors import BadValue, Mismatch, NotFound
 from training.images.preprocess import ImageLimits
 
@@ -135,6 +135,12 @@ class MilvusStore:
     def search(self, queries_QD: Vectors, query: Query) -> Hits:
         """The nearest items of each float32 (Q, D) feature. Raises BadValue; see Store.search."""
         check_mode(query.mode, self.bits)
+        if query.columns != "both" or metric_of(query, self.metric) != self.metric:
+            name, value = ("columns", query.columns) if query.columns != "both" else ("metric", query.metric)
+            wanted = "both" if name == "columns" else self.metric
+            raise BadValue(
+                name, value, f"{wanted}: Milvus compares whole vectors, by the index's metric; an index on disk does this"
+            )
         queries_QD = vectors_of(queries_QD, self.metric)
         expression = collection.passing(query.filter)
         if query.without:
@@ -149,9 +155,9 @@ class MilvusStore:
         # Milvus compares every code: there are no buckets to look up
         return hamming(hits, np.full(len(codes_QW), len(self)) if query.mode == "ball" else None)
 
-    def key(self, query_D: Vectors, item: int, mode: Mode) -> float:
+    def key(self, query_D: Vectors, item: int, query: Query) -> float:
         """What `search` orders this item by; see Hits. Raises NotFound."""
-        return key_of(self, self._autoencoder, query_D, item, mode)
+        return key_of(self, self._autoencoder, query_D, item, query)
 
     def count(self, filter: Filter) -> int:
         """Items that pass a filter."""

@@ -49,6 +49,13 @@ typedef struct {
     double most; /* only keys up to this */
 } Wanted;
 
+/* A part of every row: `width` components, which lie `stride` components from those of the row before. */
+typedef struct {
+    const Stored *values;
+    int64_t count, width, stride;
+    const double *lengths; /* that rows are divided by before they are compared; NULL: as they are */
+} Rows;
+
 static int comes_before(Hit a, Hit b) {
     return a.key < b.key || (a.key == b.key && a.row < b.row);
 }
@@ -121,6 +128,38 @@ static double squared_distance(const Stored *row, const float *query, int64_t wi
     return sum;
 }
 
+/* The same of a row over its length, each component rounded to float32, from a query that is so already. */
+FOR_EACH_PROCESSOR
+static double squared_at_length_1(const Stored *row, double length, const float *query, int64_t width) {
+    Doubles lanes[4] = {{0}};
+    int64_t d = 0;
+    for (; d + 32 <= width; d += 32)
+        for (int l = 0; l < 4; l++) {
+            EightFloats x, q;
+            memcpy(&x, row + d + 8 * l, sizeof x);
+            memcpy(&q, query + d + 8 * l, sizeof q);
+            x = __builtin_convertvector(__builtin_convertvector(x, Doubles) / length, EightFloats);
+            Doubles difference = __builtin_convertvector(x, Doubles) - __builtin_convertvector(q, Doubles);
+            lanes[l] += difference * difference;
+        }
+    Doubles all = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+    double sum = 0;
+    for (int l = 0; l < 8; l++)
+        sum += all[l];
+    for (; d < width; d++) {
+        double difference = (double)(float)(row[d] / length) - query[d];
+        sum += difference * difference;
+    }
+    return sum;
+}
+
+/* The squared distance by `lengths`, which rows are divided by first; NULL for none. */
+static double squared_from(const Rows *rows, int64_t row, const float *query, const Stored *next) {
+    const Stored *first = rows->values + row * rows->stride;
+    return rows->lengths ? squared_at_length_1(first, rows->lengths[row], query, rows->width)
+                         : squared_distance(first, query, rows->width, next);
+}
+
 INLINE float total(const Floats *lanes) {
     EightFloats eight[2];
     memcpy(eight, lanes, sizeof *lanes);
@@ -133,9 +172,10 @@ INLINE float total(const Floats *lanes) {
 
 /* Which of TOGETHER rows, a bit each, may be no farther from the query than `limit`, by float32. Nothing cancels in a sum of
    squares: it is off by no more than a share of itself that the number of terms in a lane bounds, and `limit` has that added.
-   Several rows at once, because a processor reads ahead within a page of memory, and a row is four pages. */
-FOR_EACH_PROCESSOR
-static unsigned perhaps_near(const Stored *rows, const float *query, int64_t width, float limit) {
+   Several rows at once, because a processor reads ahead within a page of memory, and a row is four pages. Rows that are compared
+   at length 1 stay as they are, and the query takes the length of each: `scales`, and limits by its square. */
+INLINE unsigned perhaps_near(const Stored *rows, int64_t stride, const float *query, int64_t width, const float *scales,
+                             const float *limits) {
     Floats lanes[TOGETHER] = {{0}};
     float sums[TOGETHER] = {0};
     int64_t d = 0;
@@ -146,15 +186,15 @@ static unsigned perhaps_near(const Stored *rows, const float *query, int64_t wid
             memcpy(&q, query + d, sizeof q);
             for (int r = 0; r < TOGETHER; r++) {
                 Floats x;
-                memcpy(&x, rows + r * width + d, sizeof x);
-                x -= q;
+                memcpy(&x, rows + r * stride + d, sizeof x);
+                x -= scales ? q * scales[r] : q;
                 lanes[r] += x * x;
             }
         }
         int beyond = 0;
         for (int r = 0; r < TOGETHER; r++) {
             sums[r] = total(&lanes[r]);
-            beyond += sums[r] > limit && sums[r] < INFINITY;
+            beyond += sums[r] > limits[r] && sums[r] < INFINITY;
         }
         if (beyond == TOGETHER)
             return 0;
@@ -162,10 +202,10 @@ static unsigned perhaps_near(const Stored *rows, const float *query, int64_t wid
     unsigned near = 0;
     for (int r = 0; r < TOGETHER; r++) {
         for (int64_t rest = d; rest < width; rest++) {
-            float difference = rows[r * width + rest] - query[rest];
+            float difference = rows[r * stride + rest] - (scales ? query[rest] * scales[r] : query[rest]);
             sums[r] += difference * difference;
         }
-        near |= (unsigned)!(sums[r] > limit && sums[r] < INFINITY) << r;
+        near |= (unsigned)!(sums[r] > limits[r] && sums[r] < INFINITY) << r;
     }
     return near;
 }
@@ -176,20 +216,39 @@ static float with_slack(double squared, int64_t width) {
     return (float)(squared * (1 + terms * FLT_EPSILON) + FLT_MIN * (double)width);
 }
 
+FOR_EACH_PROCESSOR
+static unsigned perhaps_near_as_they_are(const Rows *rows, int64_t first, const float *query, float limit) {
+    const float limits[TOGETHER] = {limit, limit, limit, limit};
+    return perhaps_near(rows->values + first * rows->stride, rows->stride, query, rows->width, NULL, limits);
+}
+
+/* The length, the query's components when they take it, and the row's when it is divided by it, are rounded by half a unit each.
+   The distance of rows at length 1 is off by three of these at most, and `longer` has four added. */
+FOR_EACH_PROCESSOR
+static unsigned perhaps_near_at_length_1(const Rows *rows, int64_t first, const float *query, double limit) {
+    float scales[TOGETHER], limits[TOGETHER];
+    double longer = sqrt(limit) + 2 * FLT_EPSILON;
+    for (int r = 0; r < TOGETHER; r++) {
+        double length = rows->lengths[first + r];
+        scales[r] = (float)length;
+        limits[r] = with_slack(longer * longer * length * length, rows->width);
+    }
+    return perhaps_near(rows->values + first * rows->stride, rows->stride, query, rows->width, scales, limits);
+}
+
 /* The squared distances of given rows. */
-int fc7_distances(const Stored *vectors, int64_t width, const float *query, const int64_t *rows, int64_t count, int64_t threads,
-                  double *squared) {
+int fc7_squared_distances(const Rows *vectors, const float *query, const int64_t *rows, int64_t count, int64_t threads, double *squared) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (count > 16)
     for (int64_t i = 0; i < count; i++) {
-        const Stored *next = i + 1 < count ? vectors + rows[i + 1] * width : NULL;
-        squared[i] = squared_distance(vectors + rows[i] * width, query, width, next);
+        const Stored *next = i + 1 < count ? vectors->values + rows[i + 1] * vectors->stride : NULL;
+        squared[i] = squared_from(vectors, rows[i], query, next);
     }
     return 0;
 }
 
-/* The first k of `count` rows. `hits` has room for threads * k. Returns how many there are, or -1 where memory is short. */
-int64_t fc7_exact(const Stored *vectors, int64_t count, int64_t width, const float *query, const Wanted *wanted, int64_t threads,
-                  Hit *hits) {
+/* The first k of the rows. `hits` has room for threads * k. Returns how many there are, or -1 where memory is short. */
+int64_t fc7_nearest(const Rows *vectors, const float *query, const Wanted *wanted, int64_t threads, Hit *hits) {
+    const int64_t count = vectors->count, width = vectors->width;
     int64_t *sizes = calloc((size_t)threads, sizeof *sizes);
     if (!sizes)
         return -1;
@@ -197,24 +256,28 @@ int64_t fc7_exact(const Stored *vectors, int64_t count, int64_t width, const flo
     for (int t = 0; t < threads; t++) {
         Hit *heap = hits + t * wanted->k;
         int64_t size = 0, end = count * (t + 1) / threads;
-        float limit = with_slack(wanted->most, width);
+        double farthest = wanted->most;
+        float limit = with_slack(farthest, width);
         for (int64_t first = count * t / threads; first < end; first += TOGETHER) {
             int here = end - first < TOGETHER ? (int)(end - first) : TOGETHER;
             unsigned asked = 0;
             for (int r = 0; r < here; r++)
                 asked |= (unsigned)(!wanted->allowed || wanted->allowed[first + r]) << r;
             if (asked && here == TOGETHER)
-                asked &= perhaps_near(vectors + first * width, query, width, limit);
+                asked &= vectors->lengths ? perhaps_near_at_length_1(vectors, first, query, farthest)
+                                          : perhaps_near_as_they_are(vectors, first, query, limit);
             for (int r = 0; r < here; r++) {
                 int64_t row = first + r;
                 if (!(asked >> r & 1))
                     continue;
-                Hit hit = {squared_distance(vectors + row * width, query, width, NULL), row};
+                Hit hit = {squared_from(vectors, row, query, NULL), row};
                 if (!counts(wanted, hit) || (size == wanted->k && !comes_before(hit, heap[0])))
                     continue;
                 push(heap, &size, wanted->k, hit);
-                if (size == wanted->k)
-                    limit = with_slack(heap[0].key, width);
+                if (size == wanted->k) {
+                    farthest = heap[0].key;
+                    limit = with_slack(farthest, width);
+                }
             }
         }
         sizes[t] = size;
@@ -246,10 +309,10 @@ static float copied(const Stored *row, int64_t width, float *out) {
 }
 
 /* Copies rows to where a matrix product can take them: `out` (count, width); and their squared lengths. */
-int fc7_copied(const Stored *rows, int64_t count, int64_t width, int64_t threads, float *out, float *squares) {
+int fc7_copy(const Rows *rows, int64_t threads, float *out, float *squares) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < count; i++)
-        squares[i] = copied(rows + i * width, width, out + i * width);
+    for (int64_t i = 0; i < rows->count; i++)
+        squares[i] = copied(rows->values + i * rows->stride, rows->width, out + i * rows->width);
     return 0;
 }
 

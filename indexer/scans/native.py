@@ -29,6 +29,38 @@ class _Wanted(ctypes.Structure):
     ]
 
 
+class _Rows(ctypes.Structure):
+    _fields_ = [
+        ("values", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("stride", ctypes.c_int64),
+        ("lengths", ctypes.c_void_p),
+    ]
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """Rows of float32 at any address, or a part of each; where there are lengths, each is compared over its length."""
+
+    rows_ND: Vectors
+    lengths_N: Floats | None = None
+
+    def check(self, width: int) -> None:
+        """Raises ValueError where they are not rows of so many components, or not of as many lengths."""
+        rows_ND = self.rows_ND
+        fits = rows_ND.ndim == 2 and rows_ND.dtype == np.float32 and rows_ND.shape[1] == width
+        if not fits or rows_ND.strides[0] % 4 or rows_ND.strides[0] < 4 * width or (width > 1 and rows_ND.strides[1] != 4):
+            raise ValueError(f"expected rows of {width} float32, got {rows_ND.dtype} {rows_ND.shape} {rows_ND.strides}")
+        if self.lengths_N is not None:
+            _check(self.lengths_N, np.float64, (len(rows_ND),))
+
+    def struct(self) -> Any:
+        """For C; holds on to nothing."""
+        lengths = None if self.lengths_N is None else self.lengths_N.ctypes.data
+        return _Rows(self.rows_ND.ctypes.data, *self.rows_ND.shape, self.rows_ND.strides[0] // 4, lengths)
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What a row must be to count, and how many are wanted."""
@@ -56,7 +88,7 @@ def library() -> ctypes.CDLL | None:
     """The compiled native.c beside this module; None where there is none that loads: NumPy then serves."""
     loaded = compiled_beside(__file__)
     if loaded is not None:
-        loaded.fc7_exact.restype = ctypes.c_int64
+        loaded.fc7_nearest.restype = ctypes.c_int64
     return loaded
 
 
@@ -69,35 +101,38 @@ def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
-def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows) -> Keys:
-    """Squared Euclidean distances of some rows, float64 (R,)."""
-    _check(vectors_ND, np.float32, (None, len(query_D)), anywhere=True)
+def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows, lengths_N: Floats | None = None) -> Keys:
+    """Squared Euclidean distances of some rows, or of these over their lengths: float64 (R,)."""
+    vectors = _Vectors(vectors_ND, lengths_N)
+    vectors.check(len(query_D))
     _check(query_D, np.float32, (None,))
     _check(rows_R, np.int64, (None,))
     if len(rows_R) and not (rows_R.min() >= 0 and rows_R.max() < len(vectors_ND)):
         raise IndexError(f"rows from {rows_R.min()} to {rows_R.max()} of {len(vectors_ND)}")
     squared_R = np.empty(len(rows_R), np.float64)
-    _call("fc7_distances", vectors_ND, vectors_ND.shape[1], query_D, rows_R, len(rows_R), torch.get_num_threads(), squared_R)
+    _call("fc7_squared_distances", vectors, query_D, rows_R, len(rows_R), torch.get_num_threads(), squared_R)
     return squared_R
 
 
-def exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted) -> NDArray[Any]:
-    """The first rows for one query, at most k: HIT records with squared distances."""
+def exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted, lengths_N: Floats | None = None) -> NDArray[Any]:
+    """The first rows for one query, at most k: HIT records with squared distances, of rows over their lengths where given."""
     _check(query_D, np.float32, (None,))
-    _check(vectors_ND, np.float32, (None, len(query_D)), anywhere=True)
+    vectors = _Vectors(vectors_ND, lengths_N)
+    vectors.check(len(query_D))
     wanted.check(len(vectors_ND))
     threads = torch.get_num_threads()
     hits = np.empty(max(1, threads * wanted.k), HIT)
-    found = _call("fc7_exact", vectors_ND, *vectors_ND.shape, query_D, wanted, threads, hits)
+    found = _call("fc7_nearest", vectors, query_D, wanted, threads, hits)
     return hits[:found]
 
 
 def copied(rows_ND: Vectors, out_ND: Vectors) -> Vectors:
-    """Copies rows, from any address; their squared lengths, float32 (N,)."""
-    _check(rows_ND, np.float32, (None, None), anywhere=True)
+    """Copies rows, from any address, or a part of each; their squared lengths, float32 (N,)."""
+    rows = _Vectors(rows_ND)
+    rows.check(rows_ND.shape[1])
     _check(out_ND, np.float32, rows_ND.shape)
     squares_N = np.empty(len(rows_ND), np.float32)
-    _call("fc7_copied", rows_ND, *rows_ND.shape, torch.get_num_threads(), out_ND, squares_N)
+    _call("fc7_copy", rows, torch.get_num_threads(), out_ND, squares_N)
     return squares_N
 
 
@@ -148,19 +183,19 @@ def principal(
     return rows_QK
 
 
-def _check(array: NDArray[Any], dtype: DTypeLike, shape: tuple[int | None, ...], anywhere: bool = False) -> None:
-    """Raises ValueError for an array that is not what C takes it for; None: any length; `anywhere`: at any address."""
-    if not (anywhere or array.flags.aligned):
+def _check(array: NDArray[Any], dtype: DTypeLike, shape: tuple[int | None, ...]) -> None:
+    """Raises ValueError for an array that is not what C takes it for; None: any length."""
+    if not array.flags.aligned:
         raise ValueError(f"expected {np.dtype(dtype)} at a multiple of its size, got the address {array.ctypes.data}")
     fits = array.ndim == len(shape) and all(size in (None, own) for own, size in zip(array.shape, shape, strict=True))
     if not fits or array.dtype != np.dtype(dtype) or not array.flags.c_contiguous:
         raise ValueError(f"expected {np.dtype(dtype)} {shape}, row by row, got {array.dtype} {array.shape} {array.strides}")
 
 
-def _call(name: str, *arguments: NDArray[Any] | Wanted | float) -> int:
+def _call(name: str, *arguments: NDArray[Any] | Wanted | _Vectors | float) -> int:
     passed: list[Any] = []
     for argument in arguments:
-        if isinstance(argument, Wanted):
+        if isinstance(argument, Wanted | _Vectors):
             passed.append(ctypes.byref(argument.struct()))
         elif isinstance(argument, int):
             passed.append(ctypes.c_int64(argument))

@@ -2,7 +2,9 @@
 
 A mask says which rows are there; `after`, a (distance, row), gives what comes later in the order; `most` is the largest distance.
 Distances of vectors are squared, taken in float64 from differences: a row is at 0 from itself, equal rows are at equal distances,
-and no answer depends on how many queries came together. With native.c compiled every core scans; else NumPy does the same.
+and no answer depends on how many queries came together. Of a view of some components of every row nothing else is read. With
+`lengths_N` rows are compared over these lengths, rounded to float32, and those of no length are not there. With native.c compiled
+every core scans; else NumPy does the same.
 
 Legend: N rows, Q queries, D width of a vector, W bytes of a code, B bits, K wanted, R rows given.
 """
@@ -14,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.arrays import BLOCK, Codes, Keys, Mask, Rows, Vectors, aligned, blocks
+from indexer.arrays import BLOCK, Codes, Floats, Keys, Mask, Rows, Vectors, aligned, blocks
 from indexer.scans import native
 from indexer.scans.native import HIT, Wanted
 
@@ -37,29 +39,33 @@ def exact(
     allowed_N: Mask | None = None,
     after: After | None = None,
     most: float | None = None,
+    lengths_N: Floats | None = None,
 ) -> tuple[Keys, Rows]:
     """The k nearest rows of each float32 (Q, D) query: squared distances float64 (Q, K) and rows, filled up with (inf, -1)."""
     queries_QD = aligned(np.asarray(queries_QD, np.float32))
     k = min(k, len(vectors_ND))
+    if lengths_N is not None and not lengths_N.all():
+        there_N: Mask = (lengths_N > 0).view(np.uint8)
+        allowed_N = there_N if allowed_N is None else there_N & allowed_N
     wanted = Wanted(k, allowed_N, after, most)
     hits = np.full((len(queries_QD), k), np.array((np.inf, -1), HIT))
     if k and len(queries_QD) >= _TOGETHER and after is None and k <= BLOCK:
         for block in blocks(len(queries_QD), _QUERIES):
-            _together(vectors_ND, queries_QD[block], wanted, hits[block])
+            _together(vectors_ND, queries_QD[block], wanted, hits[block], lengths_N)
     elif k:
-        _one_by_one(vectors_ND, queries_QD, wanted, hits)
+        _one_by_one(vectors_ND, queries_QD, wanted, hits, lengths_N)
     return hits["key"].copy(), hits["row"].copy()
 
 
-def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows) -> Keys:
-    """The squared distances of given rows from one query, float64 (R,)."""
+def distances(vectors_ND: Vectors, query_D: Vectors, rows_R: Rows, lengths_N: Floats | None = None) -> Keys:
+    """The squared distances of given rows, which have a length, from one query, float64 (R,)."""
     query_D, rows_R = aligned(np.asarray(query_D, np.float32)), np.ascontiguousarray(rows_R, np.int64)
     if native.library():
-        return native.distances(vectors_ND, query_D, rows_R)
+        return native.distances(vectors_ND, query_D, rows_R, lengths_N)
     if len(rows_R) and rows_R.min() < 0:
         raise IndexError(f"row {rows_R.min()}")
     query = query_D.astype(np.float64)
-    parts = (np.square(vectors_ND[rows_R[block]] - query).sum(1) for block in blocks(len(rows_R)))
+    parts = (np.square(_over(vectors_ND, lengths_N, rows_R[block]) - query).sum(1) for block in blocks(len(rows_R)))
     return np.concatenate([np.empty(0), *parts])
 
 
@@ -159,46 +165,61 @@ def _share(width: int) -> float:
     return 2 * (width + 8) * _UNIT
 
 
-def _one_by_one(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted, out_QK: NDArray[Any]) -> None:
+def _over(vectors_ND: Vectors, lengths_N: Floats | None, rows: Rows | slice) -> Vectors:
+    """Some rows, or these over their lengths, as metric.vectors_of has rows at length 1."""
+    if lengths_N is None:
+        return vectors_ND[rows]
+    over_ND: Vectors = (vectors_ND[rows] / lengths_N[rows, None]).astype(np.float32)
+    return over_ND
+
+
+def _one_by_one(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted, out_QK: NDArray[Any], lengths_N: Floats | None) -> None:
+    scan_one = native.exact if native.library() else _exact
     for query_D, row in zip(queries_QD, out_QK, strict=True):
-        nearest = native.exact(vectors_ND, query_D, wanted) if native.library() else _exact(vectors_ND, query_D, wanted)
+        nearest = scan_one(vectors_ND, query_D, wanted, lengths_N)
         row[: len(nearest)] = nearest
 
 
-def _exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted) -> NDArray[Any]:
+def _exact(vectors_ND: Vectors, query_D: Vectors, wanted: Wanted, lengths_N: Floats | None) -> NDArray[Any]:
     best = np.empty(0, HIT)
     for block in blocks(len(vectors_ND)):
         rows = np.arange(block.start, block.stop)
-        keys = np.concatenate([best["key"], distances(vectors_ND, query_D, rows)])
+        rows = rows if lengths_N is None else rows[lengths_N[block] > 0]
+        keys = np.concatenate([best["key"], distances(vectors_ND, query_D, rows, lengths_N)])
         best = first(keys, np.concatenate([best["row"], rows]), wanted)
     return best
 
 
-def _together(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted, out_QK: NDArray[Any]) -> None:
+def _together(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted, out_QK: NDArray[Any], lengths_N: Floats | None) -> None:
     """Inner products propose the rows that may be among the first, whatever they are off by; exact distances decide."""
-    proposals = _propose(vectors_ND, queries_QD, wanted)
+    proposals = _propose(vectors_ND, queries_QD, wanted, lengths_N)
     if proposals is None:
-        _one_by_one(vectors_ND, queries_QD, wanted, out_QK)
+        _one_by_one(vectors_ND, queries_QD, wanted, out_QK, lengths_N)
         return
     queries, rows = proposals
     order = np.argsort(queries, kind="stable")
     bounds = np.searchsorted(queries[order], np.arange(len(queries_QD) + 1))
     for q, query_D in enumerate(queries_QD):
         mine = rows[order[bounds[q] : bounds[q + 1]]]
-        nearest = first(distances(vectors_ND, query_D, mine), mine, wanted)
+        nearest = first(distances(vectors_ND, query_D, mine, lengths_N), mine, wanted)
         out_QK[q, : len(nearest)] = nearest
 
 
-def _copied(rows_ND: Vectors, out_ND: Vectors) -> Vectors:
-    """Copies rows to where a matrix product can take them; their squared lengths, float32 (N,)."""
-    if native.library():
-        return native.copied(rows_ND, out_ND)
-    out_ND[:] = rows_ND
+def _copied(vectors_ND: Vectors, lengths_N: Floats | None, block: slice, out_ND: Vectors) -> Vectors:
+    """Copies rows, over their lengths, to where a matrix product can take them; their squared lengths then, float32 (N,)."""
+    if native.library() and lengths_N is None:
+        return native.copied(vectors_ND[block], out_ND)
+    if lengths_N is None:
+        out_ND[:] = vectors_ND[block]
+    else:
+        np.divide(
+            vectors_ND[block], np.where(lengths_N[block] > 0, lengths_N[block], 1)[:, None], out=out_ND, casting="same_kind"
+        )
     squares_N: Vectors = np.einsum("nd,nd->n", out_ND, out_ND)
     return squares_N
 
 
-def _propose(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted) -> tuple[Rows, Rows] | None:
+def _propose(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted, lengths_N: Floats | None) -> tuple[Rows, Rows] | None:
     """Every row that may be among the first k of a query: pairs (query, row); None where a scan has to tell.
 
     The k-th distance and that of the row in question may both be off; see product_error.
@@ -211,7 +232,7 @@ def _propose(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted) -> tuple[
     room_ND = np.empty((min(_PRODUCT_ROWS, len(vectors_ND)), vectors_ND.shape[1]), np.float32)
     for block in blocks(len(vectors_ND), _PRODUCT_ROWS):
         block_ND = room_ND[: block.stop - block.start]
-        squares_N = _copied(vectors_ND[block], block_ND)
+        squares_N = _copied(vectors_ND, lengths_N, block, block_ND)
         longest = max(longest, float(squares_N.max()))
         if not largest + longest <= _LARGE:
             return None

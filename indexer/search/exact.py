@@ -15,9 +15,11 @@ import faiss
 import numpy as np
 import torch
 
-from indexer.arrays import BLOCK, Keys, Rows, Vectors, aligned, blocks
+from indexer.arrays import BLOCK, Floats, Keys, Rows, Vectors, aligned, blocks
+from indexer.metric import Metric, lengths_of
 from indexer.scans import scan
 from indexer.scans.native import HIT, Wanted
+from indexer.store import Columns, Query
 
 _MOST: Final = 2048  # rows that FAISS finds for a query on a GPU
 _SPARE: Final = 32  # rows proposed beyond those wanted
@@ -42,6 +44,20 @@ class ByScan:
     def nearest(self, queries_QD: Vectors, wanted: Wanted) -> tuple[Keys, Rows]:
         """See Exact."""
         return _scanned(self._vectors_ND, queries_QD, wanted)
+
+
+class ByPart:
+    """Scans some components of the rows where they lie; or the angles between these, over lengths that the first search takes."""
+
+    def __init__(self, vectors_ND: Vectors, part: slice, metric: Metric) -> None:
+        self._vectors_ND, self._part_ND, self._metric = vectors_ND, vectors_ND[:, part], metric
+        self._lengths_N: Floats | None = None
+
+    def nearest(self, queries_QD: Vectors, wanted: Wanted) -> tuple[Keys, Rows]:
+        """See Exact; the queries are of these components alone."""
+        if self._metric == "cosine" and self._lengths_N is None:
+            self._lengths_N = lengths_of(self._part_ND)
+        return _scanned(self._part_ND, queries_QD, wanted, self._lengths_N)
 
 
 class ByGpu:
@@ -127,6 +143,7 @@ class ByGpu:
 
 
 _on_gpu: WeakValueDictionary[int, ByGpu] = WeakValueDictionary()  # by the array that each holds: versions share segments
+_parts: WeakValueDictionary[tuple[int, Columns, Metric], ByPart] = WeakValueDictionary()
 
 
 def exact_search(vectors_ND: Vectors) -> Exact:
@@ -136,8 +153,14 @@ def exact_search(vectors_ND: Vectors) -> Exact:
     return _on_gpu.setdefault(id(vectors_ND), ByGpu(vectors_ND))
 
 
-def _scanned(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted) -> tuple[Keys, Rows]:
-    return scan.exact(vectors_ND, queries_QD, wanted.k, wanted.allowed_N, wanted.after, wanted.most)
+def exact_part(vectors_ND: Vectors, query: Query, metric: Metric) -> Exact:
+    """By the scan, of what a query compares of rows; the same while another of the same is there, as in an earlier version."""
+    made = ByPart(vectors_ND, query.part(vectors_ND.shape[1]), metric)
+    return _parts.setdefault((id(vectors_ND), query.columns, metric), made)
+
+
+def _scanned(vectors_ND: Vectors, queries_QD: Vectors, wanted: Wanted, lengths_N: Floats | None = None) -> tuple[Keys, Rows]:
+    return scan.exact(vectors_ND, queries_QD, wanted.k, wanted.allowed_N, wanted.after, wanted.most, lengths_N)
 
 
 def free_bytes() -> int | None:

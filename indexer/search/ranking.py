@@ -13,7 +13,7 @@ from indexer.arrays import Ids, Keys, Vectors
 from indexer.codes.autoencoder import Autoencoder
 from indexer.metric import Metric, distances_of, vectors_of
 from indexer.scans import scan
-from indexer.store import Hits, Mode, Query, Store
+from indexer.store import Hits, Query, Store, metric_of
 
 _NO_KEYS: Final[Keys] = np.empty(0)
 _NO_IDS: Final[Ids] = np.empty(0, np.int64)
@@ -51,10 +51,11 @@ def hamming(hits: tuple[Keys, Ids], buckets: NDArray[np.int64] | None = None) ->
     return Hits(hits[0].astype(np.float32), hits[1], hits[0], buckets)
 
 
-def key_of(store: Store, autoencoder: Autoencoder | None, query_D: Vectors, item: int, mode: Mode) -> float:
+def key_of(store: Store, autoencoder: Autoencoder | None, query_D: Vectors, item: int, query: Query) -> float:
     """Store.key, by the very arithmetic of the searches."""
-    if mode in ("code", "ball"):
+    if query.mode in ("code", "ball"):
         assert autoencoder  # noqa: S101
         return float(scan.hamming(store.codes([item]), autoencoder.encode(query_D[None]), 1)[0][0, 0])
-    [vector_D] = vectors_of(query_D[None], store.metric)
-    return float(scan.distances(store.vectors([item]), vector_D, np.zeros(1, np.int64))[0])
+    metric = metric_of(query, store.metric)
+    [vector_D] = query.compared(vectors_of(query_D[None], store.metric), metric)
+    return float(scan.distances(query.compared(store.vectors([item]), metric), vector_D, np.zeros(1, np.int64))[0])

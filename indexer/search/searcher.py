@@ -13,11 +13,11 @@ from indexer.metric import Metric, most_squared
 from indexer.scans import scan
 from indexer.scans.native import Wanted
 from indexer.scans.scan import Buckets
-from indexer.search.exact import exact_search
+from indexer.search.exact import Exact, exact_part, exact_search
 from indexer.search.ranking import by_vector, cut, hamming, stack
 from indexer.search.shortlist import Shortlist, length_for
 from indexer.storage.segment import Segment
-from indexer.store import ALL, Filter, Hits, Query
+from indexer.store import ALL, Columns, Filter, Hits, Query, metric_of
 
 # How much longer a short-list becomes when it did not give as many neighbours as were asked for.
 _GROWTH: Final = 4
@@ -41,6 +41,7 @@ class Searcher:
         """`shortlists` has one a segment, None where all its rows are compared exactly; `length` is R for NEIGHBORS."""
         self._segments = segments
         self._exact_of = [exact_search(segment.vectors_ND) for segment in segments]
+        self._parts: dict[tuple[Columns, Metric], list[Exact]] = {}
         self._shortlists = shortlists
         self._length, self._bits, self._metric = length, bits, metric
         self._longest = max(map(len, segments), default=0)
@@ -55,7 +56,7 @@ class Searcher:
         return query.mode in ("code", "ball") or (not query.is_exact and any(by_code))
 
     def search(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query) -> Hits:
-        """The hits of each float32 (Q, D) vector, as the metric has it; `codes_QW` are its codes, where the mode needs them."""
+        """The hits of each float32 (Q, D) vector, as Query.compared has it; `codes_QW` are its codes, where a mode needs them."""
         masks = self.passing(query.filter)
         if query.without:
             ids = np.array(query.without, np.int64)
@@ -82,12 +83,21 @@ class Searcher:
         return self._counts[filter]
 
     def _exact(self, queries_QD: Vectors, query: Query, masks: list[Mask | None]) -> Hits:
+        metric = metric_of(query, self._metric)
         parts = []
-        for segment, exact, mask in zip(self._segments, self._exact_of, masks, strict=True):
-            after, most = _row_after(segment, query), most_squared(query.max_distance, self._metric)
+        for segment, exact, mask in zip(self._segments, self._comparing(query, metric), masks, strict=True):
+            after, most = _row_after(segment, query), most_squared(query.max_distance, metric)
             squared, rows = exact.nearest(queries_QD, Wanted(min(query.k, len(segment)), mask, after, most))
             parts.append((squared, _ids(segment, rows)))
-        return by_vector(_merge(parts, len(queries_QD), query.k), self._metric)
+        return by_vector(_merge(parts, len(queries_QD), query.k), metric)
+
+    def _comparing(self, query: Query, metric: Metric) -> Sequence[Exact]:
+        """What compares with each segment: with whole vectors by the index's metric, or otherwise."""
+        if query.columns == "both" and metric == self._metric:
+            return self._exact_of
+        if (query.columns, metric) not in self._parts:
+            self._parts[query.columns, metric] = [exact_part(segment.vectors_ND, query, metric) for segment in self._segments]
+        return self._parts[query.columns, metric]
 
     def _code(self, codes_QW: Codes, query: Query, masks: list[Mask | None]) -> Hits:
         parts = []

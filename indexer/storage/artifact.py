@@ -2,10 +2,12 @@
 
 <index>/versions/<n>/       manifest.json  manifest.sha256  deleted.npy  rejects.jsonl  autoencoder.safetensors
                             principal.safetensors  shortlist.faiss  pixels.safetensors  atlas.safetensors  map.safetensors
+                            calibration.json  calibration.png
 <index>/versions/<n>/<m>/   a segment: vectors.faiss  codes.faiss  components.npy  lengths.npy  catalog.sqlite  thumbnails.bin
                             pixels.npy  pixel-codes.npy
 <index>/current             -> versions/<n>
 <index>/duplicates.json     the near-duplicates that were last looked for
+<index>/invariance.json     how far features, codes and neighbours were last seen to move when photographs are perturbed
 <index>/work                what a build that was interrupted has done
 <index>/uploads             files that came over HTTP
 
@@ -23,6 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from indexer.codes.autoencoder import BITS
 from indexer.metric import Metric
+from training.checkpoint import FeatureLayer
 from training.errors import Mismatch, NotReady
 from training.files import replacing, verify
 from training.images.folders import Part, Reject
@@ -40,6 +43,8 @@ PIXEL_AUTOENCODER: Final = "pixels.safetensors"
 PRINCIPAL: Final = "principal.safetensors"
 FAISS: Final = "shortlist.faiss"
 ATLAS: Final = "atlas.safetensors"
+CALIBRATION: Final = "calibration.json"
+RELIABILITY: Final = "calibration.png"
 MAP: Final = "map.safetensors"
 VECTORS: Final = "vectors.faiss"
 CODES: Final = "codes.faiss"
@@ -50,11 +55,23 @@ PIXEL_CODES: Final = "pixel-codes.npy"
 CATALOG: Final = "catalog.sqlite"
 THUMBNAILS: Final = "thumbnails.bin"
 DUPLICATES: Final = "duplicates.json"
+INVARIANCE: Final = "invariance.json"
 WORK: Final = "work"
 UPLOADS: Final = "uploads"
 MOST_LINKED: Final = 100  # folders that the links of an index may lead to
 _SEGMENT: Final = (VECTORS, CATALOG, THUMBNAILS)
-_OF_VERSION: Final = (DELETED, REJECTS, AUTOENCODER, PIXEL_AUTOENCODER, PRINCIPAL, FAISS, ATLAS, MAP)
+_OF_VERSION: Final = (
+    DELETED,
+    REJECTS,
+    AUTOENCODER,
+    PIXEL_AUTOENCODER,
+    PRINCIPAL,
+    FAISS,
+    ATLAS,
+    MAP,
+    CALIBRATION,
+    RELIABILITY,
+)
 _OF_SEGMENT: Final = (*_SEGMENT, CODES, COMPONENTS, LENGTHS, PIXELS, PIXEL_CODES)
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,5}")
 
@@ -129,6 +146,7 @@ class Manifest(BaseModel):
     format: Literal[4] = FORMAT
     created: str = Field("", max_length=40)  # ISO 8601, UTC; known from publishing on
     fingerprint: str = Field(min_length=1, max_length=128)  # of the model: weights, preprocessing, layer
+    layer: FeatureLayer = "fc7"  # of the model, whose values the vectors are
     metric: Metric = "euclidean"  # of the vectors, which lie at length 1 where it is cosine
     width: int = Field(ge=1, le=2**15)  # components of a vector
     bits: _Bits = 0  # of a code; 0 for none

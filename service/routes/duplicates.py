@@ -60,6 +60,7 @@ def groups(request: Request) -> schemas.GroupsAnswer:
     last = Cursor("exact", 0.0, number - 1) if number < len(record.groups) else None
     return schemas.GroupsAnswer(
         model=store.fingerprint,
+        layer=store.manifest.layer,
         index_version=store.version_number,
         compared_version=record.index_version,
         compared=record.compared,

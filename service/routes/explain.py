@@ -104,6 +104,7 @@ async def explain(
     of_query, of_neighbor = await engine.slowly("look", heats)
     return schemas.ExplainAnswer(
         model=model.fingerprint,
+        layer=model.layer,
         index_version=store.version_number,
         metric=store.metric,
         distance=float(distances_between(of_query_WD[:1], neighbor_D[None], store.metric)[0, 0]),

@@ -14,7 +14,7 @@ from indexer.arrays import Vectors
 from indexer.metric import vectors_of
 from indexer.opening import OpenStore
 from indexer.search.feedback import query_of
-from indexer.store import LARGEST_ID, Mode
+from indexer.store import LARGEST_ID, Columns, Mode
 from service import cursor, schemas
 from service.cursor import LONGEST, MOST_GIVEN, Cursor, Question
 from service.engine import Engine, Page, Subject
@@ -34,10 +34,12 @@ from service.routes.common import (
 from service.routes.duplicates import default_distance
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
+from training.checkpoint import name_of
 from training.errors import BadImage, BadValue, FC7Error, ImageTooLarge, NotFound
 
 _LARGEST: Final = 1e6  # of a vector's components: beyond it squared distances overflow float32
 _MANY: Final = 1000  # neighbours that take a few milliseconds to be put into words
+_COLUMNS: Final[dict[str, Columns]] = {"0": 0, "1": 1, "both": "both"}
 router = APIRouter(route_class=DescribedRoute)
 
 
@@ -64,6 +66,11 @@ class Search(Paging):
         "auto: exact or two-stage, by size. Left out: as the service is set",
     )
     radius: schemas.Whole | None = Field(None, ge=0, le=256, description="bits; with mode=ball, and with it alone")
+    columns: Literal["0", "1", "both"] = Field(
+        "both",
+        description="of a network of two columns: 0 or 1 compares that column's half of the features alone, by exact search; by "
+        "cosine, the angle between the halves themselves",
+    )
     timings: bool = Field(False, description="say how long each stage took")
 
 
@@ -107,7 +114,7 @@ async def neighbors(request: Request) -> Response:
         raise BadValue("cursor", params.cursor, f"given with one photograph, not with {len(parsed)}")
     photographs = [input.photographs for input in parsed]
     engine.check_room(sum(photographs), photographs.count(0))  # before there is a task for each
-    default = engine.mode(pair.store, params.mode)[0]
+    default = _default_mode(engine, pair, params)
     mode = _query(params, default, None).mode
 
     async def of_one(input: ParsedInput) -> tuple[str, Page, Question]:
@@ -133,10 +140,13 @@ async def neighbors(request: Request) -> Response:
         )
         answer = schemas.NeighborsAnswer(
             model=pair.model.fingerprint,
+            layer=pair.model.layer,
             index_version=pair.store.version_number,
             mode=mode,
+            columns=params.columns,
             metric=_metric(mode, pair.store),
             results=results,
+            uncalibrated=next((answer[1].uncalibrated for answer in answers if not isinstance(answer, FC7Error)), None),
             timings_ms=schemas.Timings.model_validate(stages.ms()) if params.timings else None,
         )
         return as_json(answer)
@@ -170,6 +180,7 @@ async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAns
     page = await engine.search(pair.store, Subject(item_id, leave_out=frozenset([item_id])), query, stages)
     return schemas.DuplicatesAnswer(
         model=pair.model.fingerprint,
+        layer=pair.model.layer,
         index_version=pair.store.version_number,
         mode=query.mode,
         metric=pair.store.metric,
@@ -178,6 +189,7 @@ async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAns
         neighbors=_neighbors(request, page),
         next=_next(page, question),
         note=page.note,
+        uncalibrated=page.uncalibrated,
     )
 
 
@@ -190,7 +202,9 @@ async def _subject(engine: Engine, pair: Pair, input: ParsedInput, stages: Stage
     if input.vector is not None:
         width = pair.store.width
         if len(input.vector) != width:
-            raise BadValue("vector", f"{len(input.vector)} numbers", f"as long as FC7 of this index, {width} numbers")
+            raise BadValue(
+                "vector", f"{len(input.vector)} numbers", f"as long as {name_of(pair.model.layer)} of this index, {width} numbers"
+            )
         numbers_D = np.array(input.vector)
         for number in numbers_D[~(np.abs(numbers_D) <= _LARGEST)][:1].tolist():
             raise BadValue("vector", number, f"of numbers between -{_LARGEST:g} and {_LARGEST:g}")
@@ -216,7 +230,7 @@ async def _of_examples(engine: Engine, pair: Pair, input: ParsedInput, stages: S
     own = frozenset(example.item for example in examples if example.item is not None)
     name = await engine.read(lambda: _name_of_examples(input)) if input.photographs else _name_of_examples(input)
     if paged and (kept_D := engine.kept_feature(pair.model, name)) is not None:
-        return name, Subject(vector_D=kept_D, leave_out=own, inexact=True)
+        return name, Subject(vector_D=kept_D, leave_out=own, examples=len(examples), inexact=True)
 
     async def vector_of(example: ParsedInput) -> Vectors:
         try:
@@ -237,7 +251,7 @@ async def _of_examples(engine: Engine, pair: Pair, input: ParsedInput, stages: S
     like, width = len(input.like), pair.store.width
     query_D = query_of(np.stack(vectors[:like]), np.array(vectors[like:], np.float32).reshape(-1, width))
     [compared_D] = vectors_of(query_D[None], pair.store.metric, "like")
-    return name, Subject(vector_D=compared_D, leave_out=own, inexact=input.photographs > 0)
+    return name, Subject(vector_D=compared_D, leave_out=own, examples=len(examples), inexact=input.photographs > 0)
 
 
 def _name_of_examples(input: ParsedInput) -> str:
@@ -254,7 +268,18 @@ def _name_of_examples(input: ParsedInput) -> str:
 
 
 def _question(params: Search | Duplicates, store: OpenStore, subject: str) -> Question:
-    return Question(store.fingerprint, store.metric, subject, params.filter(), params.max_distance, _radius(params))
+    columns = _columns(params)
+    return Question(store.fingerprint, store.metric, subject, params.filter(), params.max_distance, _radius(params), columns)
+
+
+def _default_mode(engine: Engine, pair: Pair, params: Search) -> Mode:
+    """The mode of a search that goes on from no cursor. Raises BadValue for columns that the network has not."""
+    columns = _columns(params)
+    if columns == "both":
+        return engine.mode(pair.store, params.mode)[0]
+    if pair.model.net.config.columns == 1:
+        raise BadValue("columns", columns, "both, or left out: the network of this index has one column")
+    return "exact" if params.mode is None or params.mode == "auto" else params.mode
 
 
 def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> search.Query:
@@ -265,11 +290,16 @@ def _query(params: Search | Duplicates, default: Mode, after: Cursor | None) -> 
             if params.mode == mode:
                 raise BadValue("k", params.k, f"at most {MOST_GIVEN} on the first page with mode={mode}")
             mode = "exact"
-        return search.Query(params.k, mode, params.filter(), params.max_distance, _radius(params))
+        return search.Query(params.k, mode, params.filter(), params.max_distance, _radius(params), columns=_columns(params))
     if params.mode not in (None, "auto", after.mode):
         raise BadValue("mode", params.mode, f"{after.mode}, as in the answer that the cursor is from, or left out")
     hit = (after.key, after.id)
-    return search.Query(params.k, after.mode, params.filter(), params.max_distance, _radius(params), hit, after.given)
+    bounds = params.filter(), params.max_distance, _radius(params)
+    return search.Query(params.k, after.mode, *bounds, hit, after.given, _columns(params))
+
+
+def _columns(params: Search | Duplicates) -> Columns:
+    return _COLUMNS[params.columns] if isinstance(params, Search) else "both"
 
 
 def _radius(params: Search | Duplicates) -> int | None:

@@ -5,6 +5,7 @@ export const TABS = [
   { name: "layers", title: "Layers" },
   { name: "units", title: "Units" },
   { name: "map", title: "Map" },
+  { name: "invariance", title: "Invariance" },
   { name: "collection", title: "Collection" },
   { name: "status", title: "Status" },
 ];

@@ -3,6 +3,8 @@
 exact      one query, and 256 together, against float32 rows of the harder mixture (tests/benchmarks/mixture.py): IndexFlatL2,
            whose single query uses one thread; a matrix product with both; indexer.scan where the rows lie in an index's file, and
            where they lie at multiples of their numbers' size.
+columns    one query against whole rows as they lie in an index's file, and against one half of each, where it lies and copied
+           out of the rows; by distance and by the angle of what is compared; with native.c, then with NumPy.
 hamming    one query against random codes of 128 bits, exact, ties in order: IndexBinaryFlat; indexer.scan.
 two-stage  one query against an index made as `indexer.build` makes it, autoencoder and all: IndexFlatL2, then each short-list, as
            long as the build chose it; recall@10 is against exact search, of queries that are not in the index. Both mixtures, and
@@ -31,6 +33,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +47,7 @@ from numpy.typing import NDArray  # noqa: E402
 from indexer.arrays import aligned  # noqa: E402
 from indexer.assembly import Plan, Source, assemble  # noqa: E402
 from indexer.index import Index, open_index  # noqa: E402
-from indexer.metric import Metric  # noqa: E402
+from indexer.metric import Metric, lengths_of, vectors_of  # noqa: E402
 from indexer.scans import native, scan  # noqa: E402
 from indexer.search import shortlists  # noqa: E402
 from indexer.storage import artifact  # noqa: E402
@@ -144,6 +147,32 @@ def bench_exact(arguments: argparse.Namespace) -> None:
                 return lambda call: way(blocks_QD[call % len(blocks_QD)])
 
             report(in_turns({name: of(way) for name, way in ways.items()}, arguments.rounds, calls))
+
+
+def bench_columns(arguments: argparse.Namespace) -> None:
+    mixture, half = Mixture(arguments.rows, HARD), WIDTH // 2
+    queries_QD = mixture.queries(TOGETHER)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        mapped_ND = stored(mixture.array(), flat_files.VECTORS, folder)
+
+        def of(rows_ND: Vectors, by_angle: bool = False) -> Search:
+            asked_QD = vectors_of(queries_QD[:, : rows_ND.shape[1]], "cosine" if by_angle else "euclidean")
+            lengths_N = lengths_of(rows_ND) if by_angle else None
+            return lambda q: scan.exact(rows_ND, asked_QD[q % TOGETHER : q % TOGETHER + 1], K, lengths_N=lengths_N)
+
+        ways = {
+            "whole rows": of(mapped_ND),
+            "halves": of(mapped_ND[:, :half]),
+            "halves, copied out": of(mapped_ND[:, :half].copy()),
+            "whole rows by angle": of(mapped_ND, by_angle=True),
+            "halves by angle": of(mapped_ND[:, :half], by_angle=True),
+        }
+        print(f"\ncolumns: the {K} nearest of {arguments.rows} x {WIDTH} float32 and of their first halves")
+        report(in_turns(ways, arguments.rounds, arguments.queries))
+        library, native.library = native.library, cache(lambda: None)
+        print("  without native.c")
+        report(in_turns({name: way for name, way in ways.items() if "copied" not in name}, 1, 2))
+        native.library = library
 
 
 def bench_hamming(arguments: argparse.Namespace) -> None:
@@ -333,6 +362,7 @@ def memory() -> dict[str, int]:
 
 PARTS: Final[dict[str, Callable[[argparse.Namespace], None]]] = {
     "exact": bench_exact,
+    "columns": bench_columns,
     "hamming": bench_hamming,
     "two-stage": bench_two_stage,
     "metric": bench_metric,

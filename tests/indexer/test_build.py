@@ -29,7 +29,7 @@ from training import checkpoint, files
 from training.errors import BadValue, Busy, FC7Error, Mismatch, NotFound, NotReady
 from training.files import exclusively
 from training.images.preprocess import ImageLimits, decode
-from training.network.alexnet import AlexNet
+from training.network.alexnet import AlexNet, Layer
 
 
 def build(model: Path, data: Path, index: Path, **changes: object) -> None:
@@ -118,14 +118,14 @@ def test_the_first_photograph_whose_feature_is_not_finite_is_named(
     data = tmp_path / "data"
     write_photographs(data, 40)  # of which the red are in the second batch
     (data / "blue" / "000.jpg").write_bytes(b"not an image")
-    features_of = AlexNet.features
+    stages_of = AlexNet.stages
 
-    def features_but_of_red(net: AlexNet, x_BCHW: torch.Tensor) -> torch.Tensor:
-        values_BD = features_of(net, x_BCHW)
-        values_BD[x_BCHW[:, 0].mean((1, 2)) > x_BCHW[:, 2].mean((1, 2)) + 100] = torch.inf
-        return values_BD
+    def stages_but_of_red(net: AlexNet, x_BCHW: torch.Tensor) -> dict[Layer, torch.Tensor]:
+        stages = stages_of(net, x_BCHW)
+        stages["fc7"][x_BCHW[:, 0].mean((1, 2)) > x_BCHW[:, 2].mean((1, 2)) + 100] = torch.inf
+        return stages
 
-    monkeypatch.setattr(AlexNet, "features", features_but_of_red)
+    monkeypatch.setattr(AlexNet, "stages", stages_but_of_red)
     with pytest.raises(Mismatch, match=r"the model gives no finite FC7 feature for .*; the first is red/000\.jpg"):
         build(model, data, tmp_path / "index")
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics.pairwise import cosine_distances
+from sklearn.metrics.pairwise import cosine_distances, euclidean_distances
 
 from indexer import build, evaluate
 from indexer.codes import autoencoder
@@ -22,7 +23,7 @@ from indexer.opening import open_store
 from indexer.storage import artifact
 from tests.conftest import encoded, photograph
 from training import checkpoint
-from training.checkpoint import Model
+from training.checkpoint import FeatureLayer, Model
 from training.errors import BadValue, Mismatch, NotReady
 from training.images.preprocess import ImageLimits, decode
 from training.network.alexnet import AlexNet
@@ -113,14 +114,13 @@ def test_an_index_by_cosine_is_measured_by_angle_and_without_queries_of_zeros(
     assert result(report, "FC7, two-stage").recall[10].expected == 1.0
     assert "\nFC7, cosine " in report.table()
     assert "FC7 is compared by the cosine distance." in report.markdown()
-    compute = Model.fc7
+    compute = Model.answers
 
-    def with_zeros(self: Model, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        made = compute(self, pixels_BCHW).clone()
-        made[4] = 0
-        return made
+    def with_zeros(self: Model, photographs: Sequence[torch.Tensor], views: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        made, chances = compute(self, photographs, views)
+        return torch.where(torch.arange(len(made))[:, None] == 4, 0, made), chances
 
-    monkeypatch.setattr(Model, "fc7", with_zeros)
+    monkeypatch.setattr(Model, "answers", with_zeros)
     report = evaluated(settings)
     left = [precision for query, precision in enumerate(exact) if query != 4]
     assert report.queries == 8
@@ -129,6 +129,72 @@ def test_an_index_by_cosine_is_measured_by_angle_and_without_queries_of_zeros(
 
 def average_precision(relevant_N: np.ndarray) -> float:
     return float((np.cumsum(relevant_N) / np.arange(1, len(relevant_N) + 1))[relevant_N].mean())
+
+
+def test_columns_are_measured_by_their_halves_beside_random_ones(report: Report, index: Path, model: Path, images: Path) -> None:
+    store = open_store(index)
+    vectors, held = store.vectors(range(24)).astype(np.float64), np.array([item.label for item in store.items(range(24))])
+    queries, labels = features_of(model, images)
+
+    def ranked(columns: np.ndarray) -> np.ndarray:
+        return np.argsort(euclidean_distances(queries[:, columns].astype(np.float64), vectors[:, columns]), axis=1, kind="stable")
+
+    width = store.width
+    parts = {"column 0": np.arange(width) < width // 2, "column 1": np.arange(width) >= width // 2}
+    whole = ranked(np.ones(width, bool))[:, :10]
+    both = [set(row[:10]) for row in ranked(parts["column 0"])], [set(row[:10]) for row in ranked(parts["column 1"])]
+    for name, columns in parts.items():
+        found = result(report, f"FC7, {name}")
+        order = ranked(columns)
+        exact = [average_precision(held[row] == label) for row, label in zip(order, labels, strict=True)]
+        assert found.mean_average_precision[0].expected == pytest.approx(np.mean(exact))
+        overlap = [len(set(row[:10]) & set(near)) / 10 for row, near in zip(order, whole, strict=True)]
+        assert found.recall[10].expected == pytest.approx(np.mean(overlap))
+        assert found.other_half is not None
+        assert found.other_half.expected == pytest.approx(np.mean([len(a & b) / 10 for a, b in zip(*both, strict=True)]))
+        assert (found.compared_with, found.bytes_per_item) == ("FC7, random half", 2 * width)
+    control = result(report, "FC7, random half")
+    halves = [np.random.default_rng(seed).permutation(width) < width // 2 for seed in control.seeds]
+    precisions = [
+        np.mean([average_precision(held[row] == label) for row, label in zip(ranked(half), labels, strict=True)])
+        for half in halves
+    ]
+    figure = control.mean_average_precision[0]
+    assert figure.expected == pytest.approx(np.mean(precisions))
+    difference = result(report, "FC7, column 0").mean_average_precision[0]
+    assert difference.difference == pytest.approx(difference.expected - figure.expected)
+    assert difference.difference is not None
+    assert difference.difference_over_queries is not None
+    low, high = difference.difference_over_queries
+    assert low <= difference.difference <= high
+    lines = report.markdown().splitlines()
+    assert any(line.startswith("| FC7, column 1 | FC7, random half | ") for line in lines)
+    assert any(line.startswith("| FC7, random half | ") and line.endswith("|  |") for line in lines)
+
+
+def test_other_layers_are_measured_beside_the_index_and_by_the_same_distance(
+    index: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    settings = EvaluateSettings(model=model, data=images, index=index, bits=(0,), layers=("fc6", "conv5", "fc7"), out=tmp_path)
+    report = evaluated(settings)
+    loaded, store = checkpoint.load(model), open_store(index)
+    names = [one.name for one in report.methods]
+    assert names.count("FC7, Euclidean") == 1
+    paths = sorted((images / "test").glob("*/*.jpg"))
+    asked = torch.stack([decode(path.read_bytes(), ImageLimits()).pixels_CHW for path in paths])
+    items = store.items(range(24))
+    held = torch.stack([decode((Path(item.root) / item.path).read_bytes(), ImageLimits()).pixels_CHW for item in items])
+    labels = np.array([item.label for item in items])
+    layers: tuple[FeatureLayer, ...] = ("fc6", "conv5")
+    for layer, name in zip(layers, ("FC6", "conv5"), strict=True):
+        one = loaded.at(layer)
+        distances = cosine_distances(one.features(asked).double().numpy(), one.features(held).double().numpy())
+        ranked = np.argsort(distances, axis=1, kind="stable")
+        exact = [average_precision(labels[row] == path.parent.name) for row, path in zip(ranked, paths, strict=True)]
+        found = result(report, f"{name}, cosine")
+        assert found.mean_average_precision[0].expected == pytest.approx(np.mean(exact))
+        assert found.compared_with == "FC7, cosine"
+        assert found.bytes_per_item == 4 * one.width
 
 
 def test_two_stages_find_what_exact_search_finds(report: Report) -> None:
@@ -140,7 +206,8 @@ def test_two_stages_find_what_exact_search_finds(report: Report) -> None:
 def test_every_length_is_compared_with_every_baseline(report: Report) -> None:
     names = [(one.name, one.bits) for one in report.methods]
     measures = ("Euclidean", "cosine", "centred cosine")
-    exact = [*(f"FC7, {measure}" for measure in measures), "FC7, two-stage", "colour histogram, Hellinger"]
+    exact = [*(f"FC7, {measure}" for measure in measures), "FC7, two-stage"]
+    exact += ["FC7, column 0", "FC7, column 1", "FC7, random half", "colour histogram, Hellinger"]
     exact += [f"raw pixels, {measure}" for measure in measures]
     ours = ["autoencoder", "autoencoder, no contrast", "autoencoder, reconstruction alone"]
     of_16 = [*ours, "LSH", "PCA-sign", "ITQ", "LSH, raw rows", "PCA-sign, raw rows", "ITQ, raw rows"]

@@ -155,7 +155,7 @@ def test_distances_are_those_of_scikit_learn_over_segments_without_what_was_remo
             assert {item for item, _, _ in found} == set(left.tolist())
     assert store.search(x_ND[3:4], Query(2)).of(0) == [(3, 0.0, 0.0), (133, 0.0, 0.0)]
     assert store.search(x_ND[:1], Query(300, max_distance=2)).of(0)[-1][:2] == (259, 2.0)
-    assert store.key(x_ND[:1][0], 259, "exact") == store.search(x_ND[:1], Query(300)).of(0)[-1][2]
+    assert store.key(x_ND[:1][0], 259, Query(1)) == store.search(x_ND[:1], Query(300)).of(0)[-1][2]
     store.close()
 
 
@@ -171,7 +171,7 @@ def test_a_bound_beyond_opposite_directions_and_a_query_of_zeros_are_refused(tmp
         with pytest.raises(BadValue, match="features must be something with a direction"):
             store.search(zeros, query)
     with pytest.raises(BadValue, match="direction"):
-        store.key(zeros[0], 3, "exact")
+        store.key(zeros[0], 3, Query(1))
     store.close()
 
 

@@ -185,6 +185,16 @@ class AlexNet(nn.Module):
         mask6, mask7 = masks or (None, None)
         return self.seventh(self.sixth(self.upper(self.lower(x_BCHW)), mask6), mask7)
 
+    def stages(self, x_BCHW: Tensor) -> dict[Layer, Tensor]:
+        """What may be a feature of a photograph, each after its nonlinearity, column 0 first: float (B, D).
+
+        Of conv5 it is the mean of each map after its pooling.
+        """
+        pooled_BD = self.upper(self.lower(x_BCHW))
+        fc6_BD = self.sixth(pooled_BD, None)
+        conv5_BD = pooled_BD.unflatten(1, (self.here * self.config.maps[4], -1)).mean(2)
+        return {"conv5": conv5_BD, "fc6": fc6_BD, "fc7": self.seventh(fc6_BD, None)}
+
     def forward(self, x_BCHW: Tensor, masks: Masks | None = None) -> Tensor:
         """Logits (B, classes) from mean-subtracted RGB pixels on the 0..255 scale (B, 3, 224, 224)."""
         logits: Tensor = self.fc8(self.features(x_BCHW, masks))

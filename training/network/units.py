@@ -42,8 +42,8 @@ def layer_shapes(config: AlexNetConfig) -> dict[Layer, LayerShape]:
     return shapes | {LAYERS[-1]: LayerShape(1, config.classes, 0)}
 
 
-def excite(net: AlexNet, x_BCHW: Tensor) -> tuple[Tensor, Excitation]:
-    """FC7 as AlexNet.features gives it, float (B, D), and what excites every unit of all columns on the way there.
+def excite(net: AlexNet, x_BCHW: Tensor) -> tuple[dict[Layer, Tensor], Excitation]:
+    """What AlexNet.stages gives, and what excites every unit of all columns on the way there.
 
     With `conv1_nonlinearity_last`, too, conv1 is looked at before pooling.
     """
@@ -61,6 +61,6 @@ def excite(net: AlexNet, x_BCHW: Tensor) -> tuple[Tensor, Excitation]:
     with ExitStack() as looking:
         for layer in net.layers()[:-1]:
             looking.callback(layer.register_forward_hook(look).remove)
-        features_BD = net.features(x_BCHW)
-    values.append(net.fc8(features_BD).float())
-    return features_BD, Excitation(torch.cat(values, 1), torch.cat(positions, 1))
+        stages = net.stages(x_BCHW)
+    values.append(net.fc8(stages["fc7"]).float())
+    return stages, Excitation(torch.cat(values, 1), torch.cat(positions, 1))

@@ -1,9 +1,12 @@
 """Scans of rows, compiled and not, against brute force: distances, ids, ties, masks, limits and pages."""
 
+from math import fsum, sqrt
+
 import numpy as np
 import pytest
 
-from indexer.scans import scan
+from indexer.metric import lengths_of
+from indexer.scans import native, scan
 from tests.indexer.synthetic import at_an_odd_address, features
 
 by_both_scans = pytest.mark.usefixtures("scans")
@@ -56,6 +59,69 @@ def test_rows_and_queries_at_odd_addresses_are_scanned_as_any_others(queries: in
         np.testing.assert_array_equal(found, expected)
     rows = np.array([7, 0, 149])
     np.testing.assert_array_equal(scan.distances(odd, asked_odd[0], rows), scan.distances(vectors, asked[0], rows))
+
+
+def halves_over_their_lengths(part_ND: np.ndarray) -> np.ndarray:
+    """Rows at length 1, number by number: float32."""
+    lengths = [sqrt(fsum(value * value for value in row)) for row in part_ND.tolist()]
+    return np.array(
+        [[value / (length or 1) for value in row] for row, length in zip(part_ND.tolist(), lengths, strict=True)], np.float32
+    )
+
+
+@by_both_scans
+@pytest.mark.parametrize("queries", [1, 40])
+@pytest.mark.parametrize("width", [2, 10, 128, 1060])
+@pytest.mark.parametrize("odd", [False, True])
+def test_a_half_of_each_row_is_compared_as_if_it_were_alone(queries: int, width: int, odd: bool) -> None:
+    vectors, asked = features(150, width=width), features(queries, seed=1, width=width)
+    where = at_an_odd_address(vectors) if odd else vectors
+    for half in (slice(0, width // 2), slice(width // 2, width)):
+        found = scan.exact(where[:, half], asked[:, half], 9)
+        for got, expected in zip(found, scan.exact(vectors[:, half].copy(), asked[:, half].copy(), 9), strict=True):
+            np.testing.assert_array_equal(got, expected)
+        keys = squared(vectors[:, half], asked[0, half])
+        np.testing.assert_allclose(found[0][0], np.sort(keys)[:9], rtol=1e-12, atol=1e-12)
+        rows = np.array([149, 3])
+        np.testing.assert_allclose(scan.distances(where[:, half], asked[0, half], rows), keys[rows], rtol=1e-12)
+
+
+@by_both_scans
+@pytest.mark.parametrize("queries", [1, 40])
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e-44, 1e18, 1e30])
+def test_halves_are_compared_by_their_own_angle_and_those_of_zeros_are_not_there(queries: int, scale: float) -> None:
+    rng = np.random.default_rng(4)
+    vectors = (features(203, width=140) * rng.uniform(0.1, 10, (203, 1)) * scale).astype(np.float32)
+    vectors[[5, 6]] = 0
+    part = vectors[:, 70:]
+    over = halves_over_their_lengths(part)
+    asked = np.concatenate([over[: queries // 2], halves_over_their_lengths(features(queries, seed=1, width=70))])[:queries]
+    there = np.arange(203)[~np.isin(np.arange(203), [5, 6])]
+    mask = (np.arange(203) % 3 != 0).astype(np.uint8)
+    for allowed in (None, mask):
+        found, rows = scan.exact(part, asked, 40, allowed, None, 1.2, lengths_of(part))
+        for i in range(0, queries, 5):
+            keys = squared(over, asked[i])
+            expected = [row for row in first(keys, 210, allowed, None, 1.2) if row in there][:40]
+            here = rows[i] >= 0
+            np.testing.assert_allclose(found[i][here], keys[expected], rtol=1e-9, atol=1e-14)
+            assert (
+                sorted(rows[i][here]) == sorted(expected) or len(expected) == 40
+            )  # equals to the last bit or two may change places
+            np.testing.assert_allclose(keys[rows[i][here]], found[i][here], rtol=1e-9, atol=1e-14)
+    if queries > 1:
+        assert scan.exact(part, over[:1], 1, lengths_N=lengths_of(part))[0][0, 0] == 0
+
+
+def test_native_code_gets_no_table_that_is_not_one() -> None:
+    table, query = features(8, width=16), features(1, width=8)[0]
+    wanted = native.Wanted(1, None, None, None)
+    wrongs: list[np.ndarray] = [table, table[:, ::2], table[::-1, :8], table[:, :8].astype(np.float64), table[0, :8]]
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match="expected rows of 8 float32"):
+            native.exact(wrong, query, wanted)
+    with pytest.raises(ValueError, match="expected float64"):
+        native.exact(table[:, :8], query, wanted, np.ones(7))
 
 
 @by_both_scans

@@ -140,5 +140,5 @@ def test_what_the_page_shows_finds_the_neighbors(tmp_path: Path, monkeypatch: py
             np.array(distances, np.float64), store.search(query_1D, Query(k=5, mode=mode)).keys_QK, rtol=1e-5, atol=1e-3
         )
         for distance, item in zip(distances[0].tolist(), ids[0].tolist(), strict=True):
-            assert distance == pytest.approx(store.key(query_1D[0], item, mode), rel=1e-5, abs=1e-3)
+            assert distance == pytest.approx(store.key(query_1D[0], item, Query(1, mode)), rel=1e-5, abs=1e-3)
     store.close()

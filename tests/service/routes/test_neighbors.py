@@ -238,6 +238,6 @@ def test_every_parameter_and_answer_of_a_search_is_described(client: TestClient)
     paths = client.get("/openapi.json").json()["paths"]
     named = {parameter["name"] for parameter in paths["/neighbors"]["post"]["parameters"]}
     filters = {"label", "exclude_label", "path_prefix", "added_after", "added_before"}
-    assert named == {"id", "k", "mode", "max_distance", "radius", "cursor", "timings"} | filters
+    assert named == {"id", "k", "mode", "max_distance", "radius", "columns", "cursor", "timings"} | filters
     assert all(parameter.get("description") for parameter in paths["/neighbors"]["post"]["parameters"])
     assert {"200", "404", "422", "503"} <= set(paths["/items/{id}/duplicates"]["get"]["responses"])

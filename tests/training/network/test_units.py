@@ -25,8 +25,8 @@ def test_the_strongest_activations_and_their_places_are_those_of_the_formulas(co
     initialise(net, "fan-in", seed=4)
     x_BCHW = torch.randn(3, 3, config.input_size, config.input_size, generator=torch.Generator().manual_seed(5)) * 60
     with torch.inference_mode():
-        features_BD, found = excite(net, x_BCHW)
-        assert torch.equal(features_BD, net.features(x_BCHW))
+        stages, found = excite(net, x_BCHW)
+        assert torch.equal(stages["fc7"], net.features(x_BCHW))
         expected = activations(net, x_BCHW)
     shapes, start, map_start = layer_shapes(config), 0, 0
     assert list(shapes) == list(LAYERS)
