@@ -9,6 +9,7 @@
 # make bench-search                                      searches beside FAISS's; for a quiet machine
 # make bench-service                                     the service under load; for a quiet machine
 # make bench-duplicates DATA=FOLDER MODEL=FOLDER       near-duplicates found by FC7 and by perceptual hashes
+# make bench-atlas DATA=FOLDER MODEL=FOLDER              what the unit atlas adds to a build
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
 # make fuzz-files                                        an hour of damaged image files for the decoder
 # make foreign-files                                     test images of Pillow and of three more projects, downloaded by pip
@@ -25,7 +26,7 @@ PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durat
 export DATA ?= groceries
 
 .PHONY: demo figure3 test check sanitize lowest pages requirements audit attack bench-search bench-service bench-train bench-duplicates \
-	bench-page screenshots fuzz-files fuzz-service foreign-files
+	bench-atlas bench-page screenshots fuzz-files fuzz-service foreign-files
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -76,6 +77,9 @@ bench-search: .venv/dev
 
 bench-service: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_service.py
+
+bench-atlas: .venv/dev
+	$(BIN)/python tests/benchmarks/bench_atlas.py --data $(DATA) --model $(MODEL)
 
 bench-duplicates: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_duplicates.py --data $(DATA) --part $(PART) --model $(MODEL)

@@ -66,6 +66,7 @@ ELSEWHERE: Final = {
     "make bench-train": _LONG,
     "make bench-search": _LONG,
     "make bench-service": _LONG,
+    "make bench-atlas DATA=caltech101 MODEL=owt": _LONG,
     "make bench-duplicates DATA=caltech PART=test MODEL=owt": _LONG,
     "python tests/benchmarks/bench_map.py --index caltech-index": "takes long, and installs libraries that nothing else needs",
     "python tests/benchmarks/bench_map.py --rows 10000": "takes long, and installs libraries that nothing else needs",
