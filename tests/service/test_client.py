@@ -224,7 +224,7 @@ def test_near_duplicates_are_asked_for_with_filters_and_page_by_page() -> None:
 def test_what_is_asked_about_one_photograph_is_sent_and_about_an_item_is_named() -> None:
     script = Script(OK, OK, OK, OK, OK)
     with script.client() as fc7:
-        fc7.explain(np.int64(3), 17)
+        fc7.explain(3, 17)
         fc7.explain(PHOTO, 17)
         fc7.occlusion(3, label="red")
         fc7.views(3)
