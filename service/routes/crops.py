@@ -57,12 +57,19 @@ def as_png(picture: Picture, box: Box) -> bytes:
 
 
 def sheet(crops: Sequence[Crop], across: int, tile: int, square_of: Callable[[Crop], Picture]) -> bytes:
-    """Up to across x across crops, the first at the top left, in a JPEG; what is left over is grey."""
+    """Up to across x across crops, the first at the top left, in a JPEG; grey is what is left over, and what is beyond a view."""
     picture = Image.new("RGB", (across * tile, across * tile), _GREY)
     for place, crop in enumerate(crops[: across * across]):
-        part = ImageOps.pad(square_of(crop).crop(crop.box), (tile, tile), Image.Resampling.BICUBIC, _GREY)
+        part = square_of(crop).crop(crop.box)
+        part = ImageOps.pad(part, (tile, tile), Image.Resampling.BICUBIC, _GREY, (_lies(crop.box, 0), _lies(crop.box, 1)))
         picture.paste(part, (place % across * tile, place // across * tile))
     return _encoded(picture, "JPEG")
+
+
+def _lies(box: Box, axis: int) -> float:
+    """Where a part that the nearer edge of the view cuts off lies in a whole field: from 0, the left or top, to 1."""
+    ends = box[axis] + box[axis + 2]
+    return 0.5 if ends == SIZE else float(ends < SIZE)
 
 
 def _encoded(picture: Picture, format: str) -> bytes:

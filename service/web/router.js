@@ -105,7 +105,10 @@ function styled(href) {
 }
 
 function mark(bar, name) {
-  for (const link of bar.querySelectorAll("a")) link.ariaCurrent = link.dataset.tab === name ? "page" : null;
+  for (const link of bar.querySelectorAll("a")) {
+    link.ariaCurrent = link.dataset.tab === name ? "page" : null;
+    if (link.ariaCurrent) bar.scrollLeft = link.offsetLeft - bar.offsetLeft - (bar.clientWidth - link.offsetWidth) / 2;  // in sight on a phone, too
+  }
 }
 
 // Arrow keys go along the bar, beside Tab.

@@ -45,4 +45,9 @@ def test_claims_that_are_not_measured_name_the_command(visits: Visits, model: Pa
         visit = visits(address)
         visit.expect("404")
         page = visit.open("#/claims")
-        expect(page.get_by_role("alert")).to_contain_text("python -m training.claims --quick")
+        expect(page.get_by_role("status")).to_contain_text("No claims have been measured")
+        expect(page.get_by_role("status").locator("code")).to_have_text(
+            f"python -m training.claims --quick --out {tmp_path}/nothing"
+        )
+        expect(page.get_by_role("alert")).to_have_count(0)
+        visit.assert_accessible()

@@ -42,11 +42,13 @@ def test_items_are_browsed_by_label_and_path(visit: Visit) -> None:
     page.wait_for_url("**label=green")
     visit.settled()
     assert items(page) == [f"{i:03d}.jpg" for i in range(8)]
+    expect(page.get_by_text("8 photographs with the label green", exact=True)).to_be_visible()
     page.get_by_label("path begins").fill("train/green/003")
     page.get_by_label("path begins").press("Enter")
     page.wait_for_url("**path_prefix=*")
     visit.settled()
     assert items(page) == ["003.jpg"]
+    expect(page.get_by_text("1 photograph with the label green", exact=True)).to_be_visible()
     page.get_by_role("list", name="Items").get_by_role("link").click()
     visit.settled()
     expect(page.get_by_role("heading", level=2)).to_have_text("003.jpg")
@@ -77,7 +79,8 @@ def test_what_is_not_there_is_said(visit: Visit) -> None:
     visit.open("#/collection/99")
     expect(page.get_by_role("alert")).to_contain_text("99")
     visit.open("#/collection/near-duplicates")
-    expect(page.get_by_role("alert")).to_contain_text("python -m indexer.duplicates")
+    expect(page.get_by_role("status").locator("code")).to_have_text("python -m indexer.duplicates")
+    expect(page.get_by_role("alert")).to_have_count(0)
     visit.assert_accessible()
     visit.open("#/collection/elsewhere")
     expect(page.get_by_role("alert")).to_contain_text("no view elsewhere")

@@ -68,4 +68,4 @@ def test_without_a_report_the_command_is_named_and_a_photograph_has_its_curves_a
 def test_an_item_that_is_not_there_is_an_error(visit: Visit) -> None:
     visit.expect("404")
     page = visit.open("#/invariance?photo=999")
-    expect(page.get_by_role("alert")).to_contain_text("no item has the id 999")
+    expect(page.get_by_role("alert")).to_contain_text("No item has the id 999")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import httpx
-from playwright.sync_api import FilePayload, expect
+from playwright.sync_api import FilePayload, Route, expect
 
 from tests.browser.conftest import Visits
 from tests.browser.visit import PHONE, Visit, serving
@@ -46,6 +46,20 @@ def test_the_layer_and_the_class_are_in_the_address_and_come_back_with_it(visit:
     expect(page.get_by_role("combobox", name="Class")).to_have_value("green")
     expect(page.get_by_text(re.compile("^green has a probability of"))).to_be_visible()
     expect(page.get_by_role("list", name="The strongest of fc7, column 0").get_by_role("listitem")).to_have_count(12)
+
+
+def test_a_slow_answer_for_the_layer_before_is_dropped(visit: Visit) -> None:
+    page = visit.open("#/layers?photo=3")
+    held: list[Route] = []
+    page.route("**/activations?layer=conv3*", lambda route: held.append(route))
+    page.get_by_role("combobox", name="Layer").select_option("conv3")
+    page.get_by_role("combobox", name="Layer").select_option("fc7")
+    expect(page.get_by_role("region", name="fc7, column 0")).to_be_visible()
+    with page.expect_response("**/activations.png?layer=conv3&column=1*"):
+        held[0].continue_()
+    visit.settled()
+    expect(page.get_by_role("region", name="fc7, column 0")).to_be_visible()
+    expect(page.get_by_role("region", name="conv3, column 0")).to_have_count(0)
 
 
 def test_the_heat_can_be_taken_off(visit: Visit) -> None:

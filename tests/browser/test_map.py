@@ -62,6 +62,11 @@ def looking(visits: Visits, address: str, place: str = "#/map", **options: objec
     return visit
 
 
+def test_a_photograph_that_is_not_on_the_map_is_said_to_be_not(visits: Visits, address: str) -> None:
+    page = looking(visits, address, "#/map?photo=999").page
+    expect(page.get_by_text("Photograph 999 is not on the map.")).to_be_visible()
+
+
 def test_a_point_is_chosen_by_the_mouse_and_searched_from(visits: Visits, address: str, mapped: Path) -> None:
     visit = looking(visits, address)
     page = visit.page

@@ -82,6 +82,12 @@ def test_a_neighbour_leads_to_its_own_neighbours_and_back_again(visit: Visit, in
     expect(page.locator(".dropzone img")).to_have_attribute("alt", store.items([5])[0].path)
     first = paths(page)
     assert first[0] == store.items([5])[0].path
+    itself, other = (page.get_by_role("list", name="Neighbours", exact=True).get_by_role("listitem").nth(i) for i in (0, 1))
+    expect(itself).to_contain_text("this photograph")
+    expect(itself).not_to_contain_text("distance")
+    expect(itself.get_by_role("button")).to_have_count(0)
+    expect(other).to_contain_text("distance")
+    expect(other.get_by_role("button")).to_have_count(3)
     page.get_by_role("list", name="Neighbours", exact=True).get_by_role("link").nth(3).click()
     visit.settled()
     page.wait_for_url("**/#/search?photo=*")
@@ -125,6 +131,13 @@ def test_several_photographs_are_searched_one_by_one_or_together(visit: Visit) -
     visit.settled()
     expect(page.get_by_role("list", name="Like these").get_by_role("listitem")).to_have_count(2)
     expect(page.get_by_text("Of the examples together.", exact=False)).to_be_visible()
+
+
+def test_of_several_one_that_is_not_there_leaves_the_others(visit: Visit) -> None:
+    visit.expect("404")
+    page = visit.open("#/search?photo=5&photo=999")
+    expect(page.get_by_role("region", name="photograph 5").get_by_role("listitem")).to_have_count(6)
+    expect(page.get_by_role("region", name="photograph 999").get_by_role("alert")).to_contain_text("No item has the id 999")
 
 
 @pytest.mark.parametrize("way", ["drop", "paste"])
@@ -173,9 +186,36 @@ def test_an_upload_that_is_too_large_is_an_error(visits: Visits, model: Path, in
         expect(page.get_by_role("alert").first).to_contain_text("max_request_bytes=5000")
 
 
-def test_an_upload_of_before_a_reload_says_so(visit: Visit) -> None:
-    page = visit.open("#/search?photo=u7")
+@pytest.mark.parametrize("tab", ["search", "layers", "invariance"])
+def test_an_upload_of_before_a_reload_says_so_and_can_be_chosen_once_more(visit: Visit, tab: str) -> None:
+    visit.expect("404")  # of what the small index was built without
+    page = visit.open(f"#/{tab}?photo=u7")
     expect(page.get_by_role("alert")).to_contain_text("Choose it once more")
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+    page.locator(".dropzone input[type=file]").first.set_input_files([PHOTO])
+    page.wait_for_url("**/*photo=u1*")
+    visit.settled()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+@pytest.mark.parametrize("tab", ["search", "layers", "invariance"])
+def test_text_is_refused_once_and_not_to_be_tried_again(visit: Visit, tab: str) -> None:
+    visit.expect("404", "415")
+    page = visit.open(f"#/{tab}")
+    page.locator(".dropzone input[type=file]").first.set_input_files(
+        [{"name": "a.txt", "mimeType": "text/plain", "buffer": b"text"}]
+    )
+    page.wait_for_url("**/*photo=u1*")
+    visit.settled()
+    expect(page.get_by_role("alert")).to_contain_text("This file is text, and not an image")
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+
+
+def test_what_has_no_kind_is_told_to_be_no_photograph(visit: Visit) -> None:
+    page = visit.open()
+    page.locator(".dropzone input[type=file]").first.set_input_files([{"name": "folder", "mimeType": "", "buffer": b""}])
+    expect(page.get_by_role("alert")).to_contain_text("as in photo.jpg")
+    visit.assert_accessible()
 
 
 def test_without_an_index_the_page_says_what_makes_one(visits: Visits, model: Path, tmp_path: Path) -> None:

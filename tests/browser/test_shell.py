@@ -84,6 +84,12 @@ def test_the_keyboard_alone_goes_from_the_bar_to_a_neighbours_neighbours(visit: 
     page.wait_for_url("**like=5&like=*")
 
 
+def test_on_a_phone_the_tab_that_is_shown_is_in_sight_in_the_bar(visits: Visits, served: str) -> None:
+    page = visits(served, viewport=PHONE).open("#/status")
+    expect(bar(page).get_by_role("link", name="Status")).to_be_in_viewport(ratio=1)
+    expect(bar(page).get_by_role("link", name="Search")).not_to_be_in_viewport()
+
+
 def test_an_unknown_address_is_an_error_and_the_bar_leads_on(visit: Visit) -> None:
     page = visit.open("#/nowhere/at/all")
     expect(page.get_by_role("alert")).to_contain_text("#/nowhere/at/all leads nowhere")

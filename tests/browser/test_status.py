@@ -28,6 +28,6 @@ def test_without_an_index_it_says_what_makes_one(visits: Visits, model: Path, tm
         visit = visits(address)
         visit.expect("503")
         page = visit.open("#/status")
-        expect(page.get_by_role("alert")).to_contain_text("python -m indexer.build")
+        expect(page.get_by_role("alert").locator("code")).to_have_text("python -m indexer.build --index FC7_INDEX")
         expect(page.get_by_text(checkpoint.load(model).fingerprint)).to_be_visible()
         visit.assert_accessible()

@@ -62,6 +62,29 @@ def test_units_are_gone_through_by_layer_column_and_key(visits: Visits, seen: st
     expect(heading).to_have_text("Conv5 unit 0 of column 1")
 
 
+def test_a_page_of_units_that_cannot_be_had_is_said(visits: Visits, seen: str) -> None:
+    visit = visits(seen)
+    visit.expect("ERR_FAILED")
+    page = visit.open("#/units/fc6/0?start=8")
+    page.route("**/units/fc6/0?k=48", lambda route: route.abort())
+    page.get_by_role("button", name="Previous").click()
+    expect(page.get_by_role("alert")).to_contain_text("Is it still running?")
+
+
+def test_no_key_is_lost_while_the_unit_before_is_on_its_way(visits: Visits, seen: str) -> None:
+    visit = visits(seen)
+    page = visit.open("#/units/conv5/0/1")
+    page.route("**/units/conv5/0/*", lambda route: None)  # their answers never come
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft"):
+        page.keyboard.press(key)
+    expect(page).to_have_url(f"{seen}/#/units/conv5/0/3")
+    page.unroute_all()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("heading", level=2)).to_have_text("Conv5 unit 4 of column 0")
+    visit.settled()
+    expect(page.get_by_role("list", name="The most exciting photographs").get_by_role("listitem")).not_to_have_count(0)
+
+
 def test_a_unit_of_fc8_is_its_class_with_its_photographs(visits: Visits, seen: str) -> None:
     visit = visits(seen, viewport=PHONE, color_scheme="dark")
     page = visit.open("#/units/fc8/0/2")

@@ -6,6 +6,8 @@ import { element } from "./elements.js";
 export function dropzone({ signal, several = true, onFiles, shown = null, invitation = "Drop a photograph here, paste one, or" }) {
   const take = (list) => {
     const files = [...list].filter((file) => file.type.startsWith("image/") || /\.\w+$/.test(file.name));
+    told.replaceChildren(...(list.length && !files.length
+      ? [element("span", { role: "alert", textContent: "A photograph is a file whose name has an ending, as in photo.jpg." })] : []));
     if (files.length) onFiles(several ? files : files.slice(0, 1));
   };
   const picker = (text, properties) => {
@@ -16,11 +18,13 @@ export function dropzone({ signal, several = true, onFiles, shown = null, invita
     });
     return element("label", { className: "picker" }, text, input);
   };
+  const told = element("span");
   const zone = element("div", { className: "dropzone" },
     shown && element("img", { src: shown.address, alt: shown.name, onerror: (event) => { event.target.hidden = true; } }),
     shown && element("b", { textContent: shown.name }),
     element("span", {}, `${invitation} `, picker(several ? "choose files" : "choose a file", { multiple: several })),
-    navigator.maxTouchPoints > 0 && element("span", {}, "or ", picker("take one", { capture: "environment" })));
+    navigator.maxTouchPoints > 0 && element("span", {}, "or ", picker("take one", { capture: "environment" })),
+    told);
   for (const name of ["dragover", "dragleave", "drop"]) {
     window.addEventListener(name, () => zone.classList.toggle("over", name === "dragover"), { signal });
   }

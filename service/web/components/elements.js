@@ -26,6 +26,14 @@ function filled(made, properties, children) {
 
 export const figure = (shown, caption) => element("figure", {}, shown, element("figcaption", { textContent: caption }));
 
+// A message as a sentence or more; what stands between backticks in it, a command, is code.
+export function sentences(message) {
+  const told = message.startsWith("is ") ? `this file ${message}` : message;  // as the service says it of an upload
+  const begun = /^[a-z]+ /.test(told) ? told[0].toUpperCase() + told.slice(1) : told;
+  const whole = /[.?!)]$/.test(begun) ? begun : `${begun}.`;
+  return whole.split("`").map((part, i) => (i % 2 ? element("code", { textContent: part }) : part)).filter(Boolean);
+}
+
 let numbered = 0;
 
 // A label with its control after it, or around it where that is a check box.

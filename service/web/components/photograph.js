@@ -5,9 +5,9 @@ import { element } from "./elements.js";
 export const thumbnail = (id) => `items/${id}/thumbnail`;
 export const nameOf = ({ path, label }) => label || path.split("/").at(-1);
 
-// A card that leads to `href`: the thumbnail of an item, its name, and a line or several in small type. `extra` stands in its corner.
-export function card(item, { href, detail = "", title = item.path, extra = [] }) {
-  return element("li", { className: "card" },
+// A card that leads to `href`: the thumbnail of an item, its name, and a line or several in small type. `extra` stands in its corner. `isAsked`: it is what was asked about.
+export function card(item, { href, detail = "", title = item.path, extra = [], isAsked = false }) {
+  return element("li", { className: isAsked ? "card asked" : "card" },
     element("a", { href, title },
       element("img", { src: thumbnail(item.id), alt: "", loading: "lazy", width: 160, height: 160 }),
       element("b", { textContent: nameOf(item) }),

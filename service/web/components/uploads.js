@@ -9,6 +9,15 @@ export function hold(file) {
   return reference;
 }
 
+// What references name; where one names nothing any more, `lost` says so and there are none.
+export function photographsOf(references) {
+  try {
+    return { photographs: references.map(photographOf), lost: null };
+  } catch (error) {
+    return { photographs: [], lost: error };
+  }
+}
+
 // What a reference names: { id } of an indexed photograph, or { file, path, address } of one's own.
 export function photographOf(reference) {
   if (/^\d+$/.test(reference)) return { reference, id: Number(reference) };

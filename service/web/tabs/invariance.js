@@ -3,27 +3,28 @@
 
 import * as api from "../api.js";
 import { dropzone } from "../components/dropzone.js";
-import { element, field, select } from "../components/elements.js";
+import { element, field, select, sentences } from "../components/elements.js";
 import { thumbnail } from "../components/photograph.js";
-import { empty, fill } from "../components/states.js";
-import { hold, photographOf } from "../components/uploads.js";
+import { empty, failure, fill, isMissing } from "../components/states.js";
+import { hold, photographsOf } from "../components/uploads.js";
 import { MEASURES, perturbations, wholeTable } from "./invariance/curves.js";
 
 export async function show(root, { query }, { signal, title, go, replace }) {
   const reference = query.get("photo");
-  const photograph = reference && photographOf(reference);
+  const { photographs: [photograph], lost } = photographsOf(reference ? [reference] : []);
   const onFiles = ([file]) => go("invariance", [], { photo: hold(file), measure: query.get("measure") });
   const own = photograph && { address: photograph.address ?? thumbnail(photograph.id), name: photograph.path ?? `photograph ${photograph.id}` };
   const found = element("div", { className: "found" });
   root.append(
     element("p", { textContent: "A feature that ignores light, colour or position stays where it is when a photograph changes in it. "
       + "Each curve says how far a photograph, perturbed more and more, is from itself." }),
-    dropzone({ signal, several: false, onFiles, shown: own || null }),
+    dropzone({ signal, several: false, onFiles, shown: own ?? null }),
+    ...(lost ? [failure(lost)] : []),
     found);
   if (own) title(`What FC7 ignores of ${own.name}`);
   await fill(found, signal, async () => {
     const [collection, answer] = await Promise.all([reportOf(signal), photograph && measured(photograph, signal)]);
-    if (!collection.report && !answer) return empty(`${collection.missing} Or choose a photograph above, to measure it alone.`);
+    if (!collection.report && !answer) return empty(...sentences(collection.missing), " Or choose a photograph above, to measure it alone.");
     return drawn(collection, answer, query, replace);
   });
 }
@@ -33,8 +34,8 @@ async function reportOf(signal) {
   try {
     return await api.get("reports/invariance", {}, signal);
   } catch (error) {
-    if (error.status !== 404) throw error;
-    return { missing: `${error.message}.` };
+    if (!isMissing(error)) throw error;
+    return { missing: error.message };
   }
 }
 
@@ -56,7 +57,7 @@ function drawn({ report, missing }, answer, query, replace) {
   draw(chosen);
   return [
     element("div", { className: "fields" }, field("How far by", control)),
-    element("p", { className: "quiet", textContent: report ? about(report) : `There are no curves of the collection: ${missing}` }),
+    element("p", { className: "quiet" }, ...(report ? [about(report)] : sentences(missing))),
     charts,
     wholeTable(answer, report),
   ];

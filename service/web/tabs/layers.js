@@ -4,8 +4,9 @@ import * as api from "../api.js";
 import { dropzone } from "../components/dropzone.js";
 import { element } from "../components/elements.js";
 import { card, cards } from "../components/photograph.js";
-import { fill } from "../components/states.js";
-import { hold, photographOf } from "../components/uploads.js";
+import { failure, fill } from "../components/states.js";
+import { ask } from "../components/subject.js";
+import { hold, photographOf, photographsOf } from "../components/uploads.js";
 import { explained } from "../components/why.js";
 import { address } from "../router.js";
 import { maps } from "./layers/maps.js";
@@ -21,7 +22,7 @@ export async function show(root, { parts, query }, context) {
   const info = await api.info(signal);
   if (!info.model) await api.ready(signal);  // says why not
   const reference = query.get("photo");
-  const photograph = reference && photographOf(reference);
+  const { photographs: [photograph], lost } = photographsOf(reference ? [reference] : []);
   const item = photograph && !photograph.file ? await api.item(photograph.id, signal) : null;
   const shown = photograph && (photograph.file ? photograph : { address: `items/${photograph.id}/image`, path: item.path });
   if (shown) title(`Layers: ${shown.path}`);
@@ -29,18 +30,23 @@ export async function show(root, { parts, query }, context) {
     onFiles: ([file]) => go("layers", [], { ...Object.fromEntries(query), photo: hold(file) }) }));
   if (!photograph) {
     const found = element("div");
-    root.append(found);
+    root.append(...(lost ? [failure(lost)] : []), found);
     return fill(found, signal, () => starters(info, query, signal));
   }
   const again = () => replace("layers", [], query);
-  root.append(
-    element("p", {}, element("a", { href: address("search", [], { photo: reference }), textContent: "Its neighbours" })),
-    element("h3", { textContent: "What covering does to its class" }),
-    await occlusion(photograph, query, info, again, signal),
-    element("h3", { textContent: "The ten views" }),
-    views(photograph, signal),
-    element("h3", { textContent: "The maps of a layer" }),
-    maps(photograph, query, info, again, signal));
+  const found = element("div");
+  root.append(element("p", {}, element("a", { href: address("search", [], { photo: reference }), textContent: "Its neighbours" })), found);
+  await fill(found, signal, async () => {
+    const answer = await ask("views", { top: 3 }, photograph, signal);  // first, as what is no photograph fails once then
+    return [
+      element("h3", { textContent: "What covering does to its class" }),
+      occlusion(photograph, query, info, again, signal),
+      element("h3", { textContent: "The ten views" }),
+      views(photograph, answer, signal),
+      element("h3", { textContent: "The maps of a layer" }),
+      maps(photograph, query, info, again, signal),
+    ];
+  });
 }
 
 async function showWhy(root, query, { signal, title }) {

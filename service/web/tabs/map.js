@@ -80,6 +80,7 @@ export async function show(root, place, { signal, replace }) {
     list, about(answer, stage));
   stage.start();
   placed(stage, points, labels, query, choose);
+  if (photo !== null && !points.ids.includes(Number(photo))) chosen.append(empty(`Photograph ${photo} is not on the map.`));
 }
 
 const without = () =>

@@ -9,7 +9,7 @@ import { element } from "../components/elements.js";
 import { paged } from "../components/pages.js";
 import { card, cards, classList, nearness } from "../components/photograph.js";
 import { empty, failure, fill } from "../components/states.js";
-import { hold, photographOf } from "../components/uploads.js";
+import { hold, photographsOf } from "../components/uploads.js";
 import { whyButton } from "../components/why.js";
 import { address } from "../router.js";
 import { chosenExamples, toggled } from "./search/examples.js";
@@ -28,8 +28,10 @@ export async function show(root, { query }, context) {
   const { signal } = context;
   const info = await api.info(signal);
   if (!info.model || !info.index) await api.ready(signal);  // says why not
-  const photographs = query.getAll("photo").map(photographOf);
-  const examples = { like: query.getAll("like").map(photographOf), unlike: query.getAll("unlike").map(photographOf) };
+  const named = ["photo", "like", "unlike"].map((name) => photographsOf(query.getAll(name)));
+  const [{ photographs }, { photographs: like }, { photographs: unlike }] = named;
+  const examples = { like, unlike };
+  const lost = named.find((one) => one.lost)?.lost;
   const given = photographs.length === 1 ? photographs[0] : null;
 
   const classes = element("div", { "aria-live": "polite" });
@@ -47,7 +49,8 @@ export async function show(root, { query }, context) {
           ask(view);
         }))),
     found);
-  await ask(view);
+  if (lost) found.append(failure(lost));
+  else await ask(view);
 }
 
 async function shownIn(given, signal) {
@@ -92,12 +95,16 @@ async function neighbors(view, signal, of, page) {
 }
 
 function neighbor(view, item, metric) {
+  const kept = keptOf(view.query);
+  if (view.given?.id === item.id) {
+    return card(item, { href: address("collection", [item.id]), title: `${item.path}\nIts page in the collection`, detail: "this photograph", isAsked: true });
+  }
   const { detail, words } = nearness(item, metric);
   const name = item.label || item.path;
   const vote = (kind, sign, words) => element("button", { type: "button", title: words, "aria-label": words, textContent: sign,
     onclick: () => view.context.go("search", [], toggled(view, kind, String(item.id))) });
   return card(item, {
-    href: address("search", [], { ...keptOf(view.query), photo: item.id }),
+    href: address("search", [], { ...kept, photo: item.id }),
     title: [item.path, words, "Its neighbours"].filter(Boolean).join("\n"),
     detail,
     extra: [

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,11 +16,13 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from indexer.index import open_index
+from indexer.store import Item
 from service.app import create_app
 from service.routes import crops
 from service.settings import ServiceSettings
 from tests.service.calls import PHOTO, assert_problem
 from training import checkpoint
+from training.analysis.units import Box
 from training.images.preprocess import ImageLimits, decode
 
 PATIENCE_MS = 600_000  # on a busy machine too
@@ -196,6 +198,20 @@ def test_where_the_photograph_itself_is_gone_its_thumbnail_is_cut(
             moved.rename(hidden)
         thumbnail = Image.open(io.BytesIO(client.get(photo["thumbnail"]).content)).resize((256, 256), Image.Resampling.BICUBIC)
         assert crop.tobytes() == thumbnail.crop((16, 16, 240, 240)).tobytes()
+
+
+def test_what_an_edge_cuts_off_is_grey_on_the_side_of_that_edge() -> None:
+    white = Image.new("RGB", (256, 256), (255, 255, 255))
+
+    def columns_and_rows(*box: int) -> list[list[bool]]:
+        crop = crops.Crop(cast("Item", None), cast("Box", box))
+        picture = np.asarray(Image.open(io.BytesIO(crops.sheet([crop], 1, 64, lambda _: white))).convert("L"))
+        return [(picture > 200).any(axis)[8::16].tolist() for axis in (0, 1)]
+
+    assert columns_and_rows(16, 64, 80, 192) == [[False, False, True, True], [True] * 4]
+    assert columns_and_rows(176, 64, 240, 192) == [[True, True, False, False], [True] * 4]
+    assert columns_and_rows(64, 16, 192, 80) == [[True] * 4, [False, False, True, True]]
+    assert columns_and_rows(64, 176, 192, 240) == [[True] * 4, [True, True, False, False]]
 
 
 def test_crops_are_drawn_once_for_all_who_ask_and_others_are_answered_meanwhile(

@@ -11,13 +11,15 @@ const ITEMS = 48;  // a page
 const LABELS = 200;
 
 export async function showItems(root, { query }, { signal, go }) {
+  const { model, index, settings } = await api.info(signal);
+  if (!model || !index) await api.ready(signal);  // says why not
   const labels = element("nav", { className: "labels", "aria-label": "Labels" });
   const items = element("section", { "aria-label": "Items" });
   const prefix = element("input", { value: query.get("path_prefix") ?? "", placeholder: "any", autocomplete: "off",
     onchange: ({ target }) => go("collection", [], asked(query.get("label"), target.value)) });
   root.append(element("div", { className: "browse" },
     element("div", {}, element("div", { className: "fields" }, field("path begins", prefix)), labels), items));
-  const most = (await api.info(signal)).settings.max_neighbors;
+  const most = settings.max_neighbors;
   const filter = asked(query.get("label"), query.get("path_prefix"));
   await Promise.all([
     fill(labels, signal, () => showLabels(query, Math.min(LABELS, most), signal)),
@@ -53,6 +55,8 @@ async function showPages(filter, k, signal) {
   const list = cards("Items");
   const add = ({ items }) => list.append(...items.map((item) => card({ ...item, label: item.path.split("/").at(-1) }, {
     href: address("collection", [item.id]), detail: item.label || "without a label" })));
-  return [element("p", { className: "quiet", textContent: `${first.of.toLocaleString("en")} photographs` }), list,
+  const of = filter.has("label") ? ` ${filter.get("label") ? `with the label ${filter.get("label")}` : "without a label"}` : "";
+  const count = first.of === 1 ? "1 photograph" : `${first.of.toLocaleString("en")} photographs`;
+  return [element("p", { className: "quiet", textContent: count + of }), list,
     paged({ first, signal, next: page, add, text: "More" })];
 }

@@ -9,7 +9,7 @@ import { address } from "../../router.js";
 import { piece } from "./piece.js";
 
 const LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"];
-const SCALINGS = { own: "each map by its own largest", together: "all by the largest" };
+const SCALINGS = { own: "each map by itself", together: "all maps together" };
 const STRONGEST = 12;
 const WIDEST = 900;  // pixels, that a picture is enlarged to at most
 const share = (value) => `${(100 * value).toFixed(1)} %`;

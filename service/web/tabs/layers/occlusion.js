@@ -8,7 +8,7 @@ import { ask } from "../../components/subject.js";
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
-export async function occlusion(photograph, query, info, changed, signal) {
+export function occlusion(photograph, query, info, changed, signal) {
   const content = element("div");
   const classes = Object.fromEntries(info.model.classes.map((name) => [name, name]));
   const chosen = select({ "": "the most probable", ...classes }, query.get("class") ?? "", { onchange: () => {

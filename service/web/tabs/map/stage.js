@@ -15,6 +15,7 @@ const SIDE = 56;  // of a thumbnail, pixels
 const MOST_THUMBNAILS = 60;
 const NEAR = 400;  // points in view, from which down thumbnails are shown
 const NAMES = 40;
+const LONGEST = 28;  // characters of a name
 const HELP = "Map. Drag or use the arrow keys to move, the wheel, two fingers or plus and minus to zoom, 0 for the whole map, Enter for the photograph nearest to the middle. Shift and drag draws a lasso.";
 
 export class Stage {
@@ -184,7 +185,8 @@ export class Stage {
     context.lineJoin = "round";
     context.lineWidth = 4;
     const others = this.labels.only ? [] : this.labels.all.filter((entry) => !this.labels.toneOf(entry.number));
-    for (const { label, number } of [...this.labels.chosen, ...others]) {
+    for (const { label: whole, number } of [...this.labels.chosen, ...others]) {
+      const label = shortened(whole);
       const middle = this.labels.middles[number];
       if (!label || !middle || taken.length >= NAMES) continue;
       const [x, py] = this.view.toPixels(...middle);
@@ -265,6 +267,7 @@ export class Stage {
 }
 
 // An order of points that begins everywhere on the map.
+const shortened = (name) => ([...name].length > LONGEST ? `${[...name].slice(0, LONGEST - 1).join("")}\u2026` : name);
 const scattered = (i) => Math.imul(i, 2654435761) >>> 0;
 
 const isOver = (image, [x, y], px, py) => Math.abs(px - x) <= SIDE / 2 && Math.abs(py - y) <= SIDE / 2;

@@ -20,7 +20,7 @@ export async function several({ query, photographs, info }, signal) {
   const [classes, ofFiles, ofItems] = await Promise.all([
     files.length ? api.classify(files.map(({ file }) => file), viewsOf(query), signal) : [],
     files.length ? api.neighborsOfFiles(files.map(({ file }) => file), options, signal) : { results: [] },
-    Promise.all(photographs.filter(({ file }) => !file).map(({ id }) => api.neighborsOfItem(id, options, signal))),
+    Promise.all(photographs.filter(({ file }) => !file).map(({ id }) => ofItem(id, options, signal))),
   ]);
   let file = 0;
   let item = 0;
@@ -35,6 +35,16 @@ export async function several({ query, photographs, info }, signal) {
   return [element("p", {}, together), ...rows];
 }
 
+// What one that was removed lacks is told in its own row.
+async function ofItem(id, options, signal) {
+  try {
+    return await api.neighborsOfItem(id, options, signal);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    return { results: [{ error: { detail: error.message } }] };
+  }
+}
+
 function row(photograph, classified, result, metric, kept) {
   const name = photograph.path ?? `photograph ${photograph.id}`;
   const href = address("search", [], { ...kept, photo: photograph.reference });
@@ -45,7 +55,8 @@ function row(photograph, classified, result, metric, kept) {
       element("img", { src: photograph.address ?? thumbnail(photograph.id), alt: "" }),
       element("b", { textContent: name }), element("small", { textContent: share })),
     result.error ? failure(new Error(result.error.detail)) : cards(`Neighbours of ${name}`, ...result.neighbors.map((found) => {
-      const { detail, words } = nearness(found, metric);
-      return card(found, { href: address("search", [], { ...kept, photo: found.id }), title: [found.path, words].filter(Boolean).join("\n"), detail });
+      const isAsked = found.id === photograph.id;
+      const { detail, words } = isAsked ? { detail: "this photograph" } : nearness(found, metric);
+      return card(found, { isAsked, href: address("search", [], { ...kept, photo: found.id }), title: [found.path, words].filter(Boolean).join("\n"), detail });
     })));
 }

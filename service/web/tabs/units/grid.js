@@ -4,7 +4,7 @@ import * as api from "../../api.js";
 import { element, field, select } from "../../components/elements.js";
 import { fill } from "../../components/states.js";
 import { address, queryOf } from "../../router.js";
-import { about, withoutAtlas } from "./layers.js";
+import { about, BEYOND, withoutAtlas } from "./layers.js";
 
 const A_PAGE = 48;
 const ORDERS = { index: "as trained", selectivity: "most selective first", active: "most often active first", maximum: "strongest first" };
@@ -26,10 +26,10 @@ export function showGrid(root, { atlas, note }, layer, column, { query }, { sign
   };
   const draw = () => fill(list, signal, async () => {
     const answer = await api.twice(`units/${layer.layer}/${column}`, { order: query.get("order"), start: query.get("start"), k: A_PAGE }, signal);
-    return drawn(answer, layer, (start) => show({ start: start || null }).then(() => list.querySelector("h3").focus()));
+    return drawn(answer, layer, (start) => show({ start: start || null }).then(() => list.querySelector("h3")?.focus()));
   });
   root.append(
-    element("p", { className: "quiet", textContent: `${described(layer)} ${about(atlas)}` }),
+    element("p", { className: "quiet", textContent: `${described(layer)} ${about(atlas)}${layer.side ? ` ${BEYOND}` : ""}` }),
     element("div", { className: "fields" }, field("order", select(ORDERS, order, { onchange: ({ target }) => show({ order: target.value, start: null }) }))),
     list);
   return draw();
@@ -38,9 +38,9 @@ export function showGrid(root, { atlas, note }, layer, column, { query }, { sign
 function described({ layer, columns, units, side, field: seen, square, nonlinearity, dead }) {
   const count = columns > 1 ? `${columns} columns of ${units} units` : `${units} units`;
   const map = side ? `, each a map of ${side} x ${side} places that see ${seen} x ${seen} of ${square} x ${square} pixels` : ", which see the whole view";
-  const after = nonlinearity ? `after ${NONLINEARITIES[nonlinearity]}${side ? ", before normalisation and pooling" : ""}` : "logits, as this layer has no nonlinearity";
+  const after = nonlinearity ? `are taken after ${NONLINEARITIES[nonlinearity]}${side ? ", before normalisation and pooling" : ""}` : "are logits, as this layer has no nonlinearity";
   const never = dead ? ` ${dead} of them ${dead === 1 ? "is" : "are"} dead: no photograph excites ${dead === 1 ? "it" : "them"}.` : "";
-  return `${layer}: ${count}${map}. Activations are taken ${after}.${never}`;
+  return `${layer}: ${count}${map}. Activations ${after}.${never}`;
 }
 
 function drawn({ units, of, next, layer, column }, { side }, go) {

@@ -1,6 +1,6 @@
 // Where one goes among the layers: a bar of them, and of the columns of the one that is shown.
 
-import { element } from "../../components/elements.js";
+import { element, sentences } from "../../components/elements.js";
 import { empty } from "../../components/states.js";
 import { address } from "../../router.js";
 
@@ -19,15 +19,13 @@ export function layerBar({ layers }, name, column) {
     element("p", {}, ...ofColumns));
 }
 
-// What to tell where the index has no atlas, with the command in its own type.
-export function withoutAtlas(note) {
-  const parts = note.split("`");
-  return empty(...parts.map((part, i) => (i % 2 ? element("code", { textContent: part }) : part)));
-}
+export const withoutAtlas = (note) => empty(...sentences(note));
+
+export const BEYOND = "Grey is beyond the edge of the view.";
 
 // Which photographs an atlas is of, in a sentence or more.
 export function about({ photographs, removed, since }) {
-  const parts = [`Of ${photographs} photographs.`];
+  const parts = [`By ${photographs.toLocaleString("en")} photographs.`];
   if (removed) parts.push(`${removed} of them ${removed === 1 ? "has" : "have"} been removed since, and ${removed === 1 ? "is" : "are"} left out.`);
   if (since) parts.push(`${since} ${since === 1 ? "item" : "items"} came since, and ${since === 1 ? "is" : "are"} not among them.`);
   return parts.join(" ");
