@@ -23,15 +23,18 @@ from service.middleware.observe import Observe
 from service.routes import (
     about,
     activations,
+    claims,
     classify,
     collection,
     duplicates,
     explain,
+    invariance,
     items,
     layers,
     map,
     neighbors,
     pages,
+    reports,
     units,
 )
 from service.routes.inputs import Inputs
@@ -83,12 +86,15 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         layers,
         map,
         units,
+        claims,
         about,
         collection,
         activations,
         explain,
+        invariance,
         items,
         pages,
+        reports,
     ):  # the first is found first
         app.include_router(module.router)
         app.state.routes += module.router.routes

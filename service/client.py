@@ -85,8 +85,10 @@ class FC7:
         All of `like` together are one more query, the last: neighbours are like these, and unlike those of `unlike`.
         Neighbours have the `label`, or any of several, none of `exclude_label`, and a path that begins with `path_prefix`. They
         were added at `added_after` or later, and before `added_before`: times with their zone, as datetime or in ISO 8601.
-        Distances are by the index's metric, `info()["index"]["metric"]`, or in bits in the modes "code" and "ball". `columns` is
-        0 or 1 to compare that column's half of the features alone.
+        Distances are by the index's metric, `info()["index"]["metric"]`, or in bits in the modes "code" and "ball". What they
+        mean is each neighbour's `percentile` among random pairs, and `same_class`, the probability of the query's class; both are
+        None where the index is not calibrated; see `calibration`. `columns` is 0 or 1 to compare that column's half of the
+        features alone.
         """
         filters = _filters(label, exclude_label, path_prefix, added_after, added_before)
         params = _given(k=k, mode=mode, **filters, max_distance=max_distance, radius=radius, columns=columns, cursor=cursor)
@@ -147,6 +149,10 @@ class FC7:
             yield answer["groups"]
             if (cursor := answer["next"]) is None:
                 return
+
+    def calibration(self) -> Json:
+        """What `python -m indexer.calibrate` measured: how far `same_class` and `percentile` of neighbours can be trusted."""
+        return self._send("GET", "/reports/calibration")
 
     def add(self, *photographs: Photograph, label: str = "") -> list[Json]:
         """Adds photographs to the index: for each its `id`, and whether the same file was `known` already. Needs the key."""

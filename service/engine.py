@@ -23,6 +23,7 @@ from indexer.arrays import Vectors
 from indexer.features import feature_block
 from indexer.metric import no_direction
 from indexer.opening import OpenStore
+from indexer.search.calibration import scale_of
 from indexer.search.mode import choose
 from indexer.storage import artifact
 from indexer.store import START, Filter, Mode, Query, Store, without_codes
@@ -35,15 +36,18 @@ from service.settings import ServiceSettings
 from service.stages import Stages
 from training.checkpoint import Model
 from training.errors import BadValue, FC7Error, NotFound, NotReady, TryAgain
-from training.files import replacing
+from training.files import write_bytes
 from training.images.folders import Example, ReadResult
 from training.images.preprocess import SIZE, Photograph, decode
 
 T = TypeVar("T")
+_DIGITS: Final = 4  # of percentiles and probabilities
 _MOST_NAMED: Final = 10  # labels in one note
 _SEARCHES: Final = 5  # of one page, of whose hits some are removed meanwhile
 _FEATURES_KEPT: Final = 256  # of uploads that have further pages
 _MOST_LONG: Final = 8  # requests for many passes of the network that are worked on, or wait for it
+# id, distance, label, path; percentile and probability of the same class, where these are known
+Neighbor: TypeAlias = tuple[int, float, str, str, float | None, float | None]
 Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their probabilities, most probable first
 
 
@@ -51,10 +55,11 @@ Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their proba
 class Page:
     """Some of a query's neighbours, nearest first, and where the next page begins."""
 
-    neighbors: list[tuple[int, float, str, str]]  # id, distance, label, path: the garbage collector leaves such tuples alone
+    neighbors: list[Neighbor]  # the garbage collector leaves such tuples alone
     next: Cursor | None  # None at the end
     buckets: int | None  # codes looked up, in the mode "ball"
     note: str | None = None  # which labels of the filter no item has, or that none passes it
+    uncalibrated: str | None = None  # why it is not known what the distances mean
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Subject:
     item: int | None = None
     vector_D: Vectors | None = None
     leave_out: frozenset[int] = frozenset()  # items that are no neighbours of it
+    examples: int = 1  # photographs that it stands for: of several it is not known what class they are
     inexact: bool = False  # whether the last bits of the vector may be others the next time, as those of a photograph's FC7 are
 
 
@@ -311,8 +317,7 @@ class Engine:
             root.mkdir(exist_ok=True)
             try:
                 for file in fresh:
-                    with replacing(root / file.path) as path:
-                        path.write_bytes(uploads[file.sha256].data)
+                    write_bytes(root / file.path, uploads[file.sha256].data)
                 store, added = store.add([replace(block, rejects=[])], root)
             except BaseException:
                 with suppress(FC7Error, OSError):  # where it cannot be told what was published, all stay
@@ -377,15 +382,40 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
     else:
         raise TryAgain("busy", "what is found is removed before it is told; try again when less is")
     note = note_of(store, query.filter, bool(hits.ids_QK[:, :1].max(initial=-1) >= 0))
+    meanings, uncalibrated = _meanings(search, subjects, queries_QD, pages)
     return [
         Page(
-            [(item, distance, items_by_id[item].label, items_by_id[item].path) for item, distance, _ in page],
+            [
+                (item, distance, items_by_id[item].label, items_by_id[item].path, *meaning)
+                for (item, distance, _), meaning in zip(page, meanings[i], strict=True)
+            ],
             _next(query, page, is_last=len(row) <= query.k),
             None if hits.buckets_Q is None else int(hits.buckets_Q[i]),
             note,
+            uncalibrated,
         )
         for i, (row, page) in enumerate(zip(rows, pages, strict=True))
     ]
+
+
+def _meanings(
+    search: _Search, subjects: list[Subject], queries_QD: Vectors, pages: list[list[tuple[int, float, float]]]
+) -> tuple[list[list[tuple[float | None, float | None]]], str | None]:
+    """Percentile and probability of the same class of every neighbour; and why these are not known, where they are not."""
+    try:
+        if search.query.columns != "both":
+            raise NotFound("what distances by one column mean is not measured; those by both are")
+        scale = scale_of(search.store, search.query.mode)
+    except FC7Error as error:
+        return [[(None, None)] * len(page) for page in pages], str(error)
+    usual = scale.usual(queries_QD)
+    meanings: list[list[tuple[float | None, float | None]]] = []
+    for i, (subject, page) in enumerate(zip(subjects, pages, strict=True)):
+        distances_K = np.array([distance for _, distance, _ in page])
+        percentiles = scale.percentiles(distances_K).round(_DIGITS).tolist()
+        chances = scale.chances(usual.steps(i, distances_K)).round(_DIGITS).tolist()
+        meanings.append(list(zip(percentiles, chances if subject.examples == 1 else [None] * len(page), strict=True)))
+    return meanings, None
 
 
 def _without_collecting(work: Callable[[], T]) -> T:

@@ -57,6 +57,13 @@ Note = Annotated[
 
 
 IndexedLayer = Annotated[FeatureLayer, Field(description="of the model, whose values are the features", examples=["fc7"])]
+Uncalibrated = Annotated[
+    str | None,
+    Field(
+        exclude_if=lambda reason: reason is None,
+        description="why percentile and same_class are null, and what makes them; else left out",
+    ),
+]
 
 
 class FieldError(BaseModel):
@@ -272,6 +279,18 @@ class Neighbor(BaseModel):
 
     id: int = Field(examples=[17])
     distance: float = Field(description="between FC7 features, or bits between codes: as `metric` says", examples=[12.5])
+    percentile: float | None = Field(
+        None,
+        description="of 100 random pairs of indexed photographs, how many are as near or nearer; null where the index is not "
+        "calibrated, and in groups of near-duplicates",
+        examples=[0.31],
+    )
+    same_class: float | None = Field(
+        None,
+        description="the probability that it is of the query's class, as measured with photographs that were neither indexed nor "
+        "trained on; null where the index is not calibrated, for a query of several examples, and in groups of near-duplicates",
+        examples=[0.92],
+    )
     label: str = Field(examples=["Granny-Smith"])
     path: str = Field(examples=["train/Granny-Smith/0a1b2c3d4e5f6071.jpg"])
     image: str = Field(examples=["/items/17/image"])
@@ -303,6 +322,7 @@ class NeighborsAnswer(BaseModel):
         examples=["euclidean"],
     )
     results: list[NeighborsOfOne]
+    uncalibrated: Uncalibrated = None
     timings_ms: Timings | None = Field(None, description="with timings=true")
 
 
@@ -319,6 +339,7 @@ class DuplicatesAnswer(BaseModel):
     neighbors: list[Neighbor] = Field(description="nearest first; equal distances in order of id")
     next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
     note: Note = None
+    uncalibrated: Uncalibrated = None
 
 
 class Group(BaseModel):
@@ -360,6 +381,7 @@ class MapAnswer(BaseModel):
     """The answer of GET /map."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: IndexedLayer
     index_version: int = Field(examples=[3])
     items: int = Field(description="in the index", examples=[1120])
     shown: int = Field(description="of these, on the map", examples=[1117])
@@ -376,6 +398,62 @@ class MapAnswer(BaseModel):
     more_labels: int = Field(description="labels beyond these", examples=[0])
     points: str = Field(description="where the items' places are", examples=["/map/points?state=5a0c0f..."])
     bytes: int = Field(description="of these, before compression", examples=[11178])
+
+
+class QualityAnswer(BaseModel):
+    """How far probabilities are from what is observed."""
+
+    error: float = Field(description="expected calibration error: mean |told - observed| over 15 bins of equally many pairs")
+    brier: float = Field(description="Brier score: mean squared difference of probability and truth")
+
+
+class BinAnswer(BaseModel):
+    """Pairs that are given nearly the same probability."""
+
+    predicted: float = Field(description="the mean of what they are given")
+    observed: float = Field(description="the share that is of the same class")
+    interval: list[float] = Field(description="of the share: 95 %, by the bootstrap over the queries")
+    weight: float = Field(description="share of all pairs")
+
+
+class MeasurementAnswer(QualityAnswer):
+    """How good the probabilities are on one kind of pairs, of queries that they were not fitted to."""
+
+    pairs: str = Field(description="which items each query is paired with", examples=["first 10"])
+    interval: list[float] = Field(description="of the error: 95 %, by the bootstrap over the queries")
+    floor: float = Field(description="what probabilities without error would be measured at, with so few queries")
+    others: dict[str, QualityAnswer] = Field(description="simpler ways to tell probabilities, on the same pairs")
+    bins: list[BinAnswer] = Field(description="the reliability plot, by rising probability")
+
+
+class DistanceAnswer(BaseModel):
+    """What distances of one measure mean."""
+
+    measure: Literal["euclidean", "cosine", "hamming"]
+    random: list[float] = Field(description="distances of random pairs: 101, from the nearest (0 %) to the farthest (100 %)")
+    steps: list[float] = Field(description="standard deviations beyond the mean of a query's distances, rising")
+    chances: list[float] = Field(description="the probability of the same class there, falling; in between along straight lines")
+    measurements: list[MeasurementAnswer]
+
+
+class CalibrationAnswer(BaseModel):
+    """The answer of GET /reports/calibration."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(description="that answers now", examples=[3])
+    measured_version: int = Field(description="that was asked; what was added or removed since changes little", examples=[2])
+    items: int = Field(description="that it held", examples=[1117])
+    added: int = Field(description="items that came since", examples=[0])
+    created: str = Field(description="when, ISO 8601", examples=["2026-11-26T10:00:00+00:00"])
+    queries: list[int] = Field(
+        description="photographs asked with, of each half; each is measured by what is fitted to the other"
+    )
+    unknown: int = Field(description="of these, photographs whose class no item has")
+    labels_seen: float | None = Field(
+        description="share of the items that the network was trained on; null where it is not known"
+    )
+    distances: list[DistanceAnswer]
+    picture: str = Field(description="the reliability plot", examples=["/reports/calibration.png"])
 
 
 class AddedImage(BaseModel):
@@ -611,6 +689,7 @@ class IndexInfo(BaseModel):
     mode: Mode = Field(description="of a search that names none")
     reason: str = Field(description="why it is searched so")
     recall: dict[str, float] = Field(description="of the other modes against exact search, as measured when it was built")
+    calibrated: bool = Field(description="whether it is known what its distances mean; see GET /reports/calibration")
 
 
 class InfoAnswer(BaseModel):
@@ -634,3 +713,40 @@ class Health(BaseModel):
     """Answers of /healthz and /readyz."""
 
     status: Literal["ok", "ready"]
+
+
+class PerturbedPoint(BaseModel):
+    """One level of a perturbation, and how far the photograph moves by it."""
+
+    level: float = Field(examples=[1.5])
+    clipped: float = Field(description="share of the values that were clipped at 0 or 255", examples=[0.02])
+    l2: float = Field(description="|f - f0| / |f0|, f0 the feature of the photograph as it is", examples=[0.21])
+    angle: float = Field(description="between f and f0, degrees", examples=[11.4])
+    bits: int | None = Field(None, description="that flip of its code; null where the index has none", examples=[9])
+    overlap: float | None = Field(
+        None, description="share of its ten neighbours that stay; null where the index has hardly more items", examples=[0.8]
+    )
+    picture: str | None = Field(None, description="with pictures=true, the perturbed photograph: a data: address")
+
+
+class PerturbationCurve(BaseModel):
+    """One perturbation at every level."""
+
+    kind: str = Field(examples=["gain"])
+    unit: str = Field(description="what the level counts", examples=["pixels times"])
+    identity: float = Field(description="the level at which nothing changes", examples=[1.0])
+    points: list[PerturbedPoint]
+
+
+class InvarianceAnswer(BaseModel):
+    """The answer of POST /invariance."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: IndexedLayer
+    index_version: int = Field(examples=[1])
+    name: str = Field(description="the file name that was sent, the name given, or the id", examples=["apple.jpg"])
+    id: int | None = Field(None, description="of the item, where it is one", examples=[17])
+    colour_of: Literal["collection", "photograph"] = Field(description="whose colours the steps of `colour` follow from")
+    bits: int | None = Field(None, description="of a code", examples=[128])
+    neighbors: int | None = Field(None, description="that are looked at", examples=[10])
+    curves: list[PerturbationCurve]

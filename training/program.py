@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -79,6 +80,17 @@ class _Environment(EnvSettingsSource):
 
 
 S = TypeVar("S", bound=Settings)
+
+
+def aligned(rows: Sequence[Sequence[str]], numbers: bool = False) -> str:
+    """Rows of cells as lines, in columns as wide as their widest cell; with `numbers` all but the first column end in line."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        padded = zip(row, widths, strict=True)
+        cells = [cell.rjust(width) if numbers and i else cell.ljust(width) for i, (cell, width) in enumerate(padded)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def run_program(settings_type: type[S], main: Callable[[S], None], argv: Sequence[str] | None = None) -> NoReturn:
@@ -177,6 +189,20 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     model = re.search(r"^model name\s*: (.+)$", info.read_text() if info.is_file() else "", re.MULTILINE)
     return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores"
+
+
+def commit() -> str:
+    """The commit of the sources that run, with -dirty where they are changed; "" where git cannot say."""
+    try:
+        told = subprocess.run(  # noqa: S603
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return told.stdout.strip() if told.returncode == 0 else ""
 
 
 def keep_freed_memory() -> None:

@@ -2,10 +2,12 @@
 
 <index>/versions/<n>/       manifest.json  manifest.sha256  deleted.npy  rejects.jsonl  autoencoder.safetensors
                             principal.safetensors  shortlist.faiss  pixels.safetensors  atlas.safetensors  map.safetensors
+                            calibration.json  calibration.png
 <index>/versions/<n>/<m>/   a segment: vectors.faiss  codes.faiss  components.npy  lengths.npy  catalog.sqlite  thumbnails.bin
                             pixels.npy  pixel-codes.npy
 <index>/current             -> versions/<n>
 <index>/duplicates.json     the near-duplicates that were last looked for
+<index>/invariance.json     how far features, codes and neighbours were last seen to move when photographs are perturbed
 <index>/work                what a build that was interrupted has done
 <index>/uploads             files that came over HTTP
 
@@ -25,7 +27,7 @@ from indexer.codes.autoencoder import BITS
 from indexer.metric import Metric
 from training.checkpoint import FeatureLayer
 from training.errors import Mismatch, NotReady
-from training.files import replacing, verify
+from training.files import verify, write_text
 from training.images.folders import Part, Reject
 from training.images.preprocess import ImageLimits
 
@@ -41,6 +43,8 @@ PIXEL_AUTOENCODER: Final = "pixels.safetensors"
 PRINCIPAL: Final = "principal.safetensors"
 FAISS: Final = "shortlist.faiss"
 ATLAS: Final = "atlas.safetensors"
+CALIBRATION: Final = "calibration.json"
+RELIABILITY: Final = "calibration.png"
 MAP: Final = "map.safetensors"
 VECTORS: Final = "vectors.faiss"
 CODES: Final = "codes.faiss"
@@ -51,11 +55,23 @@ PIXEL_CODES: Final = "pixel-codes.npy"
 CATALOG: Final = "catalog.sqlite"
 THUMBNAILS: Final = "thumbnails.bin"
 DUPLICATES: Final = "duplicates.json"
+INVARIANCE: Final = "invariance.json"
 WORK: Final = "work"
 UPLOADS: Final = "uploads"
 MOST_LINKED: Final = 100  # folders that the links of an index may lead to
 _SEGMENT: Final = (VECTORS, CATALOG, THUMBNAILS)
-_OF_VERSION: Final = (DELETED, REJECTS, AUTOENCODER, PIXEL_AUTOENCODER, PRINCIPAL, FAISS, ATLAS, MAP)
+_OF_VERSION: Final = (
+    DELETED,
+    REJECTS,
+    AUTOENCODER,
+    PIXEL_AUTOENCODER,
+    PRINCIPAL,
+    FAISS,
+    ATLAS,
+    MAP,
+    CALIBRATION,
+    RELIABILITY,
+)
 _OF_SEGMENT: Final = (*_SEGMENT, CODES, COMPONENTS, LENGTHS, PIXELS, PIXEL_CODES)
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,5}")
 
@@ -220,10 +236,8 @@ def check_current(index: Path) -> None:
 
 def write_manifest(folder: Path, text: str) -> None:
     """Writes the manifest of a version, and the SHA-256 that vouches for every byte of it, as `sha256sum` does."""
-    with replacing(folder / MANIFEST) as path:
-        path.write_text(text)
-    with replacing(folder / SIGNATURE) as path:
-        path.write_text(_signature(text.encode()))
+    write_text(folder / MANIFEST, text)
+    write_text(folder / SIGNATURE, _signature(text.encode()))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -94,6 +94,10 @@ class Draft:
         lines = (json.dumps(reject._asdict()) + "\n" for reject in rejects)
         (self._folder / artifact.REJECTS).write_text("".join(lines))
 
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file of the version by its name."""
+        (self._folder / name).write_bytes(data)
+
     def publish(self, manifest: Manifest) -> int:
         """Completes the manifest by `created` and `files`, names the version, makes it current, and drops versions too old.
 

@@ -153,6 +153,16 @@ def item_answer(request: Request, item: Item) -> schemas.ItemAnswer:
     )
 
 
-def neighbor(request: Request, item: int, distance: float, label: str, path: str) -> schemas.Neighbor:
-    """An item as a neighbour of another, with where its pictures are served."""
-    return schemas.Neighbor(id=item, distance=distance, label=label, path=path, **links(request, item))
+def neighbor(
+    request: Request,
+    item: int,
+    distance: float,
+    label: str,
+    path: str,
+    percentile: float | None = None,
+    same_class: float | None = None,
+) -> schemas.Neighbor:
+    """An item as a neighbour of another, with where its pictures are served, and what its distance means where that is known."""
+    return schemas.Neighbor(
+        id=item, distance=distance, percentile=percentile, same_class=same_class, label=label, path=path, **links(request, item)
+    )

@@ -5,6 +5,8 @@ export const TABS = [
   { name: "layers", title: "Layers" },
   { name: "units", title: "Units" },
   { name: "map", title: "Map" },
+  { name: "invariance", title: "Invariance" },
+  { name: "claims", title: "Claims" },
   { name: "collection", title: "Collection" },
   { name: "status", title: "Status" },
 ];

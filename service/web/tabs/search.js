@@ -7,7 +7,7 @@ import * as api from "../api.js";
 import { dropzone } from "../components/dropzone.js";
 import { element } from "../components/elements.js";
 import { paged } from "../components/pages.js";
-import { card, cards, classList, distance } from "../components/photograph.js";
+import { card, cards, classList, nearness } from "../components/photograph.js";
 import { empty, failure, fill } from "../components/states.js";
 import { hold, photographOf } from "../components/uploads.js";
 import { whyButton } from "../components/why.js";
@@ -44,7 +44,8 @@ export async function show(root, { query }, context) {
         controls(query, info, () => {
           context.replace("search", [], query);
           ask(view);
-        }))),
+        })),
+      given && element("p", {}, element("a", { href: address("layers", [], { photo: given.reference }), textContent: "See it through the network" }))),
     found);
   await ask(view);
 }
@@ -91,14 +92,18 @@ async function neighbors(view, signal, of, page) {
 }
 
 function neighbor(view, item, metric) {
+  const { detail, words } = nearness(item, metric);
   const name = item.label || item.path;
   const vote = (kind, sign, words) => element("button", { type: "button", title: words, "aria-label": words, textContent: sign,
     onclick: () => view.context.go("search", [], toggled(view, kind, String(item.id))) });
   return card(item, {
     href: address("search", [], { ...keptOf(view.query), photo: item.id }),
-    title: `${item.path}\nIts neighbours`,
-    detail: distance(item.distance, metric),
-    extra: [view.given && metric && whyButton(view.given, item, view.context.signal), vote("like", "+", `Like ${name}, too`), vote("unlike", "\u2212", `Unlike ${name}`)].filter(Boolean),
+    title: [item.path, words, "Its neighbours"].filter(Boolean).join("\n"),
+    detail,
+    extra: [
+      ...(view.given && metric ? [whyButton(view.given, item, view.context.signal)] : []),
+      vote("like", "+", `Like ${name}, too`), vote("unlike", "\u2212", `Unlike ${name}`),
+    ],
   });
 }
 

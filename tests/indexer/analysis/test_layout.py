@@ -1,7 +1,7 @@
 """Maps: how true they are by scikit-learn's measure and by counting, of few and of equal items, and bit for bit the same."""
 
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -72,6 +72,8 @@ def test_clusters_lie_apart_and_the_report_says_how_true_it_is() -> None:
     assert (near % 5 == np.arange(300)[:, None] % 5).all()
     assert xy_N2.min() == 0
     assert xy_N2.max() == LARGEST
+    assert xy_N2[:, 0].std() > xy_N2[:, 1].std()
+    assert abs(np.corrcoef(*xy_N2.T).flat[1]) < 0.001
 
 
 def test_a_map_is_the_same_again_and_another_with_another_seed() -> None:
@@ -129,9 +131,9 @@ def test_labels_are_numbered_commonest_first_and_equals_by_name() -> None:
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
-        raise PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
     layout.check()
-    monkeypatch.setattr("importlib.metadata.version", missing)
+    monkeypatch.setattr(metadata, "version", missing)
     with pytest.raises(BadValue, match=r"map.*pip install 'fc7\[map\]'"):
         layout.check()
