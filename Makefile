@@ -9,9 +9,12 @@
 # make bench-search                                      searches beside FAISS's; for a quiet machine
 # make bench-service                                     the service under load; for a quiet machine
 # make bench-duplicates DATA=FOLDER MODEL=FOLDER       near-duplicates found by FC7 and by perceptual hashes
+# make bench-atlas DATA=FOLDER MODEL=FOLDER              what the unit atlas adds to a build
 # make bench-train                                       training steps beside plain PyTorch's; for a quiet machine
 # make fuzz-files                                        an hour of damaged image files for the decoder
 # make foreign-files                                     test images of Pillow and of three more projects, downloaded by pip
+# make bench-page                                        how soon the page can be used, with 10 000 items; for a quiet machine
+# make screenshots [PHOTOGRAPH=FILE]                     the documentation's pictures of the page, of the demo's index
 # make audit                                             known vulnerabilities of what is installed, and of docker/requirements.txt
 # make attack                                            attacks on a running service; for a quiet machine
 # make fuzz-service                                      thousands of hostile requests to a running service
@@ -23,7 +26,7 @@ PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durat
 export DATA ?= groceries
 
 .PHONY: demo figure3 test check sanitize lowest pages requirements audit attack bench-search bench-service bench-train bench-duplicates \
-	fuzz-files fuzz-service foreign-files
+	bench-atlas bench-page screenshots fuzz-files fuzz-service foreign-files
 
 demo: .venv/demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" FC7_DEMO_DATA="$$DATA" docker/demo.sh
@@ -75,6 +78,9 @@ bench-search: .venv/dev
 bench-service: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_service.py
 
+bench-atlas: .venv/dev
+	$(BIN)/python tests/benchmarks/bench_atlas.py --data $(DATA) --model $(MODEL)
+
 bench-duplicates: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_duplicates.py --data $(DATA) --part $(PART) --model $(MODEL)
 
@@ -86,6 +92,13 @@ foreign-files: .venv/dev
 
 fuzz-service: .venv/dev
 	$(BIN)/python tests/benchmarks/fuzz_service.py
+
+bench-page: .venv/dev
+	$(BIN)/python tests/benchmarks/bench_page.py
+
+screenshots: PHOTOGRAPH ?= $(firstword $(wildcard var/images/test/*/*))
+screenshots: .venv/dev
+	$(BIN)/python -m tests.screenshots --photograph "$(PHOTOGRAPH)"
 
 bench-train: .venv/dev
 	$(BIN)/python tests/benchmarks/bench_train.py

@@ -1,6 +1,7 @@
 """A client of the service: needs httpx and nothing else of FC7, so this file alone can be copied to another machine."""
 
 import base64
+import operator
 import os
 import random
 import time
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from numbers import Integral
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 import httpx
 
@@ -107,19 +108,19 @@ class FC7:
             if (cursor := result["next"]) is None:
                 return
 
-    def activations(self, query: Photograph | int, layer: str = "conv1", top: int = 8) -> Json:
+    def activations(self, query: Photograph | SupportsIndex, layer: str = "conv1", top: int = 8) -> Json:
         """What the units of a layer say of a photograph or an item: `columns`, each with the `top` units that are `strongest`."""
         return self._about("/activations", query, layer=layer, top=top)
 
-    def views(self, query: Photograph | int, top: int = 3) -> Json:
+    def views(self, query: Photograph | SupportsIndex, top: int = 3) -> Json:
         """The `top` most probable `classes` of a photograph or an item by each of the paper's ten `views`, and by their mean."""
         return self._about("/views", query, top=top)
 
-    def occlusion(self, query: Photograph | int, label: str | None = None) -> Json:
+    def occlusion(self, query: Photograph | SupportsIndex, label: str | None = None) -> Json:
         """By how much the probability of a class, or of the most probable, falls when parts are covered: a `heat` map."""
         return self._about("/occlusion", query, **{"class": label})
 
-    def explain(self, query: Photograph | int, neighbor: int) -> Json:
+    def explain(self, query: Photograph | SupportsIndex, neighbor: int) -> Json:
         """Which parts of a photograph or an item, `query`, and of the item `neighbor` bring the two together: heat maps."""
         return self._about("/explain", query, neighbor=neighbor)
 
@@ -178,10 +179,10 @@ class FC7:
         except (*_NO_ANSWER, httpx.TimeoutException):
             return False
 
-    def _about(self, path: str, query: Photograph | int, **options: Any) -> Json:
+    def _about(self, path: str, query: Photograph | SupportsIndex, **options: Any) -> Json:
         """The answer about one photograph, or one item."""
-        if isinstance(query, int | Integral):
-            return self._send("POST", path, params=_given(id=int(query), **options))
+        if isinstance(query, SupportsIndex):
+            return self._send("POST", path, params=_given(id=operator.index(query), **options))
         return self._send("POST", path, params=_given(**options), files=_files([query]))
 
     def _send(self, method: str, path: str, again: tuple[type[Exception], ...] = _NO_ANSWER, **content: Any) -> Json:

@@ -11,13 +11,14 @@ from typing import Any, Final
 
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import ConsoleMessage, Locator, Page
+from playwright.sync_api import ConsoleMessage, Page, Request, expect
 from starlette.types import ASGIApp
 
 from service.app import create_app
 from service.settings import ServiceSettings
 
 PATIENCE_S: Final = 30
+expect.set_options(timeout=1000 * PATIENCE_S)
 SERIOUS: Final = ("serious", "critical")
 PHONE: Final = {"width": 360, "height": 740}
 
@@ -54,19 +55,16 @@ class Visit:
         self._expected: list[str] = []
         page.set_default_timeout(1000 * PATIENCE_S)
         page.on("console", self._note_message)
-        page.on("pageerror", lambda error: self._note(str(error)))
-        page.on("request", lambda request: self._note_request(request.url))
-
-    def _note(self, problem: str) -> None:
-        self.problems.append(problem)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("request", self._note_request)
 
     def _note_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self._note(f"{message.text} {message.location['url']}")
+            self.problems.append(f"{message.text} {message.location['url']}")
 
-    def _note_request(self, url: str) -> None:
-        if not url.startswith((self.address, "blob:", "data:")):
-            self._note(f"a request to {url}")
+    def _note_request(self, request: Request) -> None:
+        if not request.url.startswith((self.address, "blob:", "data:")):
+            self.problems.append(f"a request to {request.url}")
 
     def expect(self, *patterns: str) -> None:
         """Says which problems the test brings about itself, as regular expressions."""
@@ -82,10 +80,6 @@ class Visit:
         """The page, once the tab has been shown and nothing of it is still being asked for."""
         self.page.wait_for_selector("main[aria-busy=false]:not(:has([aria-busy=true]))")
         return self.page
-
-    def main(self) -> Locator:
-        """The tab."""
-        return self.page.locator("main")
 
     def assert_accessible(self) -> None:
         """axe finds nothing serious, and the page is no wider than its window."""

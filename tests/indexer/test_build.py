@@ -340,9 +340,9 @@ def test_a_build_killed_before_it_publishes_leaves_the_old_version_and_ends_the_
 @pytest.mark.slow
 def test_ranks_share_the_work_and_make_the_same_index(tmp_path: Path, model: Path, images: Path) -> None:
     whole, shared = tmp_path / "whole", tmp_path / "shared"
-    build(model, images, whole, part="train")
+    build(model, images, whole, part="train", atlas=True)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "indexer.build"]
-    options = ["--model", str(model), "--data", str(images), "--index", str(shared), "--part", "train"]
+    options = ["--model", str(model), "--data", str(images), "--index", str(shared), "--part", "train", "--atlas"]
     run = subprocess.run(launch + options, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("24 photographs indexed") == 1

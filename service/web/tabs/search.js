@@ -13,7 +13,7 @@ import { hold, photographOf } from "../components/uploads.js";
 import { whyButton } from "../components/why.js";
 import { address } from "../router.js";
 import { chosenExamples, toggled } from "./search/examples.js";
-import { controls, keptOf, optionsOf, viewsOf } from "./search/options.js";
+import { controls, hasOptions, keptOf, optionsOf, viewsOf } from "./search/options.js";
 import { several } from "./search/several.js";
 
 const NEAREST = {
@@ -22,6 +22,7 @@ const NEAREST = {
   hamming: "Nearest first, by how many bits of their short codes differ.",
 };
 const STARTERS = 12;
+const WIDE = "(min-width: 46rem)";  // where the options leave room for the neighbours beside them
 
 export async function show(root, { query }, context) {
   const { signal } = context;
@@ -37,12 +38,14 @@ export async function show(root, { query }, context) {
   root.append(
     element("section", { className: "ask", "aria-label": "Query" },
       dropzone({ signal, shown: await shownIn(given, signal), onFiles: (files) => context.go("search", [], { ...keptOf(query), photo: files.map(hold) }) }),
-      await controls(query, info, signal, () => {
-        context.replace("search", [], query);
-        ask(view);
-      }),
+      classes,
       chosenExamples(view),
-      classes),
+      given && element("p", {}, element("a", { href: address("layers", [], { photo: given.reference }), textContent: "See it through the network" })),
+      element("details", { open: matchMedia(WIDE).matches || hasOptions(query) }, element("summary", { textContent: "Options" }),
+        controls(query, info, () => {
+          context.replace("search", [], query);
+          ask(view);
+        }))),
     found);
   await ask(view);
 }
@@ -97,7 +100,10 @@ function neighbor(view, item, metric) {
     href: address("search", [], { ...keptOf(view.query), photo: item.id }),
     title: [item.path, words, "Its neighbours"].filter(Boolean).join("\n"),
     detail,
-    extra: [view.given && metric && whyButton(view.given, item, view.context.signal), vote("like", "+", `Like ${name}, too`), vote("unlike", "\u2212", `Unlike ${name}`)].filter(Boolean),
+    extra: [
+      ...(view.given && metric ? [whyButton(view.given, item, view.context.signal)] : []),
+      vote("like", "+", `Like ${name}, too`), vote("unlike", "\u2212", `Unlike ${name}`),
+    ],
   });
 }
 

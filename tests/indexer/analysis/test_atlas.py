@@ -19,6 +19,7 @@ from indexer.features import Activations, Extraction, FeatureBlock
 from indexer.index import open_index
 from indexer.storage import artifact, atlas
 from indexer.storage.atlas import Atlas, LayerRecord
+from indexer.storage.draft import Draft
 from tests.conftest import write_photographs
 from tests.indexer.synthetic import block
 from tests.indexer.test_damaged_files import plant
@@ -140,6 +141,18 @@ def test_a_build_that_is_interrupted_and_one_that_is_shared_make_the_same_atlas(
     build(model, images / "train", interrupted)
     assert len(made) == 3 + 1 + 2
     assert bytes_of(interrupted) == bytes_of(whole)
+
+
+def test_what_a_build_without_an_atlas_has_left_is_no_part_of_one_with_it(
+    tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Draft, "publish", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            build(model, images / "train", tmp_path, atlas=False)
+    assert len(list((tmp_path / "work").iterdir())) == 1
+    build(model, images / "train", tmp_path)
+    assert atlas_of(tmp_path).record.photographs == 24
 
 
 def test_an_atlas_changes_nothing_else_of_an_index(tmp_path: Path, model: Path, images: Path) -> None:

@@ -71,6 +71,22 @@ def test_an_index_in_milvus_does_what_one_on_disk_does(
     store.close()
 
 
+def test_an_index_in_milvus_has_an_atlas_too_that_leaves_out_what_is_removed(
+    tmp_path: Path, model: Path, images: Path, atlas_index: Path
+) -> None:
+    folder = tmp_path / "index"
+    build(BuildSettings(model=model, data=images, index=folder, part="train", store=str(tmp_path / "milvus.db"), atlas=True))
+    files = [artifact.read_manifest(artifact.current(index)).files[artifact.ATLAS] for index in (folder, atlas_index)]
+    assert files[0] == files[1]
+    with TestClient(create_app(ServiceSettings(model=model, index=folder, api_key="key"))) as client:
+        before = client.get("/units/fc8/0/1").json()["photographs"]
+        assert len(before) == 16
+        assert client.delete(f"/items/{before[2]['id']}", headers={"X-API-Key": "key"}).status_code == 204
+        body = client.get("/units/fc8/0/1").json()
+        assert body["photographs"] == before[:2] + before[3:]
+        assert body["atlas"]["removed"] == 1
+
+
 def test_an_index_in_milvus_is_evaluated(in_milvus: Path, model: Path, images: Path, tmp_path: Path) -> None:
     store = open_store(in_milvus)
     settings = evaluate.EvaluateSettings(model=model, data=images, index=in_milvus, out=tmp_path / "out")

@@ -16,10 +16,12 @@ export function optionsOf(query) {
   return { ...options, k: options.k ?? NEIGHBORS };
 }
 
+export const hasOptions = (query) => NAMES.some((name) => query.has(name));
+
 export const viewsOf = (query) => (query.get("views") === "10" ? 10 : 1);
 
 // Sets what the controls say in `query`, and tells `changed`.
-export async function controls(query, { model, index }, signal, changed) {
+export function controls(query, { model, index }, changed) {
   const set = (name, value) => {
     if (value) query.set(name, value);
     else query.delete(name);

@@ -16,7 +16,7 @@ export async function showUnit(root, layer, column, unit, context) {
   root.append(element("p", { className: "leaves" },
     element("a", { href: address("units", [layer.layer, column]), textContent: `All units of ${layer.layer}${layer.columns > 1 ? `, column ${column}` : ""}` }),
     ...Object.entries(others).map(([text, parts]) => element("a", { href: address("units", parts), textContent: text })),
-    element("small", { className: "quiet", textContent: "or the keys \u2190 and \u2192" })));
+    element("small", { className: "quiet keys", textContent: "or the keys \u2190 and \u2192" })));
   onArrows(signal, { ArrowLeft: others.previous, ArrowRight: others.next }, (parts) => go("units", parts));
   const answer = await api.twice(`units/${layer.layer}/${column}/${unit}`, {}, signal);
   const { activity, atlas, note, kernel } = answer;
@@ -29,10 +29,10 @@ export async function showUnit(root, layer, column, unit, context) {
   root.append(
     element("h3", { textContent: "What excites it most" }),
     element("p", { className: "quiet", textContent: about(atlas) }),
-    inFigures(activity, atlas, layer),
     answer.photographs.length
       ? element("ul", { className: "cards", "aria-label": "The most exciting photographs" }, ...answer.photographs.map((found) => photograph(found, answer, layer)))
-      : element("p", { className: "empty", textContent: `No photograph excites this unit${atlas.removed ? " that is still there" : ""}.` }));
+      : element("p", { className: "empty", textContent: `No photograph excites this unit${atlas.removed ? " that is still there" : ""}.` }),
+    inFigures(activity, layer));
 }
 
 function nameOfUnit({ layer, columns }, column, unit) {
@@ -59,14 +59,14 @@ function onArrows(signal, places, go) {
   }, { signal });
 }
 
-function inFigures(activity, atlas, { layer }) {
+function inFigures(activity, { layer }) {
   if (activity.dead) return element("p", { textContent: "Dead: no photograph excites it above 0." });
   return facts([
     ["active", `in ${shown(activity.active, "%")} of the photographs${layer === "fc8" ? " its logit is above 0" : ""}`],
     ["mean", `${shown(activity.mean, "")}, of what each photograph excites it to at most`],
     ["maximum", shown(activity.maximum, "")],
     ...(activity.label === null ? [] : [
-      ["labels", `${activity.label || "without a label"}: ${shown(activity.label_share, "%")} of the ${activity.photographs} photographs below; `
+      ["labels", `${activity.label || "without a label"}: ${shown(activity.label_share, "%")} of the ${activity.photographs} photographs above; `
         + `entropy ${shown(activity.label_entropy, " bits")}`]]),
   ]);
 }
