@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from indexer.analysis import layout
 from indexer.arrays import Rows, Vectors, sample
 from indexer.changes import write_rows
-from indexer.codes import autoencoder
+from indexer.codes import autoencoder, principal
 from indexer.features import FeatureBlock
 from indexer.metric import Metric
 from indexer.milvus.index import collections, drop_unused, new_collection
@@ -22,7 +23,7 @@ from indexer.storage.artifact import BuildConfiguration, Manifest, MilvusRecord,
 from indexer.storage.draft import Draft
 from indexer.storage.originals import SourceFolders, recorded_root
 from indexer.storage.rejects import reject_records
-from indexer.store import now
+from indexer.store import normalised, now
 from training.checkpoint import FeatureLayer
 from training.files import printable
 from training.images.folders import Reject
@@ -50,6 +51,7 @@ class Plan:
     pixel_codes: bool = False  # whether to keep raw pixels and their codes too, for comparison
     shortlist: str = PRINCIPAL  # see indexer/search/shortlist.py
     store: str = ""  # Milvus to put the items into, whose short-list are the codes; see connection.parse
+    map: bool = False  # whether to place the items on a plane
     configuration: BuildConfiguration = field(default_factory=BuildConfiguration)
 
 
@@ -95,7 +97,7 @@ class _Contents:
 def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> BuildResult:
     """Writes, trains, encodes, measures and publishes.
 
-    The blocks are gone through once for an index on disk, and three times for one in Milvus.
+    The blocks are gone through once for an index on disk, and three times for one in Milvus; some times more for a map.
     """
     draft = Draft(index)
     feature_blocks = _Prepared(feature_blocks, plan.metric)
@@ -104,6 +106,8 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     if contents.measurement is None:
         draft.discard()
         return BuildResult(0, 0, contents.rejects)
+    if plan.map:
+        _write_layout(draft, feature_blocks, source, plan, contents.rows)
     draft.write_rejects(contents.rejects)
     draft.write_deleted(np.empty(0, np.int64))
     before = collections(index)
@@ -189,6 +193,21 @@ def _in_milvus(
         codes_NW = np.concatenate(codes)
         contents.measurement = shortlists.measure(ByCodes(codes_NW), CODES, queries, queries_QD, codes_NW)
     return contents
+
+
+def _write_layout(draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, rows: int) -> None:
+    """Takes the components of the short-list where it is of principal components, and else makes such."""
+    seed = plan.configuration.seed
+    if plan.shortlist == PRINCIPAL:
+        components_NP = draft.segment(0).components()[0]
+    else:
+        [sample_ND] = _rows(feature_blocks, sample(rows, np.random.default_rng(seed)))
+        basis = principal.train(sample_ND, seed)
+        del sample_ND
+        components_NP = np.concatenate([basis.encode(block.features_ND)[0] for block in feature_blocks if block.files])
+    labels = [normalised(file.label) for block in feature_blocks for file in block.files]
+    places = layout.make(components_NP, labels, lambda: (block.features_ND for block in feature_blocks), source.fingerprint, seed)
+    draft.write_layout(places)
 
 
 def _rows(feature_blocks: Iterable[FeatureBlock], *wanted: Rows) -> list[Vectors]:

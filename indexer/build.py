@@ -13,6 +13,7 @@ import torch.distributed as dist
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from indexer.analysis import layout
 from indexer.assembly import BuildResult, Plan, Source, assemble
 from indexer.codes.autoencoder import BITS
 from indexer.features import Extraction, FeatureBlock
@@ -76,7 +77,8 @@ class BuildSettings(Settings):
     store: str = Field(
         "", description="Milvus to put the items into: milvus://host:port, or a file that ends in .db (extra milvus); empty: disk"
     )
-    seed: int = Field(0, ge=0, description="seed of the autoencoder and of the samples it is trained and measured on")
+    map: bool = Field(False, description="place the items on a plane, near what is like them: a map to look at (extra map)")
+    seed: int = Field(0, ge=0, description="seed of the autoencoder, of its samples for training and measuring, and of the map")
     max_bad_fraction: float = Field(1.0, ge=0, le=1, description="share of files that may be rejected before the build gives up")
     max_image_bytes: MaxImageBytes = ImageLimits().max_image_bytes
     max_image_pixels: MaxImagePixels = ImageLimits().max_image_pixels
@@ -85,7 +87,7 @@ class BuildSettings(Settings):
         """What the index is to hold beside the vectors."""
         shortlist = CODES if self.store else self.shortlist
         configuration = BuildConfiguration(part=self.part, seed=self.seed, max_bad_fraction=self.max_bad_fraction)
-        return Plan(self.bits, self.metric, self.raw_pixel_codes, shortlist, self.store, configuration)
+        return Plan(self.bits, self.metric, self.raw_pixel_codes, shortlist, self.store, self.map, configuration)
 
     def limits(self) -> ImageLimits:
         """What decoding one image may cost."""
@@ -174,6 +176,8 @@ def _preflight(settings: BuildSettings, examples: Sequence[Example]) -> Model:
         raise BadValue("raw_pixel_codes", True, "given with --bits: it is the length of those codes too")
     if settings.store and (not settings.bits or settings.raw_pixel_codes):
         raise BadSettings("store needs bits, and goes without raw_pixel_codes: Milvus searches by the codes of FC7")
+    if settings.map:
+        layout.check()
     if settings.store:
         with connection.connected(connection.parse(settings.store)):
             pass

@@ -1,7 +1,7 @@
 """An index on disk: the only owner of its file names, and what its manifests say. indexer/storage/draft.py writes versions.
 
 <index>/versions/<n>/       manifest.json  manifest.sha256  deleted.npy  rejects.jsonl  autoencoder.safetensors
-                            principal.safetensors  shortlist.faiss  pixels.safetensors
+                            principal.safetensors  shortlist.faiss  pixels.safetensors  map.safetensors
 <index>/versions/<n>/<m>/   a segment: vectors.faiss  codes.faiss  components.npy  lengths.npy  catalog.sqlite  thumbnails.bin
                             pixels.npy  pixel-codes.npy
 <index>/current             -> versions/<n>
@@ -40,6 +40,7 @@ AUTOENCODER: Final = "autoencoder.safetensors"
 PIXEL_AUTOENCODER: Final = "pixels.safetensors"
 PRINCIPAL: Final = "principal.safetensors"
 FAISS: Final = "shortlist.faiss"
+MAP: Final = "map.safetensors"
 VECTORS: Final = "vectors.faiss"
 CODES: Final = "codes.faiss"
 COMPONENTS: Final = "components.npy"
@@ -53,7 +54,7 @@ WORK: Final = "work"
 UPLOADS: Final = "uploads"
 MOST_LINKED: Final = 100  # folders that the links of an index may lead to
 _SEGMENT: Final = (VECTORS, CATALOG, THUMBNAILS)
-_OF_VERSION: Final = (DELETED, REJECTS, AUTOENCODER, PIXEL_AUTOENCODER, PRINCIPAL, FAISS)
+_OF_VERSION: Final = (DELETED, REJECTS, AUTOENCODER, PIXEL_AUTOENCODER, PRINCIPAL, FAISS, MAP)
 _OF_SEGMENT: Final = (*_SEGMENT, CODES, COMPONENTS, LENGTHS, PIXELS, PIXEL_CODES)
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,5}")
 

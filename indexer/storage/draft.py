@@ -11,8 +11,9 @@ from indexer.arrays import Ids
 from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
 from indexer.codes.principal import Principal
-from indexer.storage import artifact
+from indexer.storage import artifact, layout
 from indexer.storage.artifact import FileRecord, Manifest, RejectRecord, WithManifest
+from indexer.storage.layout import Layout
 from indexer.storage.rows import write_rows
 from indexer.storage.segment import SegmentDraft
 from training.files import sha256_of, sync, verify
@@ -74,6 +75,10 @@ class Draft:
     def write_principal(self, principal: Principal) -> None:
         """Writes what makes the components of the short-list "principal"."""
         principal.save(self._folder / artifact.PRINCIPAL)
+
+    def write_layout(self, places: Layout) -> None:
+        """Writes the map."""
+        layout.write(self._folder / artifact.MAP, places)
 
     def write_deleted(self, ids_N: Ids) -> None:
         """Writes the list of removed items, int64 (N,), ascending."""

@@ -22,6 +22,7 @@ from service.settings import ServiceSettings
 _KEY: Final = "the value of FC7_API_KEY"
 _Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(HTTPBearer(auto_error=False, description=_KEY))]
 _Header = Annotated[str | None, Security(APIKeyHeader(name="X-API-Key", auto_error=False, description=_KEY))]
+_BASIC: Final = 'Basic realm="FC7: the key is the password", charset="UTF-8"'
 _OPEN: Final = ("/healthz", "/readyz")
 _LATIN: Final = re.compile("[\0-\xff]*")
 _CHANGES: Final = {("POST", "/items"), ("POST", "/reload")}
@@ -67,7 +68,10 @@ class KeyHolders:
                     self._check(Headers(scope=scope), changes)
             except HTTPException as error:
                 self._metrics.rejected("key")
-                return await errors.answer_http(error)(scope, receive, send)
+                answer = errors.answer_http(error)
+                if error.status_code == HTTPStatus.UNAUTHORIZED and not changes:
+                    answer.headers.append("WWW-Authenticate", _BASIC)  # in a line of its own: of one browsers read the first way
+                return await answer(scope, receive, send)
         return await self._app(scope, receive, send)
 
     def _check(self, headers: Headers, changes: bool) -> None:
@@ -79,8 +83,7 @@ class KeyHolders:
         if given is None or not _is(given, key.get_secret_value()):
             what = "no key was sent" if given is None else "the key that was sent is not the one that was set"
             detail = f"{what}; send FC7_API_KEY's value as `Authorization: Bearer ...` or `X-API-Key: ...`"
-            ways = "Bearer" if changes else 'Bearer, Basic realm="FC7: the key is the password", charset="UTF-8"'
-            raise HTTPException(HTTPStatus.UNAUTHORIZED, detail, {"WWW-Authenticate": ways})
+            raise HTTPException(HTTPStatus.UNAUTHORIZED, detail, {"WWW-Authenticate": "Bearer"})
 
 
 def _is(given: str, key: str) -> bool:

@@ -1,10 +1,20 @@
-// The service's HTTP interface; a problem+json answer becomes an Error with its text.
+// The service's HTTP interface; a problem+json answer becomes an Error with its text and its status.
 
-async function call(path, options) {
+import { queryOf } from "./router.js";
+
+const KEY = "fc7-key";  // of this browser tab alone, until it is closed
+
+export const key = {
+  get: () => sessionStorage.getItem(KEY) ?? "",
+  set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
+};
+
+export async function call(path, options = {}) {
   let response;
   try {
     response = await fetch(path, options);
-  } catch {
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
     throw new Error("The service does not answer. Is it still running?");
   }
   const body = await response.json().catch(() => ({}));
@@ -12,48 +22,55 @@ async function call(path, options) {
   return body;
 }
 
+// GET with parameters; those that are empty are left out, and a list gives one several times.
+export const get = (path, parameters = {}, signal = undefined) => call(addressed(path, parameters), { signal });
+
+// POST of a form; `fields` is a list of [name, text or file].
+export function post(path, parameters, fields, signal) {
+  const form = new FormData();
+  for (const [name, value] of fields) form.append(name, value);
+  return call(addressed(path, parameters), { method: "POST", body: form, signal });
+}
+
+export const postJson = (path, parameters, body, signal) => call(addressed(path, parameters), {
+  method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, signal,
+});
+
+// A change, with the key that was typed here.
+export const change = (path, options) => call(path, { ...options, headers: { "X-API-Key": encoded(key.get()) } });
+
+// Header values are bytes: of a key that is not ASCII those of UTF-8.
+const encoded = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
 // What takes the service longer than one request may take goes on there, and is ready for the next.
-async function twice(path) {
+export async function twice(path, parameters, signal) {
   try {
-    return await call(path);
+    return await get(path, parameters, signal);
   } catch (error) {
     if (error.status !== 503) throw error;
-    return call(path);
+    return get(path, parameters, signal);
   }
 }
 
-function post(path, fields) {
-  const form = new FormData();
-  for (const [name, value] of fields) form.append(name, value);
-  return call(path, { method: "POST", body: form });
+function addressed(path, parameters) {
+  const query = queryOf(parameters);
+  return query.size ? `${path}?${query}` : path;
 }
 
-const upload = (path, file) => post(path, [["image", file]]);
+export const info = (signal) => get("info", {}, signal);
+export const item = (id, signal) => get(`items/${id}`, {}, signal);
+// Why no question can be answered, as an error; nothing where all is well.
+export const ready = (signal) => get("readyz", {}, signal);
+export const duplicates = (options, signal) => get("duplicates", options, signal);
 
-// Options left empty are the service's own; a list gives one several times.
-function query(options) {
-  const given = Object.entries(options).filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  return new URLSearchParams(given.flatMap(([name, value]) => [value].flat().map((one) => [name, one])));
-}
+// The classes of each file, most probable first: { name, classes } or { name, error }.
+export const classify = async (files, views, signal) =>
+  (await post("classify", { top: 5, views }, files.map((file) => ["image", file]), signal)).results;
 
-// One page of neighbours: { neighbors, next, metric }.
-async function neighbors(ask, options) {
-  const answer = await ask(`neighbors?${query(options)}`);
-  return { ...answer.results[0], metric: answer.metric };
-}
-
-export const info = () => call("info");
-export const filters = () => twice("filters");
-export const unitPath = (column, unit, part) => `units/conv1/${column}/${unit}${part}`;
-export const unitPhotographs = (column, unit) => twice(unitPath(column, unit, "/photographs"));
-export const unit = (column, unit) => twice(unitPath(column, unit, ""));
-export const item = (id) => call(`items/${id}`);
-export const classify = async (file, views) => (await upload(`classify?top=5&views=${views}`, file)).results[0].classes;
-export const neighborsOfFile = (file, options) => neighbors((path) => upload(path, file), options);
-// Each example is an item, or a photograph of one's own: { id } or { file }.
-export const neighborsOfExamples = (like, unlike, options) => neighbors((path) => post(path, [
+// The neighbours of one item, of one or several files each by itself, or of examples together: the whole answer.
+export const neighborsOfItem = (id, options, signal) => call(addressed("neighbors", { ...options, id }), { method: "POST", signal });
+export const neighborsOfFiles = (files, options, signal) => post("neighbors", options, files.map((file) => ["image", file]), signal);
+export const neighborsOfExamples = (like, unlike, options, signal) => post("neighbors", options, [
   ...like.map(({ id, file }) => (file ? ["like", file] : ["like_id", id])),
   ...unlike.map(({ id, file }) => (file ? ["unlike", file] : ["unlike_id", id])),
-]), options);
-export const neighborsOfItem = (id, options) => neighbors((path) => call(path, { method: "POST" }), { ...options, id });
-export const duplicates = (options) => call(`duplicates?${query(options)}`);
+], signal);

@@ -297,7 +297,7 @@ def test_health_readiness_and_info(client: TestClient, model: Path) -> None:
 def test_the_page_and_its_parts_are_served_under_a_strict_policy(client: TestClient) -> None:
     page = client.get("/")
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    for name in ("main.js", "api.js", "view.js", "duplicates.js", "layer.js", "style.css", "icon.svg"):
+    for name in ("main.js", "api.js", "router.js", "tabs.js", "style.css", "icon.svg"):
         assert client.get(f"/web/{name}").status_code == 200
     assert_problem(client.get("/web/../app.py"), 404)
     assert_problem(client.get("/web/%2e%2e/app.py"), 404)

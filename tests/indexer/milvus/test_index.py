@@ -27,7 +27,7 @@ from indexer.milvus.store import MilvusStore
 from indexer.opening import OpenStore, open_next, open_store
 from indexer.remove import RemoveSettings
 from indexer.remove import main as remove
-from indexer.storage import artifact
+from indexer.storage import artifact, layout
 from indexer.storage.artifact import RejectRecord
 from indexer.store import Filter, Hits, Query
 from service.app import create_app
@@ -171,7 +171,7 @@ def test_measuring_block_by_block_is_measuring_all_at_once(tmp_path: Path, monke
     edges = [0, 10, 10, 300, 700]
     blocks = [block(x_ND[start:end], start) for start, end in pairwise(edges)]
     blocks[1].rejects.append(Reject("a.txt", "not an image"))
-    plans = [Plan(16, shortlist="codes"), Plan(16, shortlist="codes", store=str(tmp_path / "m.db"))]
+    plans = [Plan(16, shortlist="codes", map=True, store=store) for store in ("", str(tmp_path / "m.db"))]
     for plan, folder in zip(plans, ("disk", "milvus"), strict=True):
         (tmp_path / folder).mkdir()
         result = assemble(tmp_path / folder, blocks, SOURCE, plan)
@@ -180,6 +180,10 @@ def test_measuring_block_by_block_is_measuring_all_at_once(tmp_path: Path, monke
     assert disk.shortlist is not None
     assert 50 < disk.shortlist.length < 700
     assert (disk.shortlist, disk.recall, disk.rejected) == (milvus.shortlist, milvus.recall, milvus.rejected)
+    places = [layout.read(open_store(tmp_path / folder)) for folder in ("disk", "milvus")]
+    assert len(places[0].ids_N) == 700
+    for name in ("ids_N", "places_N2", "numbers_N"):
+        np.testing.assert_array_equal(*(getattr(one, name) for one in places))
     rows = np.sort(np.random.default_rng(0).permutation(700)[:100])
     np.testing.assert_array_equal(trained_on[1], x_ND[rows])
 

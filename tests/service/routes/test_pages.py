@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 WEB = ROOT / "service" / "web"
 BUILT = ("swagger-ui-bundle.js", "swagger-ui.css")  # which were not written here
 PAGES = ("", "docs")
+REFERENCE = re.compile(r"""(?:from |(?:import|URL|fetch|call|get|post|postJson|twice)\(|(?:src|href): )["'`]([^"'`$?]*)""")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,8 @@ def of_scripts() -> Iterator[tuple[str, str]]:
     for path in WEB.rglob("*.js"):
         if path.name not in BUILT:
             for reference in re.findall(
-                r"""(?:from |fetch\(|call\(|ask\(|upload\(|src[:=] |showQuery\()["'`]([^"'`$?]*)""", path.read_text()
+                r"""(?:from |import\(|URL\(|fetch\(|call\(|get\(|post\(|twice\(|(?:src|href)[:=] )["'`]([^"'`$?]*)""",
+                path.read_text(),
             ):
                 yield path.relative_to(WEB).as_posix(), reference
 
@@ -65,12 +67,20 @@ def test_what_a_page_refers_to_is_found_below_its_own_path(client: TestClient, p
 
 def test_scripts_and_styles_refer_to_nothing_by_an_absolute_path() -> None:
     found = list(of_scripts())
-    assert {("main.js", "./api.js"), ("api.js", "info"), ("docs/main.js", "openapi.json")} <= set(found)
+    assert {("main.js", "./api.js"), ("router.js", "./tabs/"), ("api.js", "info"), ("docs/main.js", "openapi.json")} <= set(found)
     for name, reference in found:
         assert not reference.startswith(("/", "http:", "https:")), (name, reference)
-    for name in ("style.css", "docs/swagger-ui.css"):
-        addresses = re.findall(r"url\(\s*[\"']?([^)\"']*)|@import\s+[\"']([^\"']*)", (WEB / name).read_text())
-        assert all(address[0].startswith("data:") for address in addresses), name
+    for path in WEB.rglob("*.css"):
+        addresses = re.findall(r"url\(\s*[\"']?([^)\"']*)|@import\s+[\"']([^\"']*)", path.read_text())
+        assert all(address[0].startswith("data:") for address in addresses), path
+
+
+def test_every_tab_has_its_module_and_its_style() -> None:
+    names = re.findall(r'name: "(\w+)"', (WEB / "tabs.js").read_text())
+    assert "search" in names
+    assert {path.name for path in (WEB / "tabs").iterdir() if path.is_file()} == {
+        f"{name}.{kind}" for name in names for kind in ("js", "css")
+    }
 
 
 def test_both_pages_are_under_the_policy_that_keeps_them_from_loading_elsewhere(client: TestClient) -> None:

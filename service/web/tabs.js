@@ -1,0 +1,8 @@
+// The tabs in their order. `name` is the address, the module tabs/NAME.js and its style tabs/NAME.css.
+
+export const TABS = [
+  { name: "search", title: "Search" },
+  { name: "units", title: "Units" },
+  { name: "collection", title: "Collection" },
+  { name: "status", title: "Status" },
+];

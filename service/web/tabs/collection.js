@@ -1,0 +1,5 @@
+// Collection: near-duplicates at #/collection/near-duplicates.
+
+import { showDuplicates } from "./collection/duplicates.js";
+
+export const show = showDuplicates;

@@ -1,0 +1,132 @@
+// Search: the classes and the neighbours of a photograph, of several, or of examples together.
+//
+// photo=17 is an indexed photograph, photo=u1 one of one's own, several of them are searched one by one; like= and unlike= are
+// examples; the other parameters are those of POST /neighbors, and views=10.
+
+import * as api from "../api.js";
+import { dropzone } from "../components/dropzone.js";
+import { element } from "../components/elements.js";
+import { card, cards, classList, distance } from "../components/photograph.js";
+import { empty, failure, fill } from "../components/states.js";
+import { hold, photographOf } from "../components/uploads.js";
+import { address } from "../router.js";
+import { chosenExamples, toggled } from "./search/examples.js";
+import { controls, keptOf, optionsOf, viewsOf } from "./search/options.js";
+import { several } from "./search/several.js";
+
+const NEAREST = {
+  euclidean: "Nearest first, by Euclidean distance between FC7 features.",
+  cosine: "Nearest first, by cosine distance: the angle between FC7 features, whatever their lengths.",
+  hamming: "Nearest first, by how many bits of their short codes differ.",
+};
+const STARTERS = 12;
+
+export async function show(root, { query }, context) {
+  const { signal } = context;
+  const info = await api.info(signal);
+  if (!info.model || !info.index) await api.ready(signal);  // says why not
+  const photographs = query.getAll("photo").map(photographOf);
+  const examples = { like: query.getAll("like").map(photographOf), unlike: query.getAll("unlike").map(photographOf) };
+  const given = photographs.length === 1 ? photographs[0] : null;
+
+  const classes = element("div", { "aria-live": "polite" });
+  const found = element("section", { className: "found", "aria-label": "Answer", "aria-live": "polite" });
+  const view = { context, query, photographs, examples, given, classes, found, info };
+  root.append(
+    element("section", { className: "ask", "aria-label": "Query" },
+      dropzone({ signal, shown: await shownIn(given, signal), onFiles: (files) => context.go("search", [], { ...keptOf(query), photo: files.map(hold) }) }),
+      await controls(query, info, signal, () => {
+        context.replace("search", [], query);
+        ask(view);
+      }),
+      chosenExamples(view),
+      classes),
+    found);
+  await ask(view);
+}
+
+async function shownIn(given, signal) {
+  if (!given) return null;
+  if (given.file) return { address: given.address, name: given.path };
+  const item = await api.item(given.id, signal).catch(() => null);
+  return item && { address: `items/${given.id}/image`, name: item.path };
+}
+
+// What the address asks; only the newest answer is shown, whatever order the answers come in.
+async function ask(view) {
+  view.asked?.abort();
+  view.asked = new AbortController();
+  view.classes.replaceChildren();
+  const signal = AbortSignal.any([view.context.signal, view.asked.signal]);
+  const { photographs, examples, given, found } = view;
+  if (examples.like.length) return fill(found, signal, () => neighbors(view, signal, "Of the examples together. ", (more) =>
+    api.neighborsOfExamples(examples.like, examples.unlike, more, signal)));
+  if (photographs.length > 1) return fill(found, signal, () => several(view, signal));
+  if (!given) return fill(found, signal, () => starters(view, signal));
+  if (!given.file) return fill(found, signal, () => neighbors(view, signal, "Of an indexed photograph. ", (more) =>
+    api.neighborsOfItem(given.id, more, signal)));
+  const shown = fill(found, signal, () => neighbors(view, signal, "", (more) => api.neighborsOfFiles([given.file], more, signal)));
+  try {
+    const [{ classes, error }] = await api.classify([given.file], viewsOf(view.query), signal);
+    if (!signal.aborted) view.classes.replaceChildren(error ? failure(new Error(error.detail)) : classList(classes));
+  } catch (error) {
+    // the neighbours fail with the same words
+  }
+  return shown;
+}
+
+async function neighbors(view, signal, of, page) {
+  const options = optionsOf(view.query);
+  const first = await page(options);
+  const { metric, results: [result] } = first;
+  const list = cards("Neighbours");
+  const add = (answer) => list.append(...answer.results[0].neighbors.map((item) => neighbor(view, item, metric)));
+  add(first);
+  if (!list.children.length) return [empty(result.note ?? "No photograph passes these filters.")];
+  return [element("p", { className: "quiet", textContent: result.note ?? `${of}${NEAREST[metric]}` }), list,
+    more(first, signal, (cursor) => page({ ...options, cursor }), add)];
+}
+
+// A button for the next page, as long as there is one.
+function more(first, signal, page, add) {
+  let next = first.results[0].next;
+  const told = element("div");
+  const button = element("button", { type: "button", className: "more", textContent: "More", hidden: !next, onclick: async () => {
+    button.disabled = true;
+    told.replaceChildren();
+    try {
+      const answer = await page(next);
+      if (signal.aborted) return;
+      add(answer);
+      next = answer.results[0].next;
+      button.hidden = !next;
+    } catch (error) {
+      if (!signal.aborted) told.replaceChildren(failure(error));
+    }
+    button.disabled = false;
+  } });
+  return element("div", {}, told, button);
+}
+
+function neighbor(view, item, metric) {
+  const name = item.label || item.path;
+  const vote = (kind, sign, words) => element("button", { type: "button", title: words, "aria-label": words, textContent: sign,
+    onclick: () => view.context.go("search", [], toggled(view, kind, String(item.id))) });
+  return card(item, {
+    href: address("search", [], { ...keptOf(view.query), photo: item.id }),
+    title: `${item.path}\nIts neighbours`,
+    detail: distance(item.distance, metric),
+    extra: [vote("like", "+", `Like ${name}, too`), vote("unlike", "\u2212", `Unlike ${name}`)],
+  });
+}
+
+async function starters(view, signal) {
+  const count = view.info.index.items;
+  const most = Math.min(STARTERS, count);
+  const ids = Array.from({ length: most }, (_, i) => Math.floor((i * count) / most));
+  const answers = await Promise.allSettled(ids.map((id) => api.item(id, signal)));  // some may have been removed
+  const items = answers.filter(({ value }) => value).map(({ value }) => value);
+  return [element("p", { className: "quiet", textContent: "Nothing asked yet. Start with a photograph of your own, or with one of these:" }),
+    cards("Photographs to start with", ...items.map((item) => neighbor(view, item)))];
+}
+

@@ -1,0 +1,108 @@
+"""A visit of the page by a real browser, and a real service to visit."""
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import ConsoleMessage, Locator, Page
+from starlette.types import ASGIApp
+
+from service.app import create_app
+from service.settings import ServiceSettings
+
+PATIENCE_S: Final = 30
+SERIOUS: Final = ("serious", "critical")
+PHONE: Final = {"width": 360, "height": 740}
+
+
+@contextmanager
+def serving(model: Path, index: Path, port: int = 0, **settings: Any) -> Iterator[str]:
+    """A service of these two folders in a thread: its address, without the slash at the end."""
+    with running(create_app(ServiceSettings(model=model, index=index, **settings)), port) as address:
+        yield address
+
+
+@contextmanager
+def running(app: ASGIApp, port: int = 0) -> Iterator[str]:
+    """An application in a thread: its address."""
+    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None, timeout_graceful_shutdown=1))
+    listener = socket.create_server(("127.0.0.1", port))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+        listener.close()
+
+
+class Visit:
+    """One window of the browser at one service; all that goes wrong in it is in `problems`."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page = page
+        self.address = address
+        self.problems: list[str] = []
+        self._expected: list[str] = []
+        page.set_default_timeout(1000 * PATIENCE_S)
+        page.on(
+            "console",
+            lambda message: message.type in ("error", "warning") and self._note(f"{message.text} {message.location['url']}"),
+        )
+        page.on("pageerror", lambda error: self._note(str(error)))
+        page.on("request", lambda request: self._note_request(request.url))
+
+    def _note(self, problem: str) -> None:
+        self.problems.append(problem)
+
+    def _note_message(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self._note(f"{message.text} {message.location['url']}")
+
+    def _note_request(self, url: str) -> None:
+        if not url.startswith((self.address, "blob:", "data:")):
+            self._note(f"a request to {url}")
+
+    def expect(self, *patterns: str) -> None:
+        """Says which problems the test brings about itself, as regular expressions."""
+        self._expected += patterns
+
+    def open(self, place: str = "") -> Page:
+        """Opens the page at a place, as in `#/units`, and waits until it is there."""
+        self.page.goto("about:blank")  # so that another fragment alone is an opening too
+        self.page.goto(f"{self.address}/{place}")
+        return self.settled()
+
+    def settled(self) -> Page:
+        """The page, once the tab has been shown and nothing of it is still being asked for."""
+        self.page.wait_for_selector("main[aria-busy=false]:not(:has([aria-busy=true]))")
+        return self.page
+
+    def main(self) -> Locator:
+        """The tab."""
+        return self.page.locator("main")
+
+    def assert_accessible(self) -> None:
+        """axe finds nothing serious, and the page is no wider than its window."""
+        found = Axe().run(self.page).response["violations"]
+        serious = [
+            (one["id"], one["help"], [node["html"][:200] for node in one["nodes"][:3]])
+            for one in found
+            if one["impact"] in SERIOUS
+        ]
+        assert not serious, json.dumps(serious, indent=1)
+        wide, window = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert wide <= window, f"the page is {wide} pixels wide in a window of {window}"
+
+    def check(self) -> None:
+        """Nothing went wrong but what was expected."""
+        left = [text for text in self.problems if not any(re.search(pattern, text) for pattern in self._expected)]
+        assert not left, left
