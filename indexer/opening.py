@@ -7,11 +7,16 @@ from indexer.index import Index, open_index
 from indexer.milvus.index import MilvusIndex, open_milvus_index
 from indexer.storage import artifact
 from indexer.storage.artifact import WithManifest
+from indexer.storage.version import Version
 from indexer.store import Store
 
 
 class OpenStore(Store, WithManifest, Protocol):
     """A store that was opened from an index folder."""
+
+    @property
+    def version(self) -> Version | None:
+        """The version on disk whose items are searched; None where they lie in Milvus."""
 
     def renewed(self) -> Self:
         """The folder's current version; what this one has of it is not read again."""

@@ -27,6 +27,7 @@ class MilvusIndex(MilvusStore):
 
     folder: Path
     manifest: Manifest
+    version = None  # no rows are on disk
     _is_swept = False  # whether a process before this one may have left uploads that no item names
 
     def remove(self, ids: Sequence[int]) -> Self:

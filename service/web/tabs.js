@@ -2,6 +2,7 @@
 
 export const TABS = [
   { name: "search", title: "Search" },
+  { name: "compare", title: "Compare" },
   { name: "units", title: "Units" },
   { name: "collection", title: "Collection" },
   { name: "status", title: "Status" },
