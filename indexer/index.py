@@ -3,6 +3,7 @@
 Legend: N rows, Q queries, D feature width, W bytes of a code.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -98,6 +99,23 @@ class Index:
     def count(self, filter: Filter) -> int:
         """Items that pass a filter."""
         return self._searcher.count(filter)
+
+    def labels(self) -> dict[str, int]:
+        """How many items each label has; see Store.labels."""
+        counts: Counter[str] = Counter()
+        for segment in self._segments:
+            counts.update(segment.catalog.labels())
+            counts.subtract(item.label for item in segment.catalog.items(self._deleted.tolist()).values())
+        return {label: count for label, count in sorted(counts.items()) if count}
+
+    def first(self, most: int, filter: Filter, after: int) -> list[Item]:
+        """The first items that pass a filter; see Store.first."""
+        ids: list[int] = []
+        for segment, mask in zip(self._segments, self._searcher.passing(filter), strict=True):
+            start = int(np.searchsorted(segment.ids_N, after, side="right"))
+            left = segment.ids_N[start:] if mask is None else segment.ids_N[start:][mask[start:] != 0]
+            ids += left[: most - len(ids)].tolist()
+        return self.items(ids)
 
     def ids(self) -> Ids:
         """The ids of all items, ascending."""

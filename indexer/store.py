@@ -284,8 +284,14 @@ class Store(Protocol):
     def count(self, filter: Filter) -> int:
         """Items that pass a filter."""
 
+    def labels(self) -> dict[str, int]:
+        """How many items each label has, in order of the labels; "" is that of items without one."""
+
     def ids(self) -> Ids:
         """The ids of all items, ascending."""
+
+    def first(self, most: int, filter: Filter, after: int) -> list[Item]:
+        """The items that pass a filter, in order of id: at most so many, of those with a larger id than `after`."""
 
     def vectors(self, ids: Sequence[int]) -> Vectors:
         """The stored vectors, float32 (n, D), of length 1 where the metric is cosine. Raises NotFound for the first not there."""

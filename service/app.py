@@ -20,7 +20,7 @@ from service.middleware.address import Below, OwnHosts
 from service.middleware.admission import Admission, Gate
 from service.middleware.limits import AnswerHead, LimitBody, SecureHeaders
 from service.middleware.observe import Observe
-from service.routes import about, classify, compare, duplicates, items, layers, neighbors, pages
+from service.routes import about, classify, collection, compare, duplicates, items, layers, map, neighbors, pages
 from service.routes.inputs import Inputs
 from service.settings import ServiceSettings, is_loopback
 from training.errors import BadValue
@@ -63,7 +63,18 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.settings, app.state.metrics, app.state.gate = settings, metrics, gate
     errors.install(app, {settings.model: "FC7_MODEL", settings.index: "FC7_INDEX"})
     app.state.routes = []
-    for module in (neighbors, compare, duplicates, classify, layers, about, items, pages):  # the first is found first
+    for module in (
+        neighbors,
+        compare,
+        duplicates,
+        classify,
+        layers,
+        map,
+        about,
+        collection,
+        items,
+        pages,
+    ):  # the first is found first
         app.include_router(module.router)
         app.state.routes += module.router.routes
     _check_root_path(app, settings.root_path)

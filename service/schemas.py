@@ -135,6 +135,35 @@ class ItemAnswer(BaseModel):
     thumbnail: str = Field(description="where its thumbnail is served", examples=["/items/17/thumbnail"])
 
 
+class ItemsAnswer(BaseModel):
+    """The answer of GET /items."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[1])
+    of: int = Field(description="items that pass, on all pages", examples=[1117])
+    items: list[ItemAnswer] = Field(description="in order of their ids")
+    next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
+    note: Note = None
+
+
+class LabelCount(BaseModel):
+    """A label of the index."""
+
+    label: str = Field(description="empty for items without one", examples=["Granny-Smith"])
+    items: int = Field(description="how many have it", examples=[82])
+
+
+class LabelsAnswer(BaseModel):
+    """The answer of GET /labels."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[1])
+    items: int = Field(description="items of all labels", examples=[1117])
+    of: int = Field(description="labels, on all pages", examples=[14])
+    labels: list[LabelCount] = Field(description="in order of the labels")
+    next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
+
+
 class Neighbor(BaseModel):
     """A photograph near a query."""
 
@@ -248,6 +277,35 @@ class GroupsAnswer(BaseModel):
     groups: list[Group] = Field(description="largest first, as they were found")
     next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
     note: Note = None
+
+
+class MapLabel(BaseModel):
+    """A label on the map."""
+
+    label: str = Field(description="empty: items without one", examples=["Granny-Smith"])
+    count: int = Field(description="items on the map", examples=[91])
+
+
+class MapAnswer(BaseModel):
+    """The answer of GET /map."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(examples=[3])
+    items: int = Field(description="in the index", examples=[1120])
+    shown: int = Field(description="of these, on the map", examples=[1117])
+    since: int = Field(description="of these, added since the map was made, and not on it", examples=[3])
+    removed: int = Field(description="items that were on it, and have been removed", examples=[0])
+    method: Literal["t-SNE", "principal components"]
+    library: str = Field(description="with its version; empty where the method needs none", examples=["openTSNE 1.0.4"])
+    parameters: dict[str, int] = Field(examples=[{"components": 192, "neighbors": 15, "steps": 750}])
+    sampled: int = Field(description="items that the next three are of, each among all", examples=[200])
+    neighbors: int = Field(description="of each that were compared; 0 where there are too few items", examples=[10])
+    trustworthiness: float = Field(description="1: nothing is near on the map that is far by features", examples=[0.89])
+    neighbor_recall: float = Field(description="share of the neighbours by features that are those on the map", examples=[0.29])
+    labels: list[MapLabel] = Field(description="commonest first as the map was made: the order of colours; at most 1000")
+    more_labels: int = Field(description="labels beyond these", examples=[0])
+    points: str = Field(description="where the items' places are", examples=["/map/points?state=5a0c0f..."])
+    bytes: int = Field(description="of these, before compression", examples=[11178])
 
 
 class AddedImage(BaseModel):
@@ -411,6 +469,10 @@ class IndexInfo(BaseModel):
     width: int = Field(description="components of a feature")
     bits: int = Field(description="of a short code; 0 where there are none")
     bytes: int = Field(description="size of all its files")
+    parts: dict[str, int] = Field(
+        description="what it holds: the size of its files by their names, those of one name in several segments together",
+        examples=[{"vectors.faiss": 18_301_000, "codes.faiss": 17_900}],
+    )
     mode: Mode = Field(description="of a search that names none")
     reason: str = Field(description="why it is searched so")
     recall: dict[str, float] = Field(description="of the other modes against exact search, as measured when it was built")

@@ -149,8 +149,12 @@ class Collection:
 
     def ids(self) -> Ids:
         """The ids of all items, ascending."""
-        parts = [self._query(window, ["id"]) for window in self._windows(0)]
-        return np.sort(np.array([row["id"] for part in parts for row in part], np.int64))
+        return np.sort(np.array([row["id"] for rows in self.after(-1) for row in rows], np.int64))
+
+    def after(self, item: int, expression: str = "", fields: Sequence[str] = ()) -> Iterator[list[dict[str, Any]]]:
+        """Fields, and the id, of the items of larger ids than this that satisfy an expression; those of each part are larger."""
+        for window in self._windows(item + 1):
+            yield self._query(both(window, expression), ["id", *fields])
 
     def having(self, sha256s: Sequence[str]) -> Iterator[tuple[str, int]]:
         """(SHA-256, id) of the items whose files' hashes are among these, which are hexadecimal."""

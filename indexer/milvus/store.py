@@ -10,6 +10,7 @@ Legend: N items, Q queries, D feature width, W bytes of a code.
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -161,6 +162,20 @@ class MilvusStore:
     def count(self, filter: Filter) -> int:
         """Items that pass a filter."""
         return self._collection.count(collection.passing(filter))
+
+    def labels(self) -> dict[str, int]:
+        """How many items each label has; see Store.labels. It goes through all of them."""
+        counts = Counter(row["label"] for rows in self._collection.after(-1, "", ["label"]) for row in rows)
+        return dict(sorted(counts.items()))
+
+    def first(self, most: int, filter: Filter, after: int) -> list[Item]:
+        """The first items that pass a filter; see Store.first."""
+        ids: list[int] = []
+        for rows in self._collection.after(after, collection.passing(filter), []):
+            ids += sorted(row["id"] for row in rows)
+            if len(ids) >= most:
+                break
+        return self.items(ids[:most])
 
     def ids(self) -> Ids:
         """The ids of all items, ascending."""

@@ -57,7 +57,7 @@ class Searcher:
 
     def search(self, queries_QD: Vectors, codes_QW: Codes | None, query: Query) -> Hits:
         """The hits of each float32 (Q, D) vector, as Query.compared has it; `codes_QW` are its codes, where a mode needs them."""
-        masks = self._passing(query.filter)
+        masks = self.passing(query.filter)
         if query.without:
             ids = np.array(query.without, np.int64)
             masks = [_without(segment, ids, mask) for segment, mask in zip(self._segments, masks, strict=True)]
@@ -186,7 +186,8 @@ class Searcher:
             self._buckets[number] = Buckets(codes, self._bits)
         return self._buckets[number]
 
-    def _passing(self, filter: Filter) -> list[Mask | None]:
+    def passing(self, filter: Filter) -> list[Mask | None]:
+        """The rows of each segment that pass a filter and have not been removed; None for all."""
         masks = self._masks.get(filter)
         if masks is None:
             masks = self._mask(filter)

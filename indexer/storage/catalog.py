@@ -128,6 +128,10 @@ class Catalog:
         rows = self._rows(f"SELECT {', '.join(_NAMES)} FROM items WHERE {_AMONG.format('id')}", ids)  # noqa: S608
         return {row[0]: Item(*row) for row in rows}
 
+    def labels(self) -> dict[str, int]:
+        """How many items each label has."""
+        return dict(self._rows("SELECT label, count(*) FROM items GROUP BY label", None))
+
     def ids_of_labels(self, labels: Sequence[str]) -> Ids:
         """The items of any of these labels, in no order."""
         return _ids(self._rows(f"SELECT id FROM items WHERE {_AMONG.format('label')}", labels))  # noqa: S608

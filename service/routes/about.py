@@ -1,5 +1,6 @@
 """What the service says about itself, and its going over to another pair."""
 
+from collections import Counter
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -102,6 +103,9 @@ def _index_info(engine: Engine) -> schemas.IndexInfo | None:
     except NotReady:
         return None
     manifest = store.manifest
+    parts: Counter[str] = Counter()
+    for path, record in manifest.files.items():
+        parts[path.rpartition("/")[2]] += record.bytes
     return schemas.IndexInfo(
         version=store.version_number,
         created=manifest.created,
@@ -112,6 +116,7 @@ def _index_info(engine: Engine) -> schemas.IndexInfo | None:
         width=store.width,
         bits=store.bits,
         bytes=sum(record.bytes for record in manifest.files.values()),
+        parts=dict(parts),
         mode=mode,
         reason=reason,
         recall=manifest.recall,

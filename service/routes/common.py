@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
-from indexer.store import LARGEST_ID, MOST_LABELS, Filter
+from indexer.store import LARGEST_ID, MOST_LABELS, Filter, Item, time_of
 from service import schemas
 from service.engine import Engine
 from service.metrics import Metrics
@@ -120,6 +120,22 @@ def links(request: Request, item: int) -> dict[str, str]:
     """Where an item's pictures are served."""
     address = f"{settings_of(request).root_path}/items/{item}"
     return {"image": f"{address}/image", "thumbnail": f"{address}/thumbnail"}
+
+
+def item_answer(request: Request, item: Item) -> schemas.ItemAnswer:
+    """What the catalogue knows of an item."""
+    return schemas.ItemAnswer(
+        id=item.id,
+        path=item.path,
+        label=item.label,
+        width=item.width,
+        height=item.height,
+        size=item.size,
+        format=item.format,
+        sha256=item.sha256,
+        added=time_of(item.added),
+        **links(request, item.id),
+    )
 
 
 def neighbor(request: Request, item: int, distance: float, label: str, path: str) -> schemas.Neighbor:

@@ -5,13 +5,13 @@ import unicodedata
 from fastapi import APIRouter, Depends, Request, Response
 
 from indexer.storage.originals import missing
-from indexer.store import normalised, time_of
+from indexer.store import normalised
 from service import schemas
 from service.engine import Upload
 from service.errors import problem
 from service.middleware.access import needs_key
 from service.routes import files, inputs
-from service.routes.common import DescribedRoute, ItemId, engine_of, links, metrics_of, pictures, problems
+from service.routes.common import DescribedRoute, ItemId, engine_of, item_answer, metrics_of, pictures, problems
 from service.routes.forms import Form
 from service.routes.inputs import ParsedInput
 from service.stages import Stages
@@ -36,18 +36,7 @@ router = APIRouter(route_class=DescribedRoute)
 def item(request: Request, item_id: ItemId) -> schemas.ItemAnswer:
     """One indexed photograph: what the catalogue knows of it."""
     [entry] = engine_of(request).current.newest().store.items([item_id])
-    return schemas.ItemAnswer(
-        id=entry.id,
-        path=entry.path,
-        label=entry.label,
-        width=entry.width,
-        height=entry.height,
-        size=entry.size,
-        format=entry.format,
-        sha256=entry.sha256,
-        added=time_of(entry.added),
-        **links(request, entry.id),
-    )
+    return item_answer(request, entry)
 
 
 @router.get(

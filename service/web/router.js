@@ -7,11 +7,12 @@ import { TABS } from "./tabs.js";
 // The address of a place; parameters that are empty are left out, and a list gives one several times.
 export function address(tab, parts = [], parameters = {}) {
   const path = [tab, ...parts].map(encodeURIComponent).join("/");
-  const query = parameters instanceof URLSearchParams ? parameters : queryOf(parameters);
+  const query = queryOf(parameters);
   return `#/${path}${query.size ? `?${query}` : ""}`;
 }
 
 export function queryOf(parameters) {
+  if (parameters instanceof URLSearchParams) return parameters;
   const given = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   return new URLSearchParams(given.flatMap(([name, value]) => [value].flat().map((one) => [name, one])));
 }

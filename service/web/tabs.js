@@ -4,6 +4,7 @@ export const TABS = [
   { name: "search", title: "Search" },
   { name: "compare", title: "Compare" },
   { name: "units", title: "Units" },
+  { name: "map", title: "Map" },
   { name: "collection", title: "Collection" },
   { name: "status", title: "Status" },
 ];

@@ -6,6 +6,7 @@
 import * as api from "../api.js";
 import { dropzone } from "../components/dropzone.js";
 import { element } from "../components/elements.js";
+import { paged } from "../components/pages.js";
 import { card, cards, classList, distance } from "../components/photograph.js";
 import { empty, failure, fill } from "../components/states.js";
 import { hold, photographOf } from "../components/uploads.js";
@@ -81,31 +82,9 @@ async function neighbors(view, signal, of, page) {
   const { metric, results: [result] } = first;
   const list = cards("Neighbours");
   const add = (answer) => list.append(...answer.results[0].neighbors.map((item) => neighbor(view, item, metric)));
-  add(first);
-  if (!list.children.length) return [empty(result.note ?? "No photograph passes these filters.")];
+  if (!result.neighbors.length) return [empty(result.note ?? "No photograph passes these filters.")];
   return [element("p", { className: "quiet", textContent: result.note ?? `${of}${NEAREST[metric]}` }), list,
-    more(first, signal, (cursor) => page({ ...options, cursor }), add)];
-}
-
-// A button for the next page, as long as there is one.
-function more(first, signal, page, add) {
-  let next = first.results[0].next;
-  const told = element("div");
-  const button = element("button", { type: "button", className: "more", textContent: "More", hidden: !next, onclick: async () => {
-    button.disabled = true;
-    told.replaceChildren();
-    try {
-      const answer = await page(next);
-      if (signal.aborted) return;
-      add(answer);
-      next = answer.results[0].next;
-      button.hidden = !next;
-    } catch (error) {
-      if (!signal.aborted) told.replaceChildren(failure(error));
-    }
-    button.disabled = false;
-  } });
-  return element("div", {}, told, button);
+    paged({ first, signal, next: (cursor) => page({ ...options, cursor }), add, text: "More", nextOf: (answer) => answer.results[0].next })];
 }
 
 function neighbor(view, item, metric) {

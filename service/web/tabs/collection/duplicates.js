@@ -2,8 +2,9 @@
 
 import * as api from "../../api.js";
 import { element, field } from "../../components/elements.js";
+import { paged } from "../../components/pages.js";
 import { card, cards, distance } from "../../components/photograph.js";
-import { empty, failure, fill } from "../../components/states.js";
+import { empty, fill } from "../../components/states.js";
 import { address } from "../../router.js";
 
 const GROUPS = 20;  // a page
@@ -30,25 +31,11 @@ export async function showDuplicates(root, { query }, { signal, replace }) {
 
 async function page(options, signal) {
   const list = element("div");
-  let answer = await next({ ...options, cursor: null }, signal);
-  const add = () => list.append(...answer.groups.map((group) => shown(group, answer.metric)));
-  add();
-  const told = element("div");
-  const button = element("button", { type: "button", className: "more", textContent: "More groups", hidden: !answer.next, onclick: async () => {
-    button.disabled = true;
-    told.replaceChildren();
-    try {
-      answer = await next({ ...options, cursor: answer.next }, signal);
-      if (signal.aborted) return;
-      add();
-      button.hidden = !answer.next;
-    } catch (error) {
-      if (!signal.aborted) told.replaceChildren(failure(error));
-    }
-    button.disabled = false;
-  } });
-  return [summary(answer),
-    answer.groups.length ? list : empty(answer.note ?? "No two photographs are near enough to each other."), told, button];
+  const add = (answer) => list.append(...answer.groups.map((group) => shown(group, answer.metric)));
+  const following = (cursor) => next({ ...options, cursor }, signal);
+  const first = await following(null);
+  return [summary(first), first.groups.length ? list : empty(first.note ?? "No two photographs are near enough to each other."),
+    paged({ first, signal, next: following, add, text: "More groups" })];
 }
 
 // A page without groups, as where a filter leaves none of them, leads to the one after it.
