@@ -33,8 +33,10 @@ if [ ! -f "$FC7_MODEL/model.json" ]; then
     python -m training.train --out "$FC7_MODEL" --preset quick ${FC7_DEMO_EPOCHS:+--epochs "$FC7_DEMO_EPOCHS"}
 fi
 if [ ! -e "$FC7_INDEX/current" ]; then
-    echo "== 3/6 index and map of the training photographs"
-    python -m indexer.build --part train --map
+    echo "== 3/6 index, unit atlas and map of the training photographs"
+    # openTSNE has no wheel for Linux on ARM
+    if python -c 'import openTSNE' 2>/dev/null; then map=--map; else map=--no-map; fi
+    python -m indexer.build --part train --atlas "$map"
 fi
 if [ ! -f "$FC7_INDEX/duplicates.json" ]; then
     echo "== 4/6 near-duplicates among them"

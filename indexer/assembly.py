@@ -3,13 +3,14 @@
 The rows pass through memory a block at a time; training takes a sample of them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from indexer.analysis import layout
+from indexer.analysis.atlas import AtlasMaker
 from indexer.arrays import Rows, Vectors, sample
 from indexer.changes import write_rows
 from indexer.codes import autoencoder, principal
@@ -20,6 +21,7 @@ from indexer.search import shortlists
 from indexer.search.shortlist import ByCodes
 from indexer.search.shortlists import CODES, PRINCIPAL, LeaveOneOut, Measurement
 from indexer.storage.artifact import BuildConfiguration, Manifest, MilvusRecord, RejectRecord
+from indexer.storage.atlas import LayerRecord
 from indexer.storage.draft import Draft
 from indexer.storage.originals import SourceFolders, recorded_root
 from indexer.storage.rejects import reject_records
@@ -39,6 +41,7 @@ class Source:
     fingerprint: str  # of the model that made them
     width: int  # components of a feature
     limits: ImageLimits
+    layers: Mapping[str, LayerRecord] | None = None  # of the model, where blocks have its activations and an atlas is wanted
     layer: FeatureLayer = "fc7"  # whose values they are
 
 
@@ -92,6 +95,14 @@ class _Contents:
     rejects: list[RejectRecord] = field(default_factory=list)
     measurement: Measurement | None = None
     milvus: MilvusRecord | None = None
+    atlas: AtlasMaker | None = None
+
+    def take(self, block: FeatureBlock, rejects: list[RejectRecord]) -> None:
+        """Notes what a block adds."""
+        self.rows += len(block.files)
+        self.rejects += rejects
+        if self.atlas:
+            self.atlas.take(block)
 
 
 def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan) -> BuildResult:
@@ -102,10 +113,13 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
     draft = Draft(index)
     feature_blocks = _Prepared(feature_blocks, plan.metric)
     folders = SourceFolders()
-    contents = (_in_milvus if plan.store else _on_disk)(index, draft, feature_blocks, source, plan, folders)
+    contents = _Contents(atlas=AtlasMaker(source.fingerprint, source.layers) if source.layers else None)
+    (_in_milvus if plan.store else _on_disk)(contents, index, draft, feature_blocks, source, plan, folders)
     if contents.measurement is None:
         draft.discard()
         return BuildResult(0, 0, contents.rejects)
+    if contents.atlas:
+        draft.write_atlas(contents.atlas.atlas())
     if plan.map:
         _write_layout(draft, feature_blocks, source, plan, contents.rows)
     draft.write_rejects(contents.rejects)
@@ -136,16 +150,22 @@ def assemble(index: Path, feature_blocks: Iterable[FeatureBlock], source: Source
 
 
 def _on_disk(
-    index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, folders: SourceFolders
-) -> _Contents:
-    contents, segment, seed, added = _Contents(), draft.segment(0), plan.configuration.seed, now()
+    contents: _Contents,
+    index: Path,
+    draft: Draft,
+    feature_blocks: Iterable[FeatureBlock],
+    source: Source,
+    plan: Plan,
+    folders: SourceFolders,
+) -> None:
+    segment, seed, added = draft.segment(0), plan.configuration.seed, now()
     writer = segment.writer(source.width, plan.pixel_codes)
     for block in feature_blocks:
         write_rows(writer, block, index, source.folder, range(len(block.files)), writer.rows, added, folders)
-        contents.rejects += reject_records(index, source.folder, block)
-    contents.rows = writer.finish()
+        contents.take(block, reject_records(index, source.folder, block))
+    writer.finish()
     if not contents.rows:
-        return contents
+        return
     if plan.bits:
         encoder = autoencoder.train(segment.vectors(), plan.bits, seed)
         draft.write_autoencoder(encoder)
@@ -155,21 +175,25 @@ def _on_disk(
         draft.write_pixel_autoencoder(encoder)
         segment.write_pixel_codes(encoder)
     contents.measurement = shortlists.make(draft, segment, plan.shortlist, plan.bits, seed)
-    return contents
 
 
 def _in_milvus(
-    index: Path, draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, folders: SourceFolders
-) -> _Contents:
+    contents: _Contents,
+    index: Path,
+    draft: Draft,
+    feature_blocks: Iterable[FeatureBlock],
+    source: Source,
+    plan: Plan,
+    folders: SourceFolders,
+) -> None:
     """Counts the rows, trains on a sample of them, and measures while they go to Milvus; on disk there is only what encodes."""
-    contents, blocks, seed = _Contents(), 0, plan.configuration.seed
+    blocks, seed = 0, plan.configuration.seed
     for block in feature_blocks:
-        contents.rows += len(block.files)
         folders.take(recorded_root(index, block.folder or source.folder), [file.path for file in block.files])
-        contents.rejects += reject_records(index, source.folder, block)
+        contents.take(block, reject_records(index, source.folder, block))
         blocks += 1
     if not contents.rows:
-        return contents
+        return
     queries = LeaveOneOut(contents.rows, seed)
     # those that autoencoder.train would take of all rows
     training_rows = sample(contents.rows, np.random.default_rng(seed))
@@ -192,7 +216,6 @@ def _in_milvus(
         store.fill(compared(), source.folder, index)
         codes_NW = np.concatenate(codes)
         contents.measurement = shortlists.measure(ByCodes(codes_NW), CODES, queries, queries_QD, codes_NW)
-    return contents
 
 
 def _write_layout(draft: Draft, feature_blocks: Iterable[FeatureBlock], source: Source, plan: Plan, rows: int) -> None:

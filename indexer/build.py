@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from indexer.analysis import layout
+from indexer.analysis.atlas import KEPT
 from indexer.assembly import BuildResult, Plan, Source, assemble
 from indexer.codes.autoencoder import BITS
 from indexer.features import Extraction, FeatureBlock
@@ -24,6 +25,7 @@ from indexer.search import shortlists
 from indexer.search.shortlists import CODES
 from indexer.storage import artifact
 from indexer.storage.artifact import BuildConfiguration
+from indexer.storage.atlas import LayerRecord
 from indexer.storage.originals import count_uploads, uploads_of
 from training import checkpoint
 from training.checkpoint import FeatureLayer, Model
@@ -60,6 +62,11 @@ class BuildSettings(Settings):
         "autoencoder is trained by reconstruction of a row's neighbourhood and by a contrast between neighbours and other rows",
     )
     raw_pixel_codes: bool = Field(False, description="keep raw 32 x 32 pixels and codes of them too, to compare with")
+    atlas: bool = Field(
+        False,
+        description=f"find, for each unit of every layer, the {KEPT} photographs that excite it most, and where in them, in the "
+        "same pass as the features",
+    )
     metric: Metric = Field(
         "euclidean",
         description="what is near: euclidean, by the distance of features, or cosine, by the angle between them, whatever their "
@@ -106,8 +113,10 @@ def main(settings: BuildSettings) -> None:
         model = _preflight(settings, examples)
         limits, work = settings.limits(), settings.index / artifact.WORK
         uploads = _uploads(settings.index)
-        extraction = Extraction(model, settings.data, examples, limits, settings.raw_pixel_codes, work, settings.max_bad_fraction)
-        of_uploads = Extraction(model, settings.index / artifact.UPLOADS, uploads, limits, settings.raw_pixel_codes, work)
+        extraction = Extraction(
+            model, settings.data, examples, limits, settings.raw_pixel_codes, work, settings.max_bad_fraction, settings.atlas
+        )
+        of_uploads = replace(extraction, root=settings.index / artifact.UPLOADS, examples=uploads, max_bad_fraction=1.0)
         extraction.run(rank, ranks)
         if uploads:
             of_uploads.run(rank, ranks)
@@ -115,7 +124,10 @@ def main(settings: BuildSettings) -> None:
             dist.barrier()
         if rank:
             return
-        source = Source(settings.data, model.fingerprint, model.width, settings.limits(), model.layer)
+        layers: dict[str, LayerRecord] | None = None
+        if settings.atlas:
+            layers = {name: LayerRecord(**asdict(shape)) for name, shape in model.units.items()}
+        source = Source(settings.data, model.fingerprint, model.width, limits, layers, model.layer)
         result = assemble(settings.index, _Both(extraction, of_uploads), source, settings.plan())
         if result.kept:
             shutil.rmtree(work)
@@ -188,6 +200,9 @@ def _preflight(settings: BuildSettings, examples: Sequence[Example]) -> Model:
         raise BadValue("index", str(settings.index), "a folder that can be written to")
     # twice, in feature blocks and in the version; thumbnails are about 5 kB
     needed = len(examples) * (model.width * 4 + 6000) * 2
+    if settings.atlas:  # in feature blocks alone
+        sizes = [shape.columns * shape.units * (6 if shape.side else 4) for shape in model.units.values()]
+        needed += len(examples) * sum(sizes)
     free = shutil.disk_usage(settings.index).free
     if needed > free:
         raise FC7Error(

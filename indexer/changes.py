@@ -6,7 +6,7 @@ larger, but never the first, which only `compact` rewrites. Whoever calls holds 
 Legend: N rows.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from indexer.metric import vectors_of
 from indexer.search import shortlists
 from indexer.search.shortlists import CODES
 from indexer.storage import artifact
-from indexer.storage.artifact import Manifest, RejectRecord
+from indexer.storage.artifact import Manifest, RejectRecord, WithManifest
 from indexer.storage.draft import Draft
 from indexer.storage.originals import SourceFolders, forget_uploads, recorded_root
 from indexer.storage.rejects import Rejects
@@ -119,6 +119,15 @@ def compact(version: Version) -> None:
     measurement = shortlists.make(draft, segment, kind, manifest.bits, manifest.configuration.seed)
     manifest.shortlist, manifest.recall = measurement.shortlist, measurement.recall
     draft.publish(manifest)
+
+
+def attach(index: Path, version: WithManifest, files: Mapping[str, bytes]) -> int:
+    """Publishes the same items beside these files of the version, which replace those of their names; the version's number."""
+    draft = Draft(index)
+    draft.take_over(version, len(version.manifest.segments), without=files.keys())
+    for name, data in files.items():
+        draft.write(name, data)
+    return draft.publish(version.manifest)
 
 
 def holding(version: Version, sha256s: Sequence[str]) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Photographs -> features, files' facts and thumbnails, a block at a time; an interrupted run keeps its blocks.
 
-Legend: B batch, C channels, H height, W width, N examples, D feature width, P raw pixels (32 x 32 RGB).
+Legend: B batch, C channels, H height, W width, N examples, D feature width, P raw pixels (32 x 32 RGB), U units of all layers, M
+units that have maps.
 """
 
 import hashlib
@@ -51,6 +52,14 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
+class Activations:
+    """How strongly photographs excite each unit at most, and where; see training/network/units.py."""
+
+    values_NU: Vectors
+    positions_NM: NDArray[np.int16]
+
+
+@dataclass(frozen=True)
 class FeatureBlock:
     """What came of up to 1024 examples."""
 
@@ -60,6 +69,7 @@ class FeatureBlock:
     thumbnails: bytes  # JPEG files, one after the other
     rejects: list[Reject]
     folder: Path | None = None  # that the paths are below, where it is another than that of the blocks beside it
+    activations: Activations | None = None  # where they were asked for
 
     def without(self, rows: Collection[int], rejects: Iterable[Reject]) -> Self:
         """The block without some rows, and with more rejects."""
@@ -73,6 +83,7 @@ class FeatureBlock:
             files=[self.files[row] for row in kept],
             thumbnails=b"".join(jpeg for row, jpeg in enumerate(self.jpegs()) if row not in rows),
             rejects=[*self.rejects, *rejects],
+            activations=self.activations and Activations(self.activations.values_NU[kept], self.activations.positions_NM[kept]),
         )
 
     def in_metric(self, metric: Metric) -> Self:
@@ -98,6 +109,7 @@ class Extraction:
     with_pixels: bool
     work: Path
     max_bad_fraction: float = 1.0
+    with_activations: bool = False
 
     def run(self, share: int = 0, shares: int = 1) -> None:
         """Writes the blocks that are not there yet; of several ranks, each its share of them.
@@ -111,7 +123,7 @@ class Extraction:
         reads = iter(progress(photographs, sum(len(part) for part, _ in todo), f"{name_of(self.model.layer)} features"))
         rejects: list[Reject] = []
         for part, path in todo:
-            block = feature_block(self.model, islice(reads, len(part)), self.with_pixels)
+            block = feature_block(self.model, islice(reads, len(part)), self.with_pixels, self.with_activations)
             _write(path, block)
             self._check(rejects, block)
         next(reads, None)
@@ -138,12 +150,14 @@ class Extraction:
             yield part, self.work / f"{self._key(part)}.safetensors"
 
     def _key(self, part: Sequence[Example]) -> str:
-        facts = f"{self.model.fingerprint}\n{self.limits.model_dump_json()}\n{self.with_pixels}\n{stamp(self.root, part)}"
+        what = f"{self.with_pixels}\n{self.with_activations}"
+        facts = f"{self.model.fingerprint}\n{self.limits.model_dump_json()}\n{what}\n{stamp(self.root, part)}"
         return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
-def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool) -> FeatureBlock:
+def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool, with_activations: bool = False) -> FeatureBlock:
     """Features, files' facts and thumbnails of photographs that have been read, and the reasons of those that could not."""
+    activations = [_no_activations(model)]
     features = [np.empty((0, model.width), np.float32)]
     raw = [np.empty((0, 3 * RAW_SIZE**2), np.uint8)]
     files: list[FileFacts] = []
@@ -161,14 +175,36 @@ def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool) 
         if pixels:
             pixels_BCHW = torch.stack(pixels)
             try:
-                features.append(model.features(pixels_BCHW).numpy())
+                if with_activations:
+                    features_BD, excitation = model.features_and_units(pixels_BCHW)
+                    positions_BM = excitation.positions_BM.numpy().astype(np.int16)
+                    activations.append(Activations(excitation.values_BU.numpy(), positions_BM))
+                else:
+                    features_BD = model.features(pixels_BCHW)
+                features.append(features_BD.numpy())
             except NotFinite as error:
                 first = files[len(files) - len(pixels) + error.positions[0]]
                 raise Mismatch(f"{error}; the first is {printable(first.path)}") from error
             raw.append(raw_pixels(pixels_BCHW))
     return FeatureBlock(
-        np.concatenate(features), np.concatenate(raw) if with_pixels else None, files, b"".join(thumbnails), rejects
+        np.concatenate(features),
+        np.concatenate(raw) if with_pixels else None,
+        files,
+        b"".join(thumbnails),
+        rejects,
+        activations=_joined(activations) if with_activations else None,
     )
+
+
+def _no_activations(model: Model) -> Activations:
+    shapes = model.units.values()
+    units = sum(shape.columns * shape.units for shape in shapes)
+    of_maps = sum(shape.columns * shape.units for shape in shapes if shape.side)
+    return Activations(np.empty((0, units), np.float32), np.empty((0, of_maps), np.int16))
+
+
+def _joined(parts: Sequence[Activations]) -> Activations:
+    return Activations(np.concatenate([part.values_NU for part in parts]), np.concatenate([part.positions_NM for part in parts]))
 
 
 def raw_pixels(pixels_BCHW: Tensor) -> NDArray[np.uint8]:
@@ -212,6 +248,9 @@ def _write(path: Path, block: FeatureBlock) -> None:
     tensors = {"features": torch.from_numpy(block.features_ND), "thumbnails": thumbnails}
     if block.pixels_NP is not None:
         tensors["pixels"] = torch.from_numpy(block.pixels_NP)
+    if block.activations:
+        tensors["activations"] = torch.from_numpy(block.activations.values_NU)
+        tensors["positions"] = torch.from_numpy(block.activations.positions_NM)
     items = [asdict(file) for file in block.files]
     rejects = [asdict(reject) for reject in block.rejects]
     write_tensors(path, tensors, {"items": json.dumps(items), "rejects": json.dumps(rejects)})
@@ -227,11 +266,13 @@ def _is_complete(path: Path) -> bool:
 
 def _read(path: Path) -> FeatureBlock:
     with safe_open(path, "numpy") as file:
-        metadata = file.metadata()
+        metadata, names = file.metadata(), file.keys()
+        has_activations = "activations" in names
         return FeatureBlock(
             file.get_tensor("features"),
-            file.get_tensor("pixels") if "pixels" in file.keys() else None,  # noqa: SIM118  not a dict
+            file.get_tensor("pixels") if "pixels" in names else None,
             [FileFacts(**facts) for facts in json.loads(metadata["items"])],
             file.get_tensor("thumbnails").tobytes(),
             [Reject(**reject) for reject in json.loads(metadata["rejects"])],
+            activations=Activations(file.get_tensor("activations"), file.get_tensor("positions")) if has_activations else None,
         )

@@ -20,6 +20,7 @@ from indexer.search.searcher import Searcher
 from indexer.search.shortlists import open_shortlists
 from indexer.storage import artifact
 from indexer.storage.artifact import Manifest
+from indexer.storage.atlas import Atlas
 from indexer.storage.originals import read_original, sweep_uploads
 from indexer.storage.segment import code_bytes
 from indexer.storage.version import Version, open_version
@@ -78,6 +79,11 @@ class Index:
     def bits(self) -> int:
         """Bits of a code; 0 where there are none."""
         return self.manifest.bits
+
+    @property
+    def atlas(self) -> Atlas | None:
+        """What excites each unit most, as of the build; None where that made no atlas."""
+        return self._version.atlas
 
     def __len__(self) -> int:
         return self.manifest.kept

@@ -71,6 +71,19 @@ def distances_of(squared: Keys, metric: Metric) -> NDArray[np.float32]:
     return within.astype(np.float32)
 
 
+def distances_between(features_ND: Vectors, vectors_MD: Vectors, metric: Metric) -> NDArray[np.float64]:
+    """The distances (N, M) of float32 (N, D) features from vectors (M, D) as `vectors_of` gives them.
+
+    By cosine a feature of zeros, which has no direction, is as far as one at right angles: 1.
+    """
+    have_N = have_vectors(features_ND, metric)
+    rows_ND, vectors = vectors_of(features_ND[have_N], metric).astype(np.float64), vectors_MD.astype(np.float64)
+    squared_NM = np.vecdot(rows_ND, rows_ND)[:, None] + np.vecdot(vectors, vectors) - 2 * rows_ND @ vectors.T
+    distances_NM = np.ones((len(features_ND), len(vectors_MD)))
+    distances_NM[have_N] = np.sqrt(squared_NM.clip(0)) if metric == "euclidean" else squared_NM / 2
+    return distances_NM
+
+
 def most_squared(distance: float | None, metric: Metric) -> float | None:
     """The largest squared distance that is told, in float32, as one of at most `distance`; None for no bound.
 

@@ -7,6 +7,7 @@ from indexer.index import Index, open_index
 from indexer.milvus.index import MilvusIndex, open_milvus_index
 from indexer.storage import artifact
 from indexer.storage.artifact import WithManifest
+from indexer.storage.atlas import Atlas
 from indexer.storage.version import Version
 from indexer.store import Store
 
@@ -17,6 +18,10 @@ class OpenStore(Store, WithManifest, Protocol):
     @property
     def version(self) -> Version | None:
         """The version on disk whose items are searched; None where they lie in Milvus."""
+
+    @property
+    def atlas(self) -> Atlas | None:
+        """What excites each unit of the network most, as of the build; None where that made no atlas."""
 
     def renewed(self) -> Self:
         """The folder's current version; what this one has of it is not read again."""

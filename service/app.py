@@ -20,7 +20,24 @@ from service.middleware.address import Below, OwnHosts
 from service.middleware.admission import Admission, Gate
 from service.middleware.limits import AnswerHead, LimitBody, SecureHeaders
 from service.middleware.observe import Observe
-from service.routes import about, classify, collection, compare, duplicates, items, layers, map, neighbors, pages
+from service.routes import (
+    about,
+    activations,
+    claims,
+    classify,
+    collection,
+    compare,
+    duplicates,
+    explain,
+    invariance,
+    items,
+    layers,
+    map,
+    neighbors,
+    pages,
+    reports,
+    units,
+)
 from service.routes.inputs import Inputs
 from service.settings import ServiceSettings, is_loopback
 from training.errors import BadValue
@@ -70,10 +87,16 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         classify,
         layers,
         map,
+        units,
+        claims,
         about,
         collection,
+        activations,
+        explain,
+        invariance,
         items,
         pages,
+        reports,
     ):  # the first is found first
         app.include_router(module.router)
         app.state.routes += module.router.routes

@@ -85,8 +85,10 @@ class FC7:
         All of `like` together are one more query, the last: neighbours are like these, and unlike those of `unlike`.
         Neighbours have the `label`, or any of several, none of `exclude_label`, and a path that begins with `path_prefix`. They
         were added at `added_after` or later, and before `added_before`: times with their zone, as datetime or in ISO 8601.
-        Distances are by the index's metric, `info()["index"]["metric"]`, or in bits in the modes "code" and "ball". `columns` is
-        0 or 1 to compare that column's half of the features alone.
+        Distances are by the index's metric, `info()["index"]["metric"]`, or in bits in the modes "code" and "ball". What they
+        mean is each neighbour's `percentile` among random pairs, and `same_class`, the probability of the query's class; both are
+        None where the index is not calibrated; see `calibration`. `columns` is 0 or 1 to compare that column's half of the
+        features alone.
         """
         filters = _filters(label, exclude_label, path_prefix, added_after, added_before)
         params = _given(k=k, mode=mode, **filters, max_distance=max_distance, radius=radius, columns=columns, cursor=cursor)
@@ -110,6 +112,22 @@ class FC7:
             yield result["neighbors"]
             if (cursor := result["next"]) is None:
                 return
+
+    def activations(self, query: Photograph | int, layer: str = "conv1", top: int = 8) -> Json:
+        """What the units of a layer say of a photograph or an item: `columns`, each with the `top` units that are `strongest`."""
+        return self._about("/activations", query, layer=layer, top=top)
+
+    def views(self, query: Photograph | int, top: int = 3) -> Json:
+        """The `top` most probable `classes` of a photograph or an item by each of the paper's ten `views`, and by their mean."""
+        return self._about("/views", query, top=top)
+
+    def occlusion(self, query: Photograph | int, label: str | None = None) -> Json:
+        """By how much the probability of a class, or of the most probable, falls when parts are covered: a `heat` map."""
+        return self._about("/occlusion", query, **{"class": label})
+
+    def explain(self, query: Photograph | int, neighbor: int) -> Json:
+        """Which parts of a photograph or an item, `query`, and of the item `neighbor` bring the two together: heat maps."""
+        return self._about("/explain", query, neighbor=neighbor)
 
     def duplicates(
         self,
@@ -138,6 +156,10 @@ class FC7:
             if (cursor := answer["next"]) is None:
                 return
 
+    def calibration(self) -> Json:
+        """What `python -m indexer.calibrate` measured: how far `same_class` and `percentile` of neighbours can be trusted."""
+        return self._send("GET", "/reports/calibration")
+
     def add(self, *photographs: Photograph, label: str = "") -> list[Json]:
         """Adds photographs to the index: for each its `id`, and whether the same file was `known` already. Needs the key."""
         answer = self._send("POST", "/items", _NOT_CONNECTED, files=_files(photographs), data={"label": label})
@@ -161,6 +183,12 @@ class FC7:
             return self._http.get("/readyz").is_success
         except (*_NO_ANSWER, httpx.TimeoutException):
             return False
+
+    def _about(self, path: str, query: Photograph | int, **options: Any) -> Json:
+        """The answer about one photograph, or one item."""
+        if isinstance(query, int | Integral):
+            return self._send("POST", path, params=_given(id=int(query), **options))
+        return self._send("POST", path, params=_given(**options), files=_files([query]))
 
     def _send(self, method: str, path: str, again: tuple[type[Exception], ...] = _NO_ANSWER, **content: Any) -> Json:
         for attempt in range(1, self._attempts):

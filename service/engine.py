@@ -8,7 +8,7 @@ import gc
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,6 +23,7 @@ from indexer.arrays import Vectors
 from indexer.features import feature_block
 from indexer.metric import no_direction
 from indexer.opening import OpenStore
+from indexer.search.calibration import scale_of
 from indexer.search.mode import choose
 from indexer.storage import artifact
 from indexer.store import START, Filter, Mode, Query, Store, without_codes
@@ -40,9 +41,13 @@ from training.images.folders import Example, ReadResult
 from training.images.preprocess import SIZE, Photograph, decode
 
 T = TypeVar("T")
+_DIGITS: Final = 4  # of percentiles and probabilities
 _MOST_NAMED: Final = 10  # labels in one note
 _SEARCHES: Final = 5  # of one page, of whose hits some are removed meanwhile
 _FEATURES_KEPT: Final = 256  # of uploads that have further pages
+_MOST_LONG: Final = 8  # requests for many passes of the network that are worked on, or wait for it
+# id, distance, label, path; percentile and probability of the same class, where these are known
+Neighbor: TypeAlias = tuple[int, float, str, str, float | None, float | None]
 Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their probabilities, most probable first
 
 
@@ -50,10 +55,11 @@ Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their proba
 class Page:
     """Some of a query's neighbours, nearest first, and where the next page begins."""
 
-    neighbors: list[tuple[int, float, str, str]]  # id, distance, label, path: the garbage collector leaves such tuples alone
+    neighbors: list[Neighbor]  # the garbage collector leaves such tuples alone
     next: Cursor | None  # None at the end
     buckets: int | None  # codes looked up, in the mode "ball"
     note: str | None = None  # which labels of the filter no item has, or that none passes it
+    uncalibrated: str | None = None  # why it is not known what the distances mean
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Subject:
     item: int | None = None
     vector_D: Vectors | None = None
     leave_out: frozenset[int] = frozenset()  # items that are no neighbours of it
+    examples: int = 1  # photographs that it stands for: of several it is not known what class they are
     inexact: bool = False  # whether the last bits of the vector may be others the next time, as those of a photograph's FC7 are
 
 
@@ -122,6 +129,7 @@ class Engine:
         self._network: Batcher[Model, NetworkQuery, Prediction] = Batcher(
             predict, self._worker, batch, wait_s, queue, lambda: self._decoding > 0, lambda size: metrics.batch("forward", size)
         )
+        self._long, self._turn = 0, asyncio.Lock()  # of requests for many passes
         self._features: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
         self._searches: Batcher[_Search, Subject, Page] = Batcher(
             _pages, self._worker, batch, 0.0, queue, lambda: False, lambda size: metrics.batch("search", size)
@@ -187,6 +195,38 @@ class Engine:
     async def feature(self, model: Model, photograph: Photograph, stages: Stages) -> Vectors:
         """FC7 of the centre view: float32 (D,)."""
         return _recorded(await self._network(model, NetworkQuery(photograph.pixels_CHW)), "forward", stages).feature_D
+
+    async def each_view(self, model: Model, batches: Iterator[Tensor], stages: Stages) -> tuple[Vectors, Vectors]:
+        """FC7 (V, D) and the probabilities (V, K) of many views, float32 (B, 3, size, size) at a time.
+
+        One such request is worked on at a time, and others' batches go through the network between two of its own. Raises
+        TryAgain where too many wait for it.
+        """
+        if self._long == _MOST_LONG:
+            raise TryAgain("queue_full", f"{self._long} requests for many passes of the network are being answered already")
+
+        def next_answers() -> tuple[Vectors, Vectors] | None:
+            x_BCHW = next(batches, None)
+            if x_BCHW is None:
+                return None
+            features_BD, chances_BK = model.answers_of_views(x_BCHW)
+            return features_BD.numpy(), chances_BK.numpy()
+
+        self._long += 1
+        try:
+            async with self._turn:
+                began, found = time.perf_counter(), []
+                while answers := await self._worker.run(next_answers):
+                    found.append(answers)
+        finally:
+            self._long -= 1
+        stages.record("forward", time.perf_counter() - began)
+        features, chances = zip(*found, strict=True)
+        return np.concatenate(features), np.concatenate(chances)
+
+    async def network(self, work: Callable[[], T]) -> T:
+        """Awaits the result of work that needs the network once, in turn with its batches."""
+        return await self._worker.run(work)
 
     def keep_feature(self, model: Model, name: str, feature_D: Vectors) -> None:
         """Keeps the feature of an uploaded photograph that has further pages, as one of the last few.
@@ -343,15 +383,38 @@ def _pages(search: _Search, subjects: list[Subject]) -> list[Page]:
     else:
         raise TryAgain("busy", "what is found is removed before it is told; try again when less is")
     note = note_of(store, query.filter, bool(hits.ids_QK[:, :1].max(initial=-1) >= 0))
+    meanings, uncalibrated = _meanings(search, subjects, queries_QD, pages)
     return [
         Page(
-            [(item, distance, items_by_id[item].label, items_by_id[item].path) for item, distance, _ in page],
+            [
+                (item, distance, items_by_id[item].label, items_by_id[item].path, *meaning)
+                for (item, distance, _), meaning in zip(page, meanings[i], strict=True)
+            ],
             _next(query, page, is_last=len(row) <= query.k),
             None if hits.buckets_Q is None else int(hits.buckets_Q[i]),
             note,
+            uncalibrated,
         )
         for i, (row, page) in enumerate(zip(rows, pages, strict=True))
     ]
+
+
+def _meanings(
+    search: _Search, subjects: list[Subject], queries_QD: Vectors, pages: list[list[tuple[int, float, float]]]
+) -> tuple[list[list[tuple[float | None, float | None]]], str | None]:
+    """Percentile and probability of the same class of every neighbour; and why these are not known, where they are not."""
+    try:
+        scale = scale_of(search.store, search.query.mode)
+    except FC7Error as error:
+        return [[(None, None)] * len(page) for page in pages], str(error)
+    usual = scale.usual(queries_QD)
+    meanings: list[list[tuple[float | None, float | None]]] = []
+    for i, (subject, page) in enumerate(zip(subjects, pages, strict=True)):
+        distances_K = np.array([distance for _, distance, _ in page])
+        percentiles = scale.percentiles(distances_K).round(_DIGITS).tolist()
+        chances = scale.chances(usual.steps(i, distances_K)).round(_DIGITS).tolist()
+        meanings.append(list(zip(percentiles, chances if subject.examples == 1 else [None] * len(page), strict=True)))
+    return meanings, None
 
 
 def _without_collecting(work: Callable[[], T]) -> T:

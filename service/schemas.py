@@ -45,6 +45,9 @@ def _time(value: object) -> object:
 
 Time = Annotated[datetime, BeforeValidator(_time)]  # ISO 8601, in queries
 
+Layer = Literal["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
+UnitOrder = Literal["index", "selectivity", "active", "maximum"]
+
 Note = Annotated[
     str | None,
     Field(
@@ -54,7 +57,14 @@ Note = Annotated[
 ]
 
 
-Layer = Annotated[FeatureLayer, Field(description="of the model, whose values are the features", examples=["fc7"])]
+IndexedLayer = Annotated[FeatureLayer, Field(description="of the model, whose values are the features", examples=["fc7"])]
+Uncalibrated = Annotated[
+    str | None,
+    Field(
+        exclude_if=lambda reason: reason is None,
+        description="why percentile and same_class are null, and what makes them; else left out",
+    ),
+]
 
 
 class FieldError(BaseModel):
@@ -119,6 +129,107 @@ class ClassifyAnswer(BaseModel):
     timings_ms: Timings | None = Field(None, description="with timings=true")
 
 
+class UnitActivityAnswer(BaseModel):
+    """What one unit says of a photograph."""
+
+    unit: int = Field(description="its place in its column, 0-based")
+    largest: float = Field(description="of its map, after the nonlinearity")
+    mean: float
+    active: float = Field(description="share of its map above 0")
+    peak: list[int] = Field(description="row and column of the largest in its map", examples=[[3, 12]])
+    box: list[int] = Field(description="left, top, right and bottom of its map in /activations.png of scale 1")
+
+
+class ColumnActivityAnswer(BaseModel):
+    """What the units of one column of a layer say of a photograph."""
+
+    column: int = Field(description="0 is the first GPU's")
+    units: int
+    side: int = Field(description="height and width of a map; 1 where the layer is fully connected")
+    mean: float
+    active: float = Field(description="share of all values above 0")
+    silent: int = Field(description="units that are nowhere above 0")
+    size: list[int] = Field(description="width and height of /activations.png of scale 1")
+    strongest: list[UnitActivityAnswer] = Field(description="by the largest value, downwards")
+
+
+class ActivationsAnswer(BaseModel):
+    """The answer of POST /activations; /activations.png is the picture of a column's maps."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: str = Field(examples=["conv2"])
+    index_version: int | None = Field(description="where the photograph is an item; else null")
+    name: str = Field(description="the file name that was sent, or the item's id")
+    columns: list[ColumnActivityAnswer]
+
+
+class ViewAnswer(ViewClasses):
+    """One of the ten views, and where it is in /views.png."""
+
+    box: list[int] = Field(description="left, top, right and bottom in /views.png, pixels", examples=[[0, 0, 224, 224]])
+
+
+class ViewsAnswer(BaseModel):
+    """The answer of POST /views; /views.png shows the ten views."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: Literal["fc8"] = "fc8"
+    index_version: int | None = Field(description="where the photograph is an item; else null")
+    name: str = Field(description="the file name that was sent, or the item's id")
+    classes: list[ClassProbability] = Field(description="most probable first; the mean over the views")
+    views: list[ViewAnswer]
+
+
+class HeatAnswer(BaseModel):
+    """What each part of a photograph is worth."""
+
+    name: str = Field(description="the file name that was sent, or the item's id")
+    id: int | None = Field(description="the item; null for a photograph that was sent")
+    grid: list[list[float]] = Field(description="what each cell is worth, 8 rows of 8, from the top left")
+    box: list[float] = Field(
+        description="where the grid lies in the square: left, top, right and bottom as shares of its side",
+        examples=[[0.0625, 0.0625, 0.9375, 0.9375]],
+    )
+    photograph: str = Field(description="the square as a data: address of a JPEG of 256 x 256 pixels")
+    overlay: str = Field(
+        description="the same grid as a data: address of a PNG to lay over it: orange above 0, violet below, "
+        "the more opaque the more it is worth"
+    )
+
+
+class OcclusionAnswer(BaseModel):
+    """The answer of POST /occlusion."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: Literal["fc8"] = "fc8"
+    index_version: int | None = Field(description="where the photograph is an item; else null")
+    label: str = Field(alias="class", description="whose probability is looked at", examples=["Granny-Smith"])
+    probability: float = Field(description="of the class, nothing covered", examples=[0.93])
+    lowest: float = Field(description="of the class with the square covered that lowers it most")
+    classes: list[ClassProbability] = Field(description="the most probable with that square covered")
+    covered: list[float] = Field(description="that square: left, top, right and bottom as shares of the side")
+    windows: int = Field(description="squares that were covered, one at a time", examples=[74])
+    heat: HeatAnswer = Field(description="by how much the probability falls, the mean over the squares that cover a cell")
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class ExplainAnswer(BaseModel):
+    """The answer of POST /explain."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: IndexedLayer
+    index_version: int = Field(examples=[1])
+    metric: Metric = Field(description="of the distances, as the index is", examples=["euclidean"])
+    distance: float = Field(description="of the two, nothing covered", examples=[7.26])
+    windows: int = Field(description="squares that were covered in each, one at a time", examples=[74])
+    query: HeatAnswer = Field(
+        description="what parts of the query bring the two together: by how much their distance grows with the part covered, "
+        "less the mean growth of the distances from items spread over the collection, in the unit of the metric"
+    )
+    neighbor: HeatAnswer = Field(description="the same of the neighbour, with the query whole")
+
+
 class ItemAnswer(BaseModel):
     """An indexed photograph."""
 
@@ -169,6 +280,18 @@ class Neighbor(BaseModel):
 
     id: int = Field(examples=[17])
     distance: float = Field(description="between FC7 features, or bits between codes: as `metric` says", examples=[12.5])
+    percentile: float | None = Field(
+        None,
+        description="of 100 random pairs of indexed photographs, how many are as near or nearer; null where the index is not "
+        "calibrated, and in groups of near-duplicates",
+        examples=[0.31],
+    )
+    same_class: float | None = Field(
+        None,
+        description="the probability that it is of the query's class, as measured with photographs that were neither indexed nor "
+        "trained on; null where the index is not calibrated, for a query of several examples, and in groups of near-duplicates",
+        examples=[0.92],
+    )
     label: str = Field(examples=["Granny-Smith"])
     path: str = Field(examples=["train/Granny-Smith/0a1b2c3d4e5f6071.jpg"])
     image: str = Field(examples=["/items/17/image"])
@@ -190,7 +313,7 @@ class NeighborsAnswer(BaseModel):
     """The answer of POST /neighbors: one result for each query, in the order sent."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
-    layer: Layer
+    layer: IndexedLayer
     index_version: int = Field(examples=[1])
     mode: Mode = Field(description="how it was searched", examples=["exact"])
     columns: Literal["0", "1", "both"] = Field(description="whose components were compared", examples=["both"])
@@ -200,6 +323,7 @@ class NeighborsAnswer(BaseModel):
         examples=["euclidean"],
     )
     results: list[NeighborsOfOne]
+    uncalibrated: Uncalibrated = None
     timings_ms: Timings | None = Field(None, description="with timings=true")
 
 
@@ -240,7 +364,7 @@ class DuplicatesAnswer(BaseModel):
     """The answer of GET /items/{id}/duplicates."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
-    layer: Layer
+    layer: IndexedLayer
     index_version: int = Field(examples=[1])
     mode: Mode = Field(description="how it was searched", examples=["exact"])
     metric: Metric = Field(description="of the distances, as the index is", examples=["euclidean"])
@@ -249,6 +373,7 @@ class DuplicatesAnswer(BaseModel):
     neighbors: list[Neighbor] = Field(description="nearest first; equal distances in order of id")
     next: str | None = Field(None, description="`cursor` of the page after this one; null at the end")
     note: Note = None
+    uncalibrated: Uncalibrated = None
 
 
 class Group(BaseModel):
@@ -265,7 +390,7 @@ class GroupsAnswer(BaseModel):
     """The answer of GET /duplicates."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
-    layer: Layer
+    layer: IndexedLayer
     index_version: int = Field(description="that the items are shown of", examples=[3])
     compared_version: int = Field(description="in which groups were looked for; what was added since is in none", examples=[2])
     compared: int = Field(description="items that were compared", examples=[1117])
@@ -290,6 +415,7 @@ class MapAnswer(BaseModel):
     """The answer of GET /map."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: Literal["fc7"] = "fc7"
     index_version: int = Field(examples=[3])
     items: int = Field(description="in the index", examples=[1120])
     shown: int = Field(description="of these, on the map", examples=[1117])
@@ -306,6 +432,62 @@ class MapAnswer(BaseModel):
     more_labels: int = Field(description="labels beyond these", examples=[0])
     points: str = Field(description="where the items' places are", examples=["/map/points?state=5a0c0f..."])
     bytes: int = Field(description="of these, before compression", examples=[11178])
+
+
+class QualityAnswer(BaseModel):
+    """How far probabilities are from what is observed."""
+
+    error: float = Field(description="expected calibration error: mean |told - observed| over 15 bins of equally many pairs")
+    brier: float = Field(description="Brier score: mean squared difference of probability and truth")
+
+
+class BinAnswer(BaseModel):
+    """Pairs that are given nearly the same probability."""
+
+    predicted: float = Field(description="the mean of what they are given")
+    observed: float = Field(description="the share that is of the same class")
+    interval: list[float] = Field(description="of the share: 95 %, by the bootstrap over the queries")
+    weight: float = Field(description="share of all pairs")
+
+
+class MeasurementAnswer(QualityAnswer):
+    """How good the probabilities are on one kind of pairs, of queries that they were not fitted to."""
+
+    pairs: str = Field(description="which items each query is paired with", examples=["first 10"])
+    interval: list[float] = Field(description="of the error: 95 %, by the bootstrap over the queries")
+    floor: float = Field(description="what probabilities without error would be measured at, with so few queries")
+    others: dict[str, QualityAnswer] = Field(description="simpler ways to tell probabilities, on the same pairs")
+    bins: list[BinAnswer] = Field(description="the reliability plot, by rising probability")
+
+
+class DistanceAnswer(BaseModel):
+    """What distances of one measure mean."""
+
+    measure: Literal["euclidean", "cosine", "hamming"]
+    random: list[float] = Field(description="distances of random pairs: 101, from the nearest (0 %) to the farthest (100 %)")
+    steps: list[float] = Field(description="standard deviations beyond the mean of a query's distances, rising")
+    chances: list[float] = Field(description="the probability of the same class there, falling; in between along straight lines")
+    measurements: list[MeasurementAnswer]
+
+
+class CalibrationAnswer(BaseModel):
+    """The answer of GET /reports/calibration."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    index_version: int = Field(description="that answers now", examples=[3])
+    measured_version: int = Field(description="that was asked; what was added or removed since changes little", examples=[2])
+    items: int = Field(description="that it held", examples=[1117])
+    added: int = Field(description="items that came since", examples=[0])
+    created: str = Field(description="when, ISO 8601", examples=["2026-11-26T10:00:00+00:00"])
+    queries: list[int] = Field(
+        description="photographs asked with, of each half; each is measured by what is fitted to the other"
+    )
+    unknown: int = Field(description="of these, photographs whose class no item has")
+    labels_seen: float | None = Field(
+        description="share of the items that the network was trained on; null where it is not known"
+    )
+    distances: list[DistanceAnswer]
+    picture: str = Field(description="the reliability plot", examples=["/reports/calibration.png"])
 
 
 class AddedImage(BaseModel):
@@ -411,39 +593,104 @@ class FiltersAnswer(BaseModel):
     kernels: list[KernelAnswer]
 
 
-class UnitAnswer(BaseModel):
-    """One first-layer kernel, with noise beside it and its pictures."""
+class AtlasInfo(BaseModel):
+    """What the atlas of units is of."""
+
+    photographs: int = Field(description="that it was made of", examples=[1117])
+    kept: int = Field(description="photographs of a unit at most", examples=[16])
+    removed: int = Field(description="of the photographs, those that have been removed since; they are left out", examples=[0])
+    since: int = Field(description="items that came since, which are not in it", examples=[0])
+
+
+class UnitActivity(BaseModel):
+    """A unit of the network by what excites it."""
+
+    column: int
+    unit: int = Field(description="its place in its column")
+    stands_for: str | None = Field(description="the class, of a unit of fc8; else null", examples=["Granny-Smith"])
+    dead: bool = Field(description="whether no photograph excites it above 0; a unit of fc8 never is")
+    active: float = Field(description="share of the photographs that excite it above 0", examples=[0.42])
+    mean: float = Field(description="of what each photograph excites it to at most")
+    maximum: float
+    photographs: int = Field(description="those of it that are still there", examples=[16])
+    label: str | None = Field(description="the most common label of these; null where there are none", examples=["Watermelon"])
+    label_share: float = Field(description="of these photographs that have that label, 0..1", examples=[0.94])
+    label_entropy: float = Field(description="of the labels of these photographs, bits: 0 where all have one", examples=[0.34])
+    crops: str = Field(description="what it sees in the best of them, as one picture", examples=["/units/conv5/1/33/crops.jpg"])
+    page: str = Field(description="its page, for people", examples=["/#/units/conv5/1/33"])
+
+
+class LayerUnits(BaseModel):
+    """The units of a layer."""
+
+    layer: Layer
+    columns: int = Field(description="1 for fc8, which hears every column", examples=[2])
+    units: int = Field(description="of a column", examples=[128])
+    side: int = Field(description="height and width of a unit's map; 0 where the layer has none", examples=[13])
+    field: int = Field(description="height and width of what a unit in the middle of its map sees, pixels", examples=[163])
+    square: int = Field(description="height and width of the square that a photograph becomes, pixels", examples=[256])
+    nonlinearity: str | None = Field(description="after which activations are taken; null for none", examples=["relu"])
+    dead: int | None = Field(description="units that no photograph excites above 0; null without an atlas", examples=[3])
+    most_selective: list[UnitActivity] = Field(description="whose photographs have the fewest labels, by entropy")
+    least_selective: list[UnitActivity]
+
+
+class UnitsAnswer(BaseModel):
+    """The answer of GET /units: the layers, and whether there is an atlas of their units."""
 
     model: str
-    kernel: KernelAnswer
-    noise: NoiseAnswer
-    picture: str = Field(examples=["/units/conv1/0/17.png"])
-    spectrum: str = Field(examples=["/units/conv1/0/17/spectrum.png"])
+    index_version: int | None = Field(description="null where no index answers")
+    atlas: AtlasInfo | None = Field(description="null where the index was built without one")
+    note: str | None = Field(description="what makes an atlas, where there is none")
+    layers: list[LayerUnits] = Field(description="from the image on")
+
+
+class UnitListAnswer(BaseModel):
+    """Some units of a layer's column."""
+
+    model: str
+    index_version: int
+    layer: Layer
+    column: int
+    order: UnitOrder
+    atlas: AtlasInfo
+    units: list[UnitActivity]
+    of: int = Field(description="units of the column", examples=[128])
+    next: int | None = Field(description="`start` of the units that follow; null at the end", examples=[48])
 
 
 class ExcitedAnswer(BaseModel):
-    """A photograph that excites a kernel."""
+    """A photograph that excites a unit."""
 
     id: int
     label: str
     path: str
-    activation: float = Field(description="of conv1, before the nonlinearity")
+    activation: float = Field(description="after the nonlinearity, but of fc8")
     box: list[float] = Field(
-        description="where in the thumbnail: left, top, right and bottom as shares of its side",
+        description="what the unit sees of the thumbnail: left, top, right and bottom as shares of its side",
         examples=[[0.1, 0.2, 0.143, 0.243]],
     )
+    crop: str = Field(description="the same as a picture", examples=["/units/conv5/1/33/photographs/0.png"])
     image: str
     thumbnail: str
 
 
-class UnitPhotographsAnswer(BaseModel):
-    """The photographs that excite a kernel most."""
+class UnitAnswer(BaseModel):
+    """One unit: what excites it, and of conv1 its kernel with noise beside it."""
 
     model: str
-    index_version: int
-    seen: int = Field(description="photographs that were looked at, evenly spread over the collection")
-    of: int = Field(description="photographs in the collection")
-    photographs: list[ExcitedAnswer] = Field(description="the most exciting first, each with the place where it is")
+    index_version: int | None = Field(description="null where no index answers")
+    layer: Layer
+    column: int
+    unit: int
+    atlas: AtlasInfo | None = Field(description="null for a kernel of conv1 where the index was built without one")
+    note: str | None = Field(description="what makes an atlas, where there is none")
+    activity: UnitActivity | None
+    photographs: list[ExcitedAnswer] = Field(description="the most exciting first; equal ones in order of id")
+    kernel: KernelAnswer | None = Field(description="of conv1; else null")
+    noise: NoiseAnswer | None = Field(description="of conv1; else null")
+    picture: str | None = Field(description="of conv1's kernel; else null", examples=["/units/conv1/0/17.png"])
+    spectrum: str | None = Field(description="of conv1's kernel; else null", examples=["/units/conv1/0/17/spectrum.png"])
 
 
 class ModelInfo(BaseModel):
@@ -464,7 +711,7 @@ class IndexInfo(BaseModel):
     created: str
     items: int
     rejected: int
-    layer: Layer
+    layer: IndexedLayer
     metric: Metric = Field(description="of the distances between features", examples=["euclidean"])
     width: int = Field(description="components of a feature")
     bits: int = Field(description="of a short code; 0 where there are none")
@@ -476,6 +723,7 @@ class IndexInfo(BaseModel):
     mode: Mode = Field(description="of a search that names none")
     reason: str = Field(description="why it is searched so")
     recall: dict[str, float] = Field(description="of the other modes against exact search, as measured when it was built")
+    calibrated: bool = Field(description="whether it is known what its distances mean; see GET /reports/calibration")
 
 
 class InfoAnswer(BaseModel):
@@ -499,3 +747,40 @@ class Health(BaseModel):
     """Answers of /healthz and /readyz."""
 
     status: Literal["ok", "ready"]
+
+
+class PerturbedPoint(BaseModel):
+    """One level of a perturbation, and how far the photograph moves by it."""
+
+    level: float = Field(examples=[1.5])
+    clipped: float = Field(description="share of the values that were clipped at 0 or 255", examples=[0.02])
+    l2: float = Field(description="|f - f0| / |f0|, f0 the feature of the photograph as it is", examples=[0.21])
+    angle: float = Field(description="between f and f0, degrees", examples=[11.4])
+    bits: int | None = Field(None, description="that flip of its code; null where the index has none", examples=[9])
+    overlap: float | None = Field(
+        None, description="share of its ten neighbours that stay; null where the index has hardly more items", examples=[0.8]
+    )
+    picture: str | None = Field(None, description="with pictures=true, the perturbed photograph: a data: address")
+
+
+class PerturbationCurve(BaseModel):
+    """One perturbation at every level."""
+
+    kind: str = Field(examples=["gain"])
+    unit: str = Field(description="what the level counts", examples=["pixels times"])
+    identity: float = Field(description="the level at which nothing changes", examples=[1.0])
+    points: list[PerturbedPoint]
+
+
+class InvarianceAnswer(BaseModel):
+    """The answer of POST /invariance."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: IndexedLayer
+    index_version: int = Field(examples=[1])
+    name: str = Field(description="the file name that was sent, the name given, or the id", examples=["apple.jpg"])
+    id: int | None = Field(None, description="of the item, where it is one", examples=[17])
+    colour_of: Literal["collection", "photograph"] = Field(description="whose colours the steps of `colour` follow from")
+    bits: int | None = Field(None, description="of a code", examples=[128])
+    neighbors: int | None = Field(None, description="that are looked at", examples=[10])
+    curves: list[PerturbationCurve]

@@ -110,6 +110,14 @@ def index(tmp_path_factory: pytest.TempPathFactory, model: Path, images: Path) -
     return folder
 
 
+@pytest.fixture(scope="session")
+def atlas_index(tmp_path_factory: pytest.TempPathFactory, model: Path, images: Path) -> Path:
+    """The same with a unit atlas, and without codes; do not write to it."""
+    folder = tmp_path_factory.mktemp("atlas-index")
+    build.main(build.BuildSettings(model=model, data=images, index=folder, part="train", bits=0, atlas=True))
+    return folder
+
+
 @pytest.fixture
 def few_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the training command build the small network."""

@@ -67,6 +67,8 @@ ELSEWHERE: Final = {
     "make bench-search": _LONG,
     "make bench-service": _LONG,
     "make bench-duplicates DATA=caltech PART=test MODEL=owt": _LONG,
+    "python tests/benchmarks/bench_map.py --index caltech-index": "takes long, and installs libraries that nothing else needs",
+    "python tests/benchmarks/bench_map.py --rows 10000": "takes long, and installs libraries that nothing else needs",
     "make fuzz-service": "takes long; tests/service/test_fuzz.py sends fewer of the same requests",
     "docker compose up": "needs Docker; `make demo` runs the same script",
     "DATA=cifar10 docker compose up": "needs Docker, and downloads",
@@ -80,6 +82,10 @@ ELSEWHERE: Final = {
     "python -m training.datasets --data imagenet --out imagenet": "needs ImageNet's archives",
     "make figure3": "downloads; tests/training/test_figure3.py trains two seeds by the command that it runs",
     "python -m training.figure3 --data caltech101 --out figure3 --controls": _LONG,
+    "python -m training.claims --quick --cifar cifar10 --caltech caltech": (
+        "needs downloads; tests/training/claims/test_claims.py measures every claim on made-up photographs"
+    ),
+    "python -m training.claims --full --cifar cifar10 --caltech caltech --page training/README.md": _LONG,
     "python -m training.pretrained --source torchvision --out torchvision-model": (
         "downloads; tests/training/test_pretrained.py reads such a file"
     ),
@@ -261,7 +267,7 @@ def _indexer(folder: Path) -> None:
 def _service(folder: Path) -> None:
     _as_the_demo_left_it(folder, 8)
     write_model(folder / "var" / "model", SmallConfig(classes=len(FRUIT)), FRUIT)
-    _build(folder, "--part", "train")
+    _build(folder, "--part", "train", "--atlas")
     (folder / "sunflower.jpg").write_bytes(encoded(photograph(1, (230, 200, 20))))
     (folder / "notes.txt").write_text("not a photograph\n")
 

@@ -25,8 +25,20 @@ COMMANDS = [
     for command in pages.commands(page)
 ]
 PROGRAMS = {
-    "training": ("train", "evaluate", "datasets", "pretrained", "profiles", "figure3", "filters", "patches", "vit"),
-    "indexer": ("build", "add", "remove", "compact", "evaluate", "duplicates"),
+    "training": (
+        "train",
+        "evaluate",
+        "datasets",
+        "pretrained",
+        "profiles",
+        "figure3",
+        "filters",
+        "invariance",
+        "patches",
+        "vit",
+        "claims.__main__",
+    ),
+    "indexer": ("build", "add", "remove", "compact", "evaluate", "duplicates", "fidelity", "calibrate"),
     "service": ("__main__",),
 }
 

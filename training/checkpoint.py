@@ -19,6 +19,7 @@ from training.images.folders import Part
 from training.images.preprocess import SIZE, centre_view, ten_views
 from training.network.alexnet import AlexNet, AlexNetConfig, Layer, shapes
 from training.network.initialisation import Scheme, initialise
+from training.network.units import Excitation, LayerShape, excite, layer_shapes
 from training.record import ErrorRates, ModelMetrics, TrainingRecord, WeightsRecord
 
 FORMAT: Final = 1
@@ -91,6 +92,18 @@ class Model:
         return self.at("fc7").features(pixels_BCHW)
 
     @torch.inference_mode()
+    def features_and_units(self, pixels_BCHW: Tensor) -> tuple[Tensor, Excitation]:
+        """What `features` gives, and how strongly the same views excite each unit of every layer, and where, in the same pass."""
+        stages, excitation = excite(self.net, self._centre(pixels_BCHW))
+        _finite(excitation.values_BU, "activation")
+        return self._feature(stages), excitation
+
+    @property
+    def units(self) -> dict[Layer, LayerShape]:
+        """The units of each layer, from the image on."""
+        return layer_shapes(self.net.config)
+
+    @torch.inference_mode()
     def probabilities(self, pixels_BCHW: Tensor, views: int = 1) -> Tensor:
         """Softmax over the classes, averaged over 1 or 10 views (paper, section 4.1): uint8 (B, 3, 256, 256) -> (B, classes)."""
         if views == 1:
@@ -115,11 +128,27 @@ class Model:
                 crops = ten_views(pixels_1CHW, self.mean_CHW, *self._sizes)
                 rows += crops if number == 10 else [centre_view(pixels_1CHW, self.mean_CHW, *self._sizes)]
             x_VCHW = torch.cat(rows)
+        return self.answers_of_views(x_VCHW)
+
+    @torch.inference_mode()
+    def answers_of_views(self, x_VCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of views that are cut already, and less the mean: float32 (V, 3, size, size)."""
         stages = self.net.stages(x_VCHW.contiguous(memory_format=torch.channels_last))
         return self._feature(stages), _finite(self.net.fc8(stages["fc7"]).float().softmax(1), "probability")
 
     def _feature(self, stages: dict[Layer, Tensor]) -> Tensor:
         return _finite(stages[self.layer].float(), f"{name_of(self.layer)} feature")
+
+    def view(self, pixels_CHW: Tensor) -> Tensor:
+        """The centre view, less the mean: uint8 (3, 256, 256) -> float32 (3, size, size)."""
+        return centre_view(pixels_CHW[None], self.mean_CHW, *self._sizes)[0]
+
+    @property
+    def view_box(self) -> tuple[float, float, float, float]:
+        """Where in the square the centre view lies: left, top, right and bottom as shares of its side."""
+        size, square = self._sizes
+        start = (square - size) // 2 / square
+        return start, start, start + size / square, start + size / square
 
     def _centre(self, pixels_BCHW: Tensor) -> Tensor:
         x_BCHW = centre_view(pixels_BCHW, self.mean_CHW, *self._sizes)

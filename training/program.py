@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -177,6 +178,20 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     model = re.search(r"^model name\s*: (.+)$", info.read_text() if info.is_file() else "", re.MULTILINE)
     return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores"
+
+
+def commit() -> str:
+    """The commit of the sources that run, with -dirty where they are changed; "" where git cannot say."""
+    try:
+        told = subprocess.run(  # noqa: S603
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return told.stdout.strip() if told.returncode == 0 else ""
 
 
 def keep_freed_memory() -> None:

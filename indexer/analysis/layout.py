@@ -6,10 +6,10 @@ versions on the same processor a map is the same bit for bit, however many threa
 Legend: N items, P principal components, D width of a vector, K neighbours, S items sampled.
 """
 
-import importlib.metadata
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
 from typing import Final, Literal
 
 import faiss
@@ -36,7 +36,7 @@ def check() -> None:
     """Raises BadValue where the library is missing."""
     try:
         _library()
-    except importlib.metadata.PackageNotFoundError as error:
+    except metadata.PackageNotFoundError as error:
         raise BadValue("map", True, "false, or the extra `map` installed: pip install 'fc7[map]'") from error
 
 
@@ -49,7 +49,7 @@ def make(
     if len(components_NP) < FEWEST or not np.ptp(components_NP, 0).any():
         method, library = "principal components", ""
         parameters = {"components": 2}
-        places_N2 = _within(components_NP[:, :2].astype(np.float64))
+        places_N2 = within(components_NP[:, :2].astype(np.float64))
     else:
         method, library = "t-SNE", _library()
         parameters = {
@@ -60,7 +60,7 @@ def make(
             "exaggerated_steps": _EARLY,
             "seed": seed,
         }
-        places_N2 = _within(_by_tsne(components_NP, seed))
+        places_N2 = within(by_tsne(components_NP, seed))
     names, numbers_N = _numbered(labels)
     rows_S = np.sort(np.random.default_rng(seed).permutation(len(places_N2))[:_MEASURED])
     k = min(_K, (len(places_N2) - 1) // 2)
@@ -85,9 +85,9 @@ def measure(places_N2: Places, rows_S: Rows, vectors: Callable[[], Iterator[Vect
 
     A row as near as the k-th is none nearer: of equal rows any may be the neighbours. k is less than half of the rows.
     """
-    queries_SD = np.concatenate(list(_chosen(vectors(), rows_S)))
+    queries_SD = np.concatenate(list(chosen(vectors(), rows_S)))
     near_SK = np.stack([_nearest(places_N2, row, k) for row in rows_S])
-    near = np.concatenate(list(_chosen(vectors(), np.unique(near_SK))))[np.searchsorted(np.unique(near_SK), near_SK)]
+    near = np.concatenate(list(chosen(vectors(), np.unique(near_SK))))[np.searchsorted(np.unique(near_SK), near_SK)]
     squares_SK = np.square(near - queries_SD[:, None]).sum(2)
     lengths_S = np.square(queries_SD).sum(1)
     nearer_SK = np.zeros(near_SK.shape, np.int64)
@@ -107,10 +107,10 @@ def measure(places_N2: Places, rows_S: Rows, vectors: Callable[[], Iterator[Vect
 
 
 def _library() -> str:
-    return f"openTSNE {importlib.metadata.version('openTSNE')}"
+    return f"openTSNE {metadata.version('openTSNE')}"
 
 
-def _by_tsne(components_NP: Components, seed: int) -> Floats:
+def by_tsne(components_NP: Components, seed: int) -> Floats:
     """Places by t-SNE with equal attraction of the nearest neighbours, begun at the first two components."""
     from openTSNE import TSNEEmbedding, affinity
     from openTSNE.nearest_neighbors import PrecomputedNeighbors
@@ -151,11 +151,12 @@ def _graph(components_NP: Components) -> tuple[Rows, Floats]:
     return np.concatenate(rows), np.sqrt(np.maximum(np.concatenate(squares), 0)).astype(np.float64)
 
 
-def _within(places_N2: Floats) -> Places:
+def within(places_N2: Floats) -> Places:
     """Places within the square, in its middle, by one scale."""
     low, high = places_N2.min(0), places_N2.max(0)
     extent = float((high - low).max()) or 1.0
-    return np.rint(((places_N2 - (low + high) / 2) / extent + 0.5) * LARGEST).astype(np.uint16)
+    places: Places = np.rint(((places_N2 - (low + high) / 2) / extent + 0.5) * LARGEST).astype(np.uint16)
+    return places
 
 
 def _numbered(labels: Sequence[str]) -> tuple[list[str], Numbers]:
@@ -173,7 +174,7 @@ def _nearest(places_N2: Places, row: int, k: int) -> Rows:
     return np.argpartition(squares_N, k)[:k]
 
 
-def _chosen(vectors: Iterator[Vectors], rows: Rows) -> Iterator[Vectors]:
+def chosen(vectors: Iterator[Vectors], rows: Rows) -> Iterator[Vectors]:
     """Some rows, ascending, of all that come in blocks."""
     first = 0
     for block_ND in vectors:

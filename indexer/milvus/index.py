@@ -14,10 +14,11 @@ from indexer.milvus.collection import Collection, State
 from indexer.milvus.store import MilvusStore
 from indexer.storage import artifact
 from indexer.storage.artifact import Manifest, MilvusRecord
+from indexer.storage.atlas import Atlas
 from indexer.storage.draft import Draft
 from indexer.storage.originals import forget_uploads, sweep_uploads
 from indexer.storage.rejects import Rejects
-from indexer.storage.version import load_autoencoder
+from indexer.storage.version import load_atlas, load_autoencoder
 from training.errors import Mismatch
 from training.images.preprocess import ImageLimits
 
@@ -28,6 +29,7 @@ class MilvusIndex(MilvusStore):
     folder: Path
     manifest: Manifest
     version = None  # no rows are on disk
+    atlas: Atlas | None  # what excites each unit most, as of the build
     _is_swept = False  # whether a process before this one may have left uploads that no item names
 
     def remove(self, ids: Sequence[int]) -> Self:
@@ -64,7 +66,7 @@ class MilvusIndex(MilvusStore):
         store = super().renewed()
         if folder != self.folder:
             artifact.verify_files(folder, manifest, contents=True)
-            store.folder, store.manifest = folder, manifest
+            store.folder, store.manifest, store.atlas = folder, manifest, load_atlas(folder, manifest)
         return store
 
     def _publish(self, rejects: Rejects) -> None:
@@ -88,7 +90,8 @@ class MilvusIndex(MilvusStore):
 
     def _with(self, state: State) -> Self:
         store = super()._with(state)
-        store.folder, store.manifest, store._is_swept = self.folder, self.manifest, self._is_swept
+        store.folder, store.manifest, store.atlas = self.folder, self.manifest, self.atlas
+        store._is_swept = self._is_swept
         return store
 
 
@@ -99,6 +102,7 @@ def open_milvus_index(folder: Path, manifest: Manifest, record: MilvusRecord) ->
     address = connection.parse_recorded(record.uri)
     store = MilvusIndex.open(address, record.collection, encoder, manifest.fingerprint, manifest.limits, length, manifest.metric)
     store.folder, store.manifest, store._index_folder = folder, manifest, folder.parents[1]
+    store.atlas = load_atlas(folder, manifest)
     return store
 
 

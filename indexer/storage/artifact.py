@@ -1,11 +1,13 @@
 """An index on disk: the only owner of its file names, and what its manifests say. indexer/storage/draft.py writes versions.
 
 <index>/versions/<n>/       manifest.json  manifest.sha256  deleted.npy  rejects.jsonl  autoencoder.safetensors
-                            principal.safetensors  shortlist.faiss  pixels.safetensors  map.safetensors
+                            principal.safetensors  shortlist.faiss  pixels.safetensors  atlas.safetensors  map.safetensors
+                            calibration.json  calibration.png
 <index>/versions/<n>/<m>/   a segment: vectors.faiss  codes.faiss  components.npy  lengths.npy  catalog.sqlite  thumbnails.bin
                             pixels.npy  pixel-codes.npy
 <index>/current             -> versions/<n>
 <index>/duplicates.json     the near-duplicates that were last looked for
+<index>/invariance.json     how far features, codes and neighbours were last seen to move when photographs are perturbed
 <index>/work                what a build that was interrupted has done
 <index>/uploads             files that came over HTTP
 
@@ -40,6 +42,9 @@ AUTOENCODER: Final = "autoencoder.safetensors"
 PIXEL_AUTOENCODER: Final = "pixels.safetensors"
 PRINCIPAL: Final = "principal.safetensors"
 FAISS: Final = "shortlist.faiss"
+ATLAS: Final = "atlas.safetensors"
+CALIBRATION: Final = "calibration.json"
+RELIABILITY: Final = "calibration.png"
 MAP: Final = "map.safetensors"
 VECTORS: Final = "vectors.faiss"
 CODES: Final = "codes.faiss"
@@ -50,11 +55,23 @@ PIXEL_CODES: Final = "pixel-codes.npy"
 CATALOG: Final = "catalog.sqlite"
 THUMBNAILS: Final = "thumbnails.bin"
 DUPLICATES: Final = "duplicates.json"
+INVARIANCE: Final = "invariance.json"
 WORK: Final = "work"
 UPLOADS: Final = "uploads"
 MOST_LINKED: Final = 100  # folders that the links of an index may lead to
 _SEGMENT: Final = (VECTORS, CATALOG, THUMBNAILS)
-_OF_VERSION: Final = (DELETED, REJECTS, AUTOENCODER, PIXEL_AUTOENCODER, PRINCIPAL, FAISS, MAP)
+_OF_VERSION: Final = (
+    DELETED,
+    REJECTS,
+    AUTOENCODER,
+    PIXEL_AUTOENCODER,
+    PRINCIPAL,
+    FAISS,
+    ATLAS,
+    MAP,
+    CALIBRATION,
+    RELIABILITY,
+)
 _OF_SEGMENT: Final = (*_SEGMENT, CODES, COMPONENTS, LENGTHS, PIXELS, PIXEL_CODES)
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,5}")
 

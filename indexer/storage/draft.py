@@ -11,8 +11,9 @@ from indexer.arrays import Ids
 from indexer.codes import autoencoder
 from indexer.codes.autoencoder import Autoencoder
 from indexer.codes.principal import Principal
-from indexer.storage import artifact, layout
+from indexer.storage import artifact, atlas, layout
 from indexer.storage.artifact import FileRecord, Manifest, RejectRecord, WithManifest
+from indexer.storage.atlas import Atlas
 from indexer.storage.layout import Layout
 from indexer.storage.rows import write_rows
 from indexer.storage.segment import SegmentDraft
@@ -76,6 +77,10 @@ class Draft:
         """Writes what makes the components of the short-list "principal"."""
         principal.save(self._folder / artifact.PRINCIPAL)
 
+    def write_atlas(self, units: Atlas) -> None:
+        """Writes which photographs excite each unit most."""
+        atlas.save(units, self._folder / artifact.ATLAS)
+
     def write_layout(self, places: Layout) -> None:
         """Writes the map."""
         layout.write(self._folder / artifact.MAP, places)
@@ -88,6 +93,10 @@ class Draft:
         """Writes the list of files left out."""
         lines = (json.dumps(reject._asdict()) + "\n" for reject in rejects)
         (self._folder / artifact.REJECTS).write_text("".join(lines))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file of the version by its name."""
+        (self._folder / name).write_bytes(data)
 
     def publish(self, manifest: Manifest) -> int:
         """Completes the manifest by `created` and `files`, names the version, makes it current, and drops versions too old.

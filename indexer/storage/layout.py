@@ -93,9 +93,9 @@ def _check(path: Path, layout: Layout, store: WithManifest) -> None:
     ids_N, places_N2, numbers_N, report = layout.ids_N, layout.places_N2, layout.numbers_N, layout.report
     if report.fingerprint != store.manifest.fingerprint:
         raise Mismatch(f"{path} is of the model {report.fingerprint[:12]}, the index of {store.manifest.fingerprint[:12]}")
-    kinds = (ids_N.dtype, places_N2.dtype, numbers_N.dtype)
-    if kinds != (np.int64, np.uint16, np.int32):
-        raise Mismatch(f"{path} holds {', '.join(map(str, kinds))}, not int64, uint16, int32")
+    kinds = ", ".join(str(array.dtype) for array in (ids_N, places_N2, numbers_N))
+    if kinds != "int64, uint16, int32":
+        raise Mismatch(f"{path} holds {kinds}, not int64, uint16, int32")
     shapes = (ids_N.shape, places_N2.shape, numbers_N.shape)
     if ids_N.ndim != 1 or shapes != (ids_N.shape, (*ids_N.shape, 2), ids_N.shape):
         raise Mismatch(f"{path} holds ids, places and labels of {shapes}, which are not of the same items")

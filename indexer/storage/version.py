@@ -12,8 +12,9 @@ from indexer.arrays import Ids
 from indexer.codes import autoencoder, principal
 from indexer.codes.autoencoder import Autoencoder
 from indexer.codes.principal import Principal
-from indexer.storage import artifact
+from indexer.storage import artifact, atlas
 from indexer.storage.artifact import Manifest
+from indexer.storage.atlas import Atlas
 from indexer.storage.catalog import Catalog
 from indexer.storage.rows import check_ascending, open_rows
 from indexer.storage.segment import PIXELS, Segment, code_bytes, open_segment
@@ -32,6 +33,7 @@ class Version:
     autoencoder: Autoencoder | None
     principal: Principal | None
     pixel_autoencoder: Autoencoder | None
+    atlas: Atlas | None
 
     @property
     def number(self) -> int:
@@ -95,6 +97,7 @@ def open_version(index: Path, known: Version | None = None, contents: bool = Tru
         load_autoencoder(folder, manifest),
         basis,
         load_pixel_autoencoder(folder, manifest),
+        known.atlas if known and artifact.ATLAS not in changed else load_atlas(folder, manifest),
     )
 
 
@@ -106,6 +109,13 @@ def load_autoencoder(folder: Path, manifest: Manifest) -> Autoencoder | None:
 def load_pixel_autoencoder(folder: Path, manifest: Manifest) -> Autoencoder | None:
     """What makes the codes of raw pixels of a version; like `load_autoencoder`."""
     return _autoencoder(folder / artifact.PIXEL_AUTOENCODER, manifest.pixel_bits, PIXELS)
+
+
+def load_atlas(folder: Path, manifest: Manifest) -> Atlas | None:
+    """What excites each unit most, as of the build; None where a version has no atlas. Raises Mismatch like the others."""
+    if artifact.ATLAS not in manifest.files:
+        return None
+    return atlas.load(folder / artifact.ATLAS, manifest.fingerprint, manifest.next_id)
 
 
 def _autoencoder(path: Path, bits: int, width: int) -> Autoencoder | None:

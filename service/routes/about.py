@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from indexer.storage import calibration
 from service import __version__, schemas
 from service.engine import Engine
 from service.metrics import CONTENT_TYPE
@@ -120,4 +121,5 @@ def _index_info(engine: Engine) -> schemas.IndexInfo | None:
         mode=mode,
         reason=reason,
         recall=manifest.recall,
+        calibrated=calibration.is_there(store),
     )

@@ -9,12 +9,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
-from indexer.store import LARGEST_ID, MOST_LABELS, Filter, Item, time_of
+from indexer.store import LARGEST_ID, MOST_LABELS, Filter, Item, Store, time_of
 from service import schemas
 from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import ServiceSettings
-from training.errors import BadValue
+from training.errors import BadValue, NotFound
 
 MOST_ERRORS: Final = 10  # that one answer names
 ItemId = Annotated[schemas.Whole, Path(alias="id", ge=0, le=LARGEST_ID, description="an indexed photograph", examples=[17])]
@@ -116,6 +116,21 @@ def as_json(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(by_alias=True), media_type="application/json")
 
 
+def indexed(store: Store, ids: list[int]) -> list[Item | None]:
+    """Items by their ids, None for those that are indexed no more."""
+    try:
+        return list(store.items(ids))
+    except NotFound:
+        return [_indexed_one(store, id) for id in ids]
+
+
+def _indexed_one(store: Store, id: int) -> Item | None:
+    try:
+        return store.items([id])[0]
+    except NotFound:
+        return None
+
+
 def links(request: Request, item: int) -> dict[str, str]:
     """Where an item's pictures are served."""
     address = f"{settings_of(request).root_path}/items/{item}"
@@ -138,6 +153,16 @@ def item_answer(request: Request, item: Item) -> schemas.ItemAnswer:
     )
 
 
-def neighbor(request: Request, item: int, distance: float, label: str, path: str) -> schemas.Neighbor:
-    """An item as a neighbour of another, with where its pictures are served."""
-    return schemas.Neighbor(id=item, distance=distance, label=label, path=path, **links(request, item))
+def neighbor(
+    request: Request,
+    item: int,
+    distance: float,
+    label: str,
+    path: str,
+    percentile: float | None = None,
+    same_class: float | None = None,
+) -> schemas.Neighbor:
+    """An item as a neighbour of another, with where its pictures are served, and what its distance means where that is known."""
+    return schemas.Neighbor(
+        id=item, distance=distance, percentile=percentile, same_class=same_class, label=label, path=path, **links(request, item)
+    )

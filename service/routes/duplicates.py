@@ -11,12 +11,12 @@ from pydantic import Field
 from indexer.opening import OpenStore
 from indexer.storage import artifact, duplicates
 from indexer.storage.duplicates import DuplicatesRecord, GroupRecord
-from indexer.store import ALL, Filter, Item
+from indexer.store import ALL, Filter
 from service import cursor, schemas
 from service.cursor import Cursor, Question
 from service.engine import note_of
 from service.routes import inputs
-from service.routes.common import DescribedRoute, Filtered, check_k, engine_of, neighbor, problems, settings_of
+from service.routes.common import DescribedRoute, Filtered, check_k, engine_of, indexed, neighbor, problems, settings_of
 from training.errors import NotFound
 
 router = APIRouter(route_class=DescribedRoute)
@@ -113,7 +113,7 @@ def _parsed(index: Path, *_state: int) -> tuple[DuplicatesRecord, str]:
 
 def _group(request: Request, store: OpenStore, record: GroupRecord, most: int, filter: Filter) -> schemas.Group | None:
     """What passes of a group, of which `most` items are looked at; None for less than two."""
-    items = _items(store, record.ids[:most])
+    items = indexed(store, record.ids[:most])
     found = zip(items, record.sha256s, record.distances, strict=False)
     left = [(item, distance) for item, sha256, distance in found if item and item.sha256 == sha256 and filter.passes(item)]
     if len(left) < 2:
@@ -121,18 +121,3 @@ def _group(request: Request, store: OpenStore, record: GroupRecord, most: int, f
     further = record.distances[most:] if filter == ALL else []
     neighbors = [neighbor(request, item.id, distance, item.label, item.path) for item, distance in left]
     return schemas.Group(size=len(left) + len(further), farthest=further[-1] if further else left[-1][1], items=neighbors)
-
-
-def _items(store: OpenStore, ids: list[int]) -> list[Item | None]:
-    """Items by their ids, None for those that are indexed no more."""
-    try:
-        return list(store.items(ids))
-    except NotFound:
-        return [_item(store, id) for id in ids]
-
-
-def _item(store: OpenStore, id: int) -> Item | None:
-    try:
-        return store.items([id])[0]
-    except NotFound:
-        return None

@@ -146,6 +146,7 @@ async def neighbors(request: Request) -> Response:
             columns=params.columns,
             metric=_metric(mode, pair.store),
             results=results,
+            uncalibrated=next((answer[1].uncalibrated for answer in answers if not isinstance(answer, FC7Error)), None),
             timings_ms=schemas.Timings.model_validate(stages.ms()) if params.timings else None,
         )
         return as_json(answer)
@@ -188,6 +189,7 @@ async def duplicates(request: Request, item_id: ItemId) -> schemas.DuplicatesAns
         neighbors=_neighbors(request, page),
         next=_next(page, question),
         note=page.note,
+        uncalibrated=page.uncalibrated,
     )
 
 
@@ -228,7 +230,7 @@ async def _of_examples(engine: Engine, pair: Pair, input: ParsedInput, stages: S
     own = frozenset(example.item for example in examples if example.item is not None)
     name = await engine.read(lambda: _name_of_examples(input)) if input.photographs else _name_of_examples(input)
     if paged and (kept_D := engine.kept_feature(pair.model, name)) is not None:
-        return name, Subject(vector_D=kept_D, leave_out=own, inexact=True)
+        return name, Subject(vector_D=kept_D, leave_out=own, examples=len(examples), inexact=True)
 
     async def vector_of(example: ParsedInput) -> Vectors:
         try:
@@ -249,7 +251,7 @@ async def _of_examples(engine: Engine, pair: Pair, input: ParsedInput, stages: S
     like, width = len(input.like), pair.store.width
     query_D = query_of(np.stack(vectors[:like]), np.array(vectors[like:], np.float32).reshape(-1, width))
     [compared_D] = vectors_of(query_D[None], pair.store.metric, "like")
-    return name, Subject(vector_D=compared_D, leave_out=own, inexact=input.photographs > 0)
+    return name, Subject(vector_D=compared_D, leave_out=own, examples=len(examples), inexact=input.photographs > 0)
 
 
 def _name_of_examples(input: ParsedInput) -> str:

@@ -9,7 +9,12 @@ export const key = {
   set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
 };
 
-export async function call(path, options = {}) {
+export const call = async (path, options = {}) => (await answered(path, options)).json().catch(() => ({}));
+
+// An answer that is a picture.
+export const blob = async (path, options = {}) => (await answered(path, options)).blob();
+
+async function answered(path, options) {
   let response;
   try {
     response = await fetch(path, options);
@@ -17,9 +22,9 @@ export async function call(path, options = {}) {
     if (options.signal?.aborted) throw error;
     throw new Error("The service does not answer. Is it still running?");
   }
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw Object.assign(new Error(body.detail || `${response.status} ${response.statusText}`), { status: response.status });
-  return body;
+  if (response.ok) return response;
+  const problem = await response.json().catch(() => ({}));
+  throw Object.assign(new Error(problem.detail || `${response.status} ${response.statusText}`), { status: response.status });
 }
 
 // GET with parameters; those that are empty are left out, and a list gives one several times.

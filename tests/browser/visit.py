@@ -53,10 +53,7 @@ class Visit:
         self.problems: list[str] = []
         self._expected: list[str] = []
         page.set_default_timeout(1000 * PATIENCE_S)
-        page.on(
-            "console",
-            lambda message: message.type in ("error", "warning") and self._note(f"{message.text} {message.location['url']}"),
-        )
+        page.on("console", self._note_message)
         page.on("pageerror", lambda error: self._note(str(error)))
         page.on("request", lambda request: self._note_request(request.url))
 

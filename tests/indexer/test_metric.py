@@ -18,7 +18,7 @@ from indexer.compact import CompactSettings
 from indexer.compact import main as compact
 from indexer.features import FeatureBlock, feature_block
 from indexer.index import Index, open_index
-from indexer.metric import Metric, distances_of, have_vectors, most_squared, vectors_of
+from indexer.metric import Metric, distances_between, distances_of, have_vectors, most_squared, vectors_of
 from indexer.search.shortlist import ByPrincipal
 from indexer.storage import artifact
 from indexer.store import Mode, Query
@@ -29,6 +29,20 @@ from training.errors import BadValue
 from training.images.folders import ReadResult, Reject
 
 NO_DIRECTION = "its feature is zero in every component and has no direction; metric=euclidean takes it"
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_distances_between_features_and_vectors_are_those_of_the_formula(metric: Metric) -> None:
+    x_ND = np.concatenate([features(6, width=40), np.zeros((1, 40), np.float32)])
+    found = distances_between(x_ND, vectors_of(x_ND[:2], metric), metric)
+    if metric == "euclidean":
+        of_rows = [
+            [sqrt(fsum((a - b) ** 2 for a, b in zip(row, other, strict=True))) for other in x_ND[:2].tolist()]
+            for row in x_ND.tolist()
+        ]
+    else:
+        of_rows = [*cosine_distances(x_ND[:-1].astype(np.float64), x_ND[:2].astype(np.float64)).tolist(), [1.0, 1.0]]
+    np.testing.assert_allclose(found, of_rows, rtol=1e-5, atol=1e-6)
 
 
 def test_rows_are_taken_to_length_1_by_float64_whatever_float32_makes_of_their_squares() -> None:

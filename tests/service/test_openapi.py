@@ -30,9 +30,9 @@ OPERATIONS = [
 
 
 @pytest.fixture(scope="module")
-def description(model: Path, index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def description(model: Path, atlas_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     kernels.noise(3, 11, 11)  # which takes a second, and the rest of an answer on the first layer little
-    growing = Path(shutil.copytree(index, tmp_path_factory.mktemp("described") / "index", symlinks=True))
+    growing = Path(shutil.copytree(atlas_index, tmp_path_factory.mktemp("described") / "index", symlinks=True))
     app = create_app(ServiceSettings(model=model, index=growing, api_key=KEY, max_images=4))
     with TestClient(app):
         yield schemathesis.openapi.from_asgi("/openapi.json", app)

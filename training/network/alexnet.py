@@ -216,11 +216,11 @@ class AlexNet(nn.Module):
 
     def sixth(self, h_BD: Tensor, mask_BD: Tensor | None) -> Tensor:
         """conv5 of all columns heard -> fc6 of these columns."""
-        return self._drop(self._activate(self.fc6(h_BD)), mask_BD)
+        return self._drop(self.activate(self.fc6(h_BD)), mask_BD)
 
     def seventh(self, h_BD: Tensor, mask_BD: Tensor | None) -> Tensor:
         """fc6 of all columns heard -> fc7 of these columns."""
-        return self._drop(self._activate(self.fc7(h_BD)), mask_BD)
+        return self._drop(self.activate(self.fc7(h_BD)), mask_BD)
 
     def layers(self) -> list[nn.Conv2d | nn.Linear]:
         """The eight layers of LAYERS, in their order."""
@@ -245,11 +245,11 @@ class AlexNet(nn.Module):
         else:
             h_BCHW = self._norm(h_BCHW, layer, rectified=not late)
             h_BCHW = F.max_pool2d(h_BCHW, c.pool_size, c.pool_stride, ceil_mode=layer not in c.pool_floor)
-        return self._activate(h_BCHW) if late else h_BCHW
+        return self.activate(h_BCHW) if late else h_BCHW
 
     def _norm(self, h_BCHW: Tensor, layer: int, rectified: bool = True) -> Tensor:
         c = self.config
-        h_BCHW = self._activate(h_BCHW) if rectified else h_BCHW
+        h_BCHW = self.activate(h_BCHW) if rectified else h_BCHW
         if layer not in c.lrn_after:
             return h_BCHW
         columns = 1 if c.lrn_across else self.here
@@ -258,7 +258,8 @@ class AlexNet(nn.Module):
             h_BCHW = map_norm(h_BCHW, size=5, k=1.0, alpha=c.map_norm_alpha, beta=c.lrn_beta)
         return h_BCHW
 
-    def _activate(self, h: Tensor) -> Tensor:
+    def activate(self, h: Tensor) -> Tensor:
+        """The nonlinearity of every layer but fc8."""
         match self.config.nonlinearity:
             case "relu":
                 return F.relu(h)

@@ -76,7 +76,8 @@ _CONDUCT: Final = {
     "out", "devices", "ranks_a_network", "keep", "save_minutes", "tensorboard", *ImageLimits.model_fields,
 }  # fmt: skip
 _KNOBS: Final = (
-    "square_size", "input_size", "nonlinearity", "lrn_after", "pool_size", "pool_stride", "exchange", "hidden", "dropout",
+    "square_size", "input_size", "nonlinearity", "lrn_after", "lrn_alpha", "pool_size", "pool_stride", "exchange", "hidden",
+    "dropout",
 )  # fmt: skip
 # What a model to start from brings with it
 _BROUGHT: Final = ("profile", "columns", "pixel_scale", "conv1_std", *(name for name in _KNOBS if name != "dropout"))
@@ -116,6 +117,12 @@ class TrainSettings(Settings):
     input_size: int | None = Field(None, ge=67, le=256, description="height and width of the crops, pixels; 224 in the paper")
     nonlinearity: Nonlinearity | None = Field(None, description="after every layer but fc8, in place of the profile's ReLU")
     lrn_after: tuple[int, ...] | None = Field(None, description="convolutional layers that LRN follows; [] for none")
+    lrn_alpha: float | None = Field(
+        None,
+        ge=0,
+        description="weight of the squares in LRN; 1e-4 in the paper, for pixels on 0..255: with pixel-scale 1/64, 0.41 does "
+        "the same",
+    )
     pool_size: int | None = Field(None, ge=1, description="max-pooling window, pixels; 3 in the paper, 2 without overlap")
     pool_stride: int | None = Field(None, ge=1, description="distance between max-pooling windows; 2 in the paper")
     columns: int | None = Field(None, ge=1, le=2, description="1 for half the kernels, and as many units, as the paper's network")

@@ -108,9 +108,9 @@ function placed(stage, points, labels, query, choose) {
   if (i >= 0) choose(i);
 }
 
-function introduction({ shown, since, removed }) {
+function introduction({ shown, since, removed, layer }) {
   const notes = [
-    `${shown.toLocaleString("en")} photographs; those that are near each other are alike by FC7.`,
+    `${shown.toLocaleString("en")} photographs; those that are near each other are alike by ${layer.toUpperCase()}.`,
     since > 0 && `${since.toLocaleString("en")} came since the map was made and are not on it.`,
     removed > 0 && `${removed.toLocaleString("en")} ${removed === 1 ? "was" : "were"} removed since.`,
   ];
@@ -133,10 +133,10 @@ function about(answer, stage) {
   const { method, library, parameters, neighbors, sampled } = answer;
   const rows = [["made by", `${method}${library && `, ${library}`}`], ...Object.entries(parameters).map(([name, value]) => [name.replaceAll("_", " "), value])];
   if (neighbors) {
-    rows.push(["trustworthiness", `${answer.trustworthiness.toFixed(3)} (1: nothing is near here that is far by FC7)`],
-      [`of the ${neighbors} neighbours by FC7`, `${(100 * answer.neighbor_recall).toFixed(0)} % are the nearest here too (${sampled} photographs looked at)`]);
+    rows.push(["trustworthiness", `${answer.trustworthiness.toFixed(3)} (1: nothing is near here that is far by the features)`],
+      [`of the ${neighbors} neighbours by the features`, `${(100 * answer.neighbor_recall).toFixed(0)} % are the nearest here too (${sampled} photographs looked at)`]);
   }
-  rows.push(["drawn by", stage.kind], ["model", answer.model.slice(0, 12)], ["version of the index", answer.index_version]);
+  rows.push(["drawn by", stage.kind], ["model", answer.model.slice(0, 12)], ["layer", answer.layer], ["version of the index", answer.index_version]);
   return element("details", {}, element("summary", { textContent: "How the map was made, and how far to trust it" }),
     element("p", { textContent: "A plane cannot keep all distances of 4096 dimensions. Near means alike; how far apart two groups lie, and how large they are, means little." }),
     facts(rows));

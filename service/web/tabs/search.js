@@ -7,9 +7,10 @@ import * as api from "../api.js";
 import { dropzone } from "../components/dropzone.js";
 import { element } from "../components/elements.js";
 import { paged } from "../components/pages.js";
-import { card, cards, classList, distance } from "../components/photograph.js";
+import { card, cards, classList, nearness } from "../components/photograph.js";
 import { empty, failure, fill } from "../components/states.js";
 import { hold, photographOf } from "../components/uploads.js";
+import { whyButton } from "../components/why.js";
 import { address } from "../router.js";
 import { chosenExamples, toggled } from "./search/examples.js";
 import { controls, keptOf, optionsOf, viewsOf } from "./search/options.js";
@@ -88,14 +89,15 @@ async function neighbors(view, signal, of, page) {
 }
 
 function neighbor(view, item, metric) {
+  const { detail, words } = nearness(item, metric);
   const name = item.label || item.path;
   const vote = (kind, sign, words) => element("button", { type: "button", title: words, "aria-label": words, textContent: sign,
     onclick: () => view.context.go("search", [], toggled(view, kind, String(item.id))) });
   return card(item, {
     href: address("search", [], { ...keptOf(view.query), photo: item.id }),
-    title: `${item.path}\nIts neighbours`,
-    detail: distance(item.distance, metric),
-    extra: [vote("like", "+", `Like ${name}, too`), vote("unlike", "\u2212", `Unlike ${name}`)],
+    title: [item.path, words, "Its neighbours"].filter(Boolean).join("\n"),
+    detail,
+    extra: [view.given && metric && whyButton(view.given, item, view.context.signal), vote("like", "+", `Like ${name}, too`), vote("unlike", "\u2212", `Unlike ${name}`)].filter(Boolean),
   });
 }
 

@@ -4,6 +4,7 @@ import * as api from "../api.js";
 import { barChart } from "../components/charts.js";
 import { element } from "../components/elements.js";
 import { failure } from "../components/states.js";
+import { reliability } from "../components/reliability.js";
 import { facts, table } from "../components/table.js";
 import { read, total } from "./status/metrics.js";
 
@@ -13,6 +14,7 @@ const PARTS = {
   "shortlist.faiss": "short-list", "principal.safetensors": "what makes principal components", "catalog.sqlite": "catalogue of the photographs",
   "thumbnails.bin": "thumbnails", "autoencoder.safetensors": "what makes codes", "pixels.npy": "raw pixels", "pixel-codes.npy": "codes of raw pixels",
   "pixels.safetensors": "what makes codes of raw pixels", "deleted.npy": "removed items", "rejects.jsonl": "files that are no photographs",
+  "atlas.safetensors": "unit atlas", "map.safetensors": "map", "calibration.json": "what distances mean", "calibration.png": "reliability plot",
 };
 const STAGES = { queue: "waiting for a batch", decode: "bytes to pixels", forward: "the network", search: "the search", answer: "writing the answer" };
 const count = (value) => value.toLocaleString("en");
@@ -22,14 +24,16 @@ export async function show(root, place, { signal }) {
   const [{ version, model, index, settings }, figures, why] = await Promise.all([
     api.info(signal), metrics(signal), api.ready(signal).then(() => null, (error) => error)]);
   if (signal.aborted) return;
-  root.append(
+  root.append(...[
     why ? failure(why) : element("p", { className: "good", textContent: "Ready: a model and an index that belong together are loaded." }),
     element("div", { className: "parts" },
       section("Model", model ? modelFacts(model) : "none"),
       section("Index", index ? indexFacts(index) : "none"),
       section("Service", serviceFacts(version, settings, figures))),
+    index && section("What distances mean", reliability(index, signal)),
     section("Work", work(figures)),
-    index && section("Files of the index", files(index)));
+    index && section("Files of the index", files(index)),
+  ].filter(Boolean));
 }
 
 const section = (text, ...shown) => element("section", {}, element("h3", { textContent: text }), ...shown);

@@ -1,10 +1,18 @@
-// Units: the first layer's kernels at #/units, and a page for each at #/units/conv1/COLUMN/UNIT.
+// Units: a layer's at #/units/LAYER/COLUMN, and a page for each at #/units/LAYER/COLUMN/UNIT. #/units/conv1 is all kernels of the first layer.
 
-import { showKernel } from "./units/kernel.js";
+import * as api from "../api.js";
+import { showGrid } from "./units/grid.js";
 import { showKernels } from "./units/kernels.js";
+import { layerBar } from "./units/layers.js";
+import { showUnit } from "./units/unit.js";
 
-export function show(root, place, context) {
-  const [layer = "conv1", column, unit] = place.parts;
-  if (layer !== "conv1") throw new Error(`There is no layer ${layer} here; conv1 is.`);
-  return unit === undefined ? showKernels(root, place, context) : showKernel(root, column, unit, context);
+export async function show(root, place, context) {
+  const [name = "conv1", column, unit] = place.parts;
+  const answer = await api.twice("units", {}, context.signal);
+  const layer = answer.layers.find((one) => one.layer === name);
+  if (!layer) throw new Error(`There is no layer ${name} here; ${answer.layers.map((one) => one.layer).join(", ")} are.`);
+  root.append(layerBar(answer, name, column));
+  if (unit !== undefined) return showUnit(root, layer, column, unit, context);
+  if (name === "conv1" && column === undefined) return showKernels(root, answer, place, context);
+  return showGrid(root, answer, layer, column ?? "0", place, context);
 }

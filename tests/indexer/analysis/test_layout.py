@@ -1,6 +1,7 @@
 """Maps: how true they are by scikit-learn's measure and by counting, of few and of equal items, and bit for bit the same."""
 
 from collections.abc import Iterator
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -128,9 +129,9 @@ def test_labels_are_numbered_commonest_first_and_equals_by_name() -> None:
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
-        raise layout.importlib.metadata.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
     layout.check()
-    monkeypatch.setattr(layout.importlib.metadata, "version", missing)
+    monkeypatch.setattr(metadata, "version", missing)
     with pytest.raises(BadValue, match=r"map.*pip install 'fc7\[map\]'"):
         layout.check()

@@ -4,12 +4,14 @@ import json
 import random
 import shutil
 import struct
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from indexer.analysis import layout as making
 from indexer.assembly import Plan, Source, assemble
 from indexer.changes import compact
 from indexer.index import Index, open_index
@@ -91,6 +93,25 @@ def test_changes_take_the_map_over_as_it_is(mapped: Path) -> None:
     layout.read(open_index(mapped))
     for each in (store, added, removed):
         each.close()
+
+
+def test_a_build_that_is_interrupted_leaves_the_version_in_use(mapped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(steps: Iterable[Any], total: int, what: str, unit: str) -> Iterator[Any]:
+        if what != "map":
+            yield from steps
+            return
+        yield 0
+        raise KeyboardInterrupt
+
+    before = artifact.current(mapped)
+    monkeypatch.setattr(making, "progress", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        assemble(mapped, [block(features(ROWS))], SOURCE, Plan(bits=0, map=True))
+    assert artifact.current(mapped) == before
+    layout.read(open_index(mapped))
+    monkeypatch.undo()
+    assert assemble(mapped, [block(features(ROWS))], SOURCE, Plan(bits=0, map=True)).version_number == 2
+    layout.read(open_index(mapped))
 
 
 def test_an_index_without_one_says_what_makes_it(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ READS = (
     ("HEAD", "/info"),
     ("POST", "/classify"),
     ("POST", "/neighbors"),
+    ("POST", "/invariance"),
+    ("GET", "/reports/invariance"),
 )
 CHANGES = (("POST", "/items"), ("POST", "/reload"), ("DELETE", "/items/0"))
 SECURITY = {

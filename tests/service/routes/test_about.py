@@ -70,6 +70,8 @@ def everything(client: TestClient) -> str:
     asked += [
         ("GET", "/items/0/duplicates"),
         ("GET", "/duplicates"),
+        ("GET", "/reports/invariance"),
+        ("POST", "/invariance?id=0"),
         ("GET", "/items/0/thumbnail"),
         ("POST", "/reload"),
         ("DELETE", "/items/0"),

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from service.app import THREADS, create_app
 from service.settings import ServiceSettings
 from tests.conftest import SmallConfig
 from training import checkpoint
-from training.analysis import excitation, kernels
+from training.analysis import kernels
 from training.network.alexnet import AlexNet
 from training.network.initialisation import initialise
 
@@ -40,18 +39,12 @@ def client(folders: tuple[Path, Path]) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.mark.parametrize(
-    ("module", "work", "paths"),
-    [
-        (kernels, "first_layer", ["/filters", "/filters.png?order=norm", "/filters.svg", "/units/conv1/0/1"]),
-        (excitation, "strongest", ["/units/conv1/0/1/photographs"]),
-    ],
-)
 def test_what_is_slow_is_done_once_for_all_who_ask_and_others_are_answered_meanwhile(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch, module: ModuleType, work: str, paths: list[str]
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    paths = ["/filters", "/filters.png?order=norm", "/filters.svg", "/units/conv1/0/1"]
     begun, go, calls = threading.Event(), threading.Event(), []
-    real = getattr(module, work)
+    real = kernels.first_layer
 
     def held(*given: Any) -> Any:
         calls.append(given)
@@ -59,7 +52,7 @@ def test_what_is_slow_is_done_once_for_all_who_ask_and_others_are_answered_meanw
         assert go.wait(60)
         return real(*given)
 
-    monkeypatch.setattr(module, work, held)
+    monkeypatch.setattr(kernels, "first_layer", held)
     with ThreadPoolExecutor(4 * THREADS) as callers:
         asked = [callers.submit(client.get, paths[i % len(paths)]) for i in range(3 * THREADS)]
         try:
@@ -70,25 +63,3 @@ def test_what_is_slow_is_done_once_for_all_who_ask_and_others_are_answered_meanw
             go.set()
         assert {answer.result().status_code for answer in asked} == {200}
     assert len(calls) == 1
-
-
-def test_what_nobody_awaits_any_more_is_not_begun(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, go, looked = threading.Event(), threading.Event(), []
-
-    def held(net: Any, mean: Any, pixels: torch.Tensor, index: int) -> Any:
-        looked.append(index)
-        begun.set()
-        assert go.wait(60)
-        return torch.zeros(len(pixels)), torch.zeros(len(pixels), 2, dtype=torch.int64)
-
-    monkeypatch.setattr(excitation, "strongest", held)
-    settings = ServiceSettings(model=folders[0], index=folders[1], deadline_ms=500)
-    with TestClient(create_app(settings)) as client, ThreadPoolExecutor(2) as callers:
-        first = callers.submit(client.get, "/units/conv1/1/0/photographs")
-        assert begun.wait(60)
-        assert client.get("/units/conv1/1/1/photographs").status_code == 503
-        assert first.result().status_code == 503
-        go.set()
-        assert client.get("/units/conv1/1/0/photographs").json()["photographs"][0]["activation"] == 0
-        assert client.get("/units/conv1/1/2/photographs").status_code == 200
-    assert looked == [4, 6]

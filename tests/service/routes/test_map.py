@@ -54,7 +54,7 @@ def decoded(data: bytes) -> list[tuple[int, int, int, int]]:
 def test_the_points_are_those_of_the_file(client: TestClient, mapped: Path) -> None:
     store = open_index(mapped)
     body = client.get("/map").json()
-    assert (body["model"], body["index_version"]) == (store.fingerprint, 1)
+    assert (body["model"], body["layer"], body["index_version"]) == (store.fingerprint, "fc7", 1)
     assert (body["items"], body["shown"], body["since"], body["removed"], body["more_labels"]) == (24, 24, 0, 0, 0)
     assert body["method"] == "principal components"
     assert body["points"].startswith("/photos/map/points?state=")

@@ -67,6 +67,24 @@ def test_the_seam_between_columns_is_never_crossed(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("beta", [0.75, 0.5])
+@pytest.mark.parametrize("gain", [0.5, 4.0])
+def test_of_a_gain_small_values_keep_all_of_it_and_large_ones_its_power_one_less_two_beta(beta: float, gain: float) -> None:
+    """So at beta = 1/2 large values lose the gain, and at the paper's 3/4 those that grow come out smaller."""
+    a = activations(2, 12, 5, 4)
+    for size, power in ((1e-6, 1.0), (1e6, 1 - 2 * beta)):
+        first, second = (
+            local_response_norm(scaled * size * a, size=5, k=2.0, alpha=1e-4, beta=beta, columns=2) for scaled in (1.0, gain)
+        )
+        np.testing.assert_allclose(second.numpy(), (gain**power * first).numpy(), rtol=1e-5)
+
+
+def test_small_values_are_multiplied_by_a_constant() -> None:
+    a = 1e-6 * activations(2, 12, 5, 4)
+    out = local_response_norm(a, size=5, k=2.0, alpha=1e-4, beta=0.75)
+    np.testing.assert_allclose(out.numpy(), 2.0**-0.75 * a.numpy(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5])
 def test_gradient_equals_finite_differences(beta: float) -> None:
     a = activations(1, 8, 2, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: local_response_norm(x, alpha=0.1, beta=beta, columns=2), a)

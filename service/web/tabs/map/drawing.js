@@ -1,5 +1,6 @@
 // Draws the points: by WebGL 2, or on a plain canvas where there is none. `tones` has a colour's number for each point: 0 is none of
-// the chosen labels, HIDDEN is not drawn. Points of a tone are drawn after those of lower ones.
+// the chosen labels, HIDDEN is not drawn. Points of a tone are drawn after those of lower ones. `share` is how many of each tone's are
+// drawn, from 0 to 1: some from everywhere while the map moves, where all would take too long.
 //
 // Well-kept scatter plots for WebGL come with regl, which makes functions of text (new Function); the content policy forbids that.
 
@@ -31,7 +32,7 @@ void main() {
   shown = vec4(colour.rgb * alpha, alpha);
 }`;
 
-// A canvas and what draws on it: { canvas, kind, paint(tones, colours), draw(view, size) }. `lost` is called when a context is.
+// A canvas and what draws on it: { canvas, kind, paint(tones, colours), draw(view, size, share) }. `lost` is called when a context is.
 export function drawingOf(points, lost) {
   const canvas = element("canvas", { className: "points", "aria-hidden": "true" });
   const gl = canvas.getContext("webgl2", { antialias: false, alpha: true, premultipliedAlpha: true });
@@ -62,22 +63,26 @@ function byWebGl(gl, { places }) {
   });
   gl.enable(gl.BLEND);
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-  let drawn = 0;
+  let runs = [];
   return {
     paint(tones, colours) {
-      const order = ordered(tones);
-      drawn = order.length;
-      upload(buffers[0], Float32Array.from({ length: 2 * drawn }, (_, i) => places[2 * order[i >> 1] + (i & 1)]));
+      const order = [];
+      runs = byTone(tones).map((some) => {
+        const first = order.length;
+        for (const i of some) order.push(i);
+        return [first, some.length];
+      });
+      upload(buffers[0], Float32Array.from({ length: 2 * order.length }, (_, i) => places[2 * order[i >> 1] + (i & 1)]));
       upload(buffers[1], Uint8Array.from(order, (i) => tones[i]));
       gl.uniform4fv(palette, colours.flat());
     },
-    draw({ x, y, scale: pixels, width, height, ratio }, diameter) {
+    draw({ x, y, scale: pixels, width, height, ratio }, diameter, share) {
       gl.viewport(0, 0, gl.canvas.width, gl.canvas.height);
       gl.uniform2f(middle, x, y);
       gl.uniform2f(scale, (2 * pixels) / width, (-2 * pixels) / height);
       gl.uniform1f(size, diameter * ratio);
       gl.clear(gl.COLOR_BUFFER_BIT);
-      gl.drawArrays(gl.POINTS, 0, drawn);
+      for (const [first, count] of runs) gl.drawArrays(gl.POINTS, first, Math.ceil(share * count));
     },
   };
 
@@ -90,33 +95,40 @@ function byWebGl(gl, { places }) {
 export function onPlainCanvas({ places }) {
   const canvas = element("canvas", { className: "points", "aria-hidden": "true" });
   const context = canvas.getContext("2d");
-  let [order, tones, styles] = [[], [], []];
+  let [tones, styles] = [[], []];
   return {
     canvas,
     kind: "a plain canvas",
     paint(some, colours) {
-      tones = some;
-      order = ordered(tones);
+      tones = byTone(some);
       styles = colours.map(([red, green, blue, alpha]) => `rgb(${255 * red} ${255 * green} ${255 * blue} / ${alpha})`);
     },
-    draw({ x, y, scale, width, height, ratio }, diameter) {
+    draw({ x, y, scale, width, height, ratio }, diameter, share) {
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
       context.clearRect(0, 0, width, height);
       const [left, top] = [width / 2 - x * scale - diameter / 2, height / 2 - y * scale - diameter / 2];
-      let tone = -1;
-      for (const i of order) {
-        const [px, py] = [places[2 * i] * scale + left, places[2 * i + 1] * scale + top];
-        if (px < -diameter || py < -diameter || px > width || py > height) continue;
-        if (tones[i] !== tone) context.fillStyle = styles[tone = tones[i]];
-        context.fillRect(px, py, diameter, diameter);
-      }
+      tones.forEach((points, tone) => {
+        context.fillStyle = styles[tone];
+        for (let at = 0; at < share * points.length; at++) {
+          const px = places[2 * points[at]] * scale + left;
+          const py = places[2 * points[at] + 1] * scale + top;
+          if (px > -diameter && py > -diameter && px < width && py < height) context.fillRect(px, py, diameter, diameter);
+        }
+      });
     },
   };
 }
 
-// The points that are drawn, those of tone 0 first.
-function ordered(tones) {
-  const byTone = Array.from({ length: 9 }, () => []);
-  for (let i = 0; i < tones.length; i++) if (tones[i] !== HIDDEN) byTone[tones[i]].push(i);
-  return Uint32Array.from(byTone.flat());
+// The points of each tone, in an order that begins everywhere on the map.
+function byTone(tones) {
+  const found = Array.from({ length: 9 }, () => []);
+  const order = Uint32Array.from(tones, (_, i) => i);
+  let state = 1;
+  for (let i = order.length - 1; i > 0; i--) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    const other = Math.floor((state / 2 ** 32) * (i + 1));
+    [order[i], order[other]] = [order[other], order[i]];
+  }
+  for (const i of order) if (tones[i] !== HIDDEN) found[tones[i]].push(i);
+  return found;
 }

@@ -65,9 +65,9 @@ export class Labels {
   }
 }
 
-// The list of labels; `changed` is called when colours or points are others.
+// The list of labels, first those that have colours now; `changed` is called when colours or points are others.
 export function legend(labels, changed) {
-  const rows = labels.all.map((entry) => {
+  const rows = [...new Set([...labels.chosen, ...labels.all])].map((entry) => {
     const box = element("input", { type: "checkbox", onchange: () => toggle(entry, box.checked) });
     const dot = element("span", { className: "dot" });
     const row = element("li", {}, element("label", {}, box, dot, element("span", { textContent: entry.label || "without a label" }), element("small", { textContent: entry.count })));

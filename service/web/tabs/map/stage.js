@@ -7,6 +7,8 @@ import { drawingOf, onPlainCanvas } from "./drawing.js";
 import { nearest, within } from "./points.js";
 import { View, listen } from "./view.js";
 
+const SMOOTH_MS = 33;  // between two frames of a movement, at most
+const LEAST_SHARE = 0.05;  // of the points, that is drawn for that
 const REST_MS = 150;  // without a movement, after which thumbnails are fetched and the address is changed
 const REACH = 14;  // pixels
 const SIDE = 56;  // of a thumbnail, pixels
@@ -18,7 +20,7 @@ const HELP = "Map. Drag or use the arrow keys to move, the wheel, two fingers or
 export class Stage {
   // `told` has settled(), chose(point), lassoed(outline).
   constructor(points, labels, told, signal) {
-    Object.assign(this, { points, labels, told, signal, view: new View(), lasso: false, ringed: -1, outline: null });
+    Object.assign(this, { points, labels, told, signal, view: new View(), lasso: false, ringed: -1, outline: null, share: 1, isMoving: false });
     this.drawing = drawingOf(points, () => this.#replaceDrawing());
     this.over = element("canvas", { className: "over", "aria-hidden": "true" });
     this.pictures = element("div", { className: "pictures", "aria-hidden": "true" });
@@ -66,6 +68,7 @@ export class Stage {
   moved() {
     this.outline = null;
     this.tip.hidden = true;
+    this.isMoving = true;
     this.#ask();
     clearTimeout(this.rest);
     this.element.setAttribute("aria-busy", "true");
@@ -88,14 +91,23 @@ export class Stage {
   }
 
   #ask() {
-    this.frame ??= requestAnimationFrame(() => {
+    this.frame ??= requestAnimationFrame((now) => {
       this.frame = null;
+      if (this.isMoving) this.#pace(now - this.before);
+      this.before = now;
       this.#draw();
     });
   }
 
+  // Fewer points where the frame before took too long, more where there was time.
+  #pace(took) {
+    if (took > 0) this.share = Math.min(1, Math.max(LEAST_SHARE, this.share * (took > SMOOTH_MS ? 0.7 : 1.1)));
+  }
+
   #settle() {
     if (this.signal.aborted) return;
+    this.isMoving = false;
+    this.before = NaN;
     this.#choosePictures();
     this.#draw();
     this.element.setAttribute("aria-busy", "false");
@@ -143,7 +155,7 @@ export class Stage {
   }
 
   #draw() {
-    this.drawing.draw(this.view, this.#diameter);
+    this.drawing.draw(this.view, this.#diameter, this.isMoving ? this.share : 1);
     for (const [i, image] of this.shown) this.#put(image, i);
     const context = this.over.getContext("2d");
     context.setTransform(this.view.ratio, 0, 0, this.view.ratio, 0, 0);

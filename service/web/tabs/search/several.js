@@ -2,7 +2,7 @@
 
 import * as api from "../../api.js";
 import { element } from "../../components/elements.js";
-import { card, cards, distance, thumbnail } from "../../components/photograph.js";
+import { card, cards, nearness, thumbnail } from "../../components/photograph.js";
 import { failure } from "../../components/states.js";
 import { address } from "../../router.js";
 import { keptOf, optionsOf, viewsOf } from "./options.js";
@@ -44,6 +44,8 @@ function row(photograph, classified, result, metric, kept) {
     element("a", { href, className: "query" },
       element("img", { src: photograph.address ?? thumbnail(photograph.id), alt: "" }),
       element("b", { textContent: name }), element("small", { textContent: share })),
-    result.error ? failure(new Error(result.error.detail)) : cards(`Neighbours of ${name}`, ...result.neighbors.map((found) =>
-      card(found, { href: address("search", [], { ...kept, photo: found.id }), detail: distance(found.distance, metric) }))));
+    result.error ? failure(new Error(result.error.detail)) : cards(`Neighbours of ${name}`, ...result.neighbors.map((found) => {
+      const { detail, words } = nearness(found, metric);
+      return card(found, { href: address("search", [], { ...kept, photo: found.id }), title: [found.path, words].filter(Boolean).join("\n"), detail });
+    })));
 }

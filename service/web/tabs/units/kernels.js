@@ -6,6 +6,7 @@ import { failure } from "../../components/states.js";
 import { table } from "../../components/table.js";
 import { address, queryOf } from "../../router.js";
 import { FIGURES, nameOf, range, shown } from "./figures.js";
+import { withoutAtlas } from "./layers.js";
 
 const DOWNWARDS = new Set(["norm"]);
 const COUNTS = { structured: "structured", oriented: "oriented", gabor: "Gabor functions", dead: "dead", duplicates: "duplicates" };
@@ -15,7 +16,7 @@ const CHOICES = {  // as the address has them: [text, the choices]
   channel: ["channel", { "": "all", red: "red", green: "green", blue: "blue" }],
 };
 
-export async function showKernels(root, { query }, { signal, replace }) {
+export async function showKernels(root, { atlas, note }, { parts, query }, { signal, replace }) {
   let figures;
   try {
     figures = await api.twice("filters", {}, signal);
@@ -37,7 +38,7 @@ export async function showKernels(root, { query }, { signal, replace }) {
   const controls = Object.entries(CHOICES).map(([name, [text, options]]) => field(text, select(options, query.get(name) ?? Object.keys(options)[0], {
     onchange: ({ target }) => {
       query.set(name, target.value);
-      replace("units", [], query);
+      replace("units", parts, query);
       draw();
     },
   })));
@@ -49,7 +50,8 @@ export async function showKernels(root, { query }, { signal, replace }) {
       + "Structured: more than half of a kernel's energy is below 0.25 cycles a pixel." }),
     element("div", { className: "fields" }, ...controls, files),
     sheet,
-    element("details", {}, element("summary", { textContent: "In figures, beside white noise" }), inFigures(figures)));
+    element("details", {}, element("summary", { textContent: "In figures, beside white noise" }), inFigures(figures)),
+    !atlas && withoutAtlas(note));
   draw();
 }
 

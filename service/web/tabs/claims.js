@@ -1,0 +1,115 @@
+// Claims: what the paper says, measured again at a small size, with seeds and intervals.
+
+import * as api from "../api.js";
+import { forestPlot, lineChart } from "../components/charts.js";
+import { element } from "../components/elements.js";
+import { empty } from "../components/states.js";
+import { facts, table } from "../components/table.js";
+import { address } from "../router.js";
+
+const STARTS = { paper: "starts of 2012", "fan-in": "starts by fan-in" };
+const SIZES = { quick: "--quick: one seed, a direction and no more", full: "--full", large: "--large" };
+
+const shown = (unit, value) => (value === null ? "-" : unit === "times" ? `${value.toFixed(2)} times` : value.toFixed(2));
+const logarithm = (unit, value) => (value === null || unit !== "times" ? value : Math.log2(value));
+
+function differences(claim) {
+  return table(["compared", "mean", "95 % interval", "seeds above / below", "published", "could have been seen", ""], claim.rows.map((row) => [
+    row.label,
+    (row.censored ? "> " : "") + shown(row.unit, row.mean) + (row.p === null ? "" : `, McNemar p ${row.p.toPrecision(2)}`),
+    row.low === null ? "-" : `${shown(row.unit, row.low)} to ${shown(row.unit, row.high)}`,
+    `${row.positive} / ${row.negative}`,
+    shown(row.unit, row.published),
+    shown(row.unit, row.detectable) + (row.seeds_for_published === null ? "" : `; ${row.seeds_for_published} seeds for the published`),
+    row.verdict + (row.note ? ` (${row.note})` : ""),
+  ]), { label: `Differences of ${claim.name}` });
+}
+
+function arms(claim) {
+  return table(["arm", "rate", "seeds", "error, %", "gap, points"], claim.arms.map(({ name, rate, errors, gaps }) => [
+    name, String(rate), String(errors.length), mean(errors), mean(gaps)]), { label: `Arms of ${claim.name}` });
+}
+
+const mean = (values) => (values.length ? (100 * values.reduce((sum, value) => sum + value, 0) / values.length).toFixed(1) : "-");
+
+function plots(claim) {
+  return ["points", "times", "g"].flatMap((unit) => {
+    const rows = claim.rows.filter((row) => row.unit === unit);
+    if (!rows.length) return [];
+    const label = { points: "points of error", times: "times as long, in powers of two", g: "|g|" }[unit];
+    return [forestPlot({
+      title: `${claim.name}: ${rows.map((row) => `${row.label} ${shown(unit, row.mean)}`).join("; ")}`,
+      label: `${label}; a diamond: published`,
+      rows: rows.map((row, i) => ({
+        name: `${i + 1}`,
+        value: logarithm(unit, row.mean),
+        low: logarithm(unit, row.low) ?? undefined,
+        high: logarithm(unit, row.high) ?? undefined,
+        mark: logarithm(unit, row.published) ?? undefined,
+        text: row.verdict,
+      })),
+      left: 40,
+      right: 190,
+    }), element("ol", { className: "quiet" }, ...rows.map((row) => element("li", { textContent: row.label })))];
+  });
+}
+
+function figure1(curves) {
+  return Object.entries(STARTS).flatMap(([start, name]) => {
+    const some = curves.filter((curve) => curve.start === start);
+    if (!some.length) return [];
+    const longest = Math.max(...some.map((curve) => curve.errors.length));
+    return [element("h4", { textContent: name }), lineChart({
+      title: `Training error over epochs, ${name}`,
+      x: { label: "epoch", min: 0 },
+      y: { label: "running training error, %", min: 0 },
+      series: [
+        ...some.map(({ nonlinearity, seed, errors }) => ({
+          name: `${nonlinearity}, seed ${seed}`, points: errors.map((error, i) => [i + 0.5, 100 * error]) })),
+        { name: "25 %", points: [[0, 25], [longest, 25]], dashed: true },
+      ],
+    })];
+  });
+}
+
+function one(claim, report) {
+  return [
+    element("p", { textContent: `${claim.says}. Published: ${claim.published}. It would be nothing if ${claim.nothing}.` }),
+    claim.rows.length ? differences(claim) : empty("No pair of runs is made yet; the same command goes on."),
+    ...plots(claim),
+    ...(claim.name === "relu" ? [element("h3", { textContent: "Figure 1" }), ...figure1(report.figure1)] : []),
+    element("h3", { textContent: "Arms" }),
+    arms(claim),
+    element("p", { className: "quiet", textContent: `${claim.runs} runs, ${claim.missing} still to make; ${(claim.seconds / 60).toFixed(0)} minutes of training.` }),
+  ];
+}
+
+function overview(report) {
+  const rows = report.claims.map((claim) => [
+    element("a", { href: address("claims", [claim.name]), textContent: claim.says }),
+    claim.published,
+    claim.rows.length ? element("ul", {}, ...claim.rows.map((row) => element("li", { textContent: `${row.label}: ${row.censored ? "> " : ""}${shown(row.unit, row.mean)}, ${row.verdict}` }))) : "not measured yet",
+  ]);
+  return [
+    element("p", { textContent: "What the paper says, measured again with small networks on CIFAR-10 and Caltech-101, by pairs of runs that share a seed." }),
+    facts([
+      ["size", SIZES[report.size]], ["machine", report.machine], ["PyTorch", report.torch], ["commit", report.commit],
+      ["photographs", Object.entries(report.photographs).map(([data, { train, test }]) => `${data}: ${train} to train on, ${test} to test`).join("; ")],
+      ["training", `${(report.seconds / 3600).toFixed(1)} hours, all runs added up`],
+    ]),
+    table(["claim", "published", "here"], rows, { label: "All claims" }),
+  ];
+}
+
+export async function show(root, place, { signal, title }) {
+  const report = await api.get("reports/claims", {}, signal);
+  const [name] = place.parts;
+  if (!name) {
+    root.append(...overview(report));
+    return;
+  }
+  const claim = report.claims.find((candidate) => candidate.name === name);
+  if (!claim) throw new Error(`There is no claim ${name}; there are ${report.claims.map((candidate) => candidate.name).join(", ")}.`);
+  title(`Claims: ${claim.name}`);
+  root.append(element("p", {}, element("a", { href: address("claims", []), textContent: "All claims" })), ...one(claim, report));
+}

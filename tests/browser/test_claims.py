@@ -1,0 +1,48 @@
+"""The Claims tab: all of them, one of them, and none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Visits
+from tests.browser.visit import PHONE, serving
+from tests.training.claims.made import made_report
+from training.claims.record import REPORT
+
+
+@pytest.fixture
+def address(model: Path, index: Path, tmp_path: Path) -> Iterator[str]:
+    """A service that knows what the claims came to."""
+    (tmp_path / REPORT).write_text(made_report().model_dump_json())
+    with serving(model, index, claims=tmp_path) as address:
+        yield address
+
+
+def test_all_claims_stand_in_a_table_and_each_has_a_page_of_its_own(visits: Visits, address: str) -> None:
+    visit = visits(address)
+    page = visit.open("#/claims")
+    expect(page.get_by_role("region", name="All claims")).to_contain_text("no LRN less LRN, AlexNet-67: -0.07, not resolved")
+    visit.assert_accessible()
+    page.get_by_role("link", name="What is said of relu").click()
+    visit.settled()
+    expect(page.get_by_role("heading", level=2)).to_have_text("Claims: relu")
+    expect(page.get_by_role("region", name="Differences of relu")).to_contain_text("> 3.92 times")
+    expect(page.get_by_role("img", name="Training error over epochs, starts of 2012")).to_be_visible()
+    visit.assert_accessible()
+
+
+def test_a_claim_reads_on_a_phone_in_the_dark(visits: Visits, address: str) -> None:
+    visit = visits(address, viewport=PHONE, color_scheme="dark")
+    page = visit.open("#/claims/lrn")
+    expect(page.get_by_role("region", name="Differences of lrn")).to_contain_text("same direction, smaller")
+    visit.assert_accessible()
+
+
+def test_claims_that_are_not_measured_name_the_command(visits: Visits, model: Path, index: Path, tmp_path: Path) -> None:
+    with serving(model, index, claims=tmp_path / "nothing") as address:
+        visit = visits(address)
+        visit.expect("404")
+        page = visit.open("#/claims")
+        expect(page.get_by_role("alert")).to_contain_text("python -m training.claims --quick")

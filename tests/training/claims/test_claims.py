@@ -1,0 +1,160 @@
+"""The command: every claim on made-up photographs, resumed, reported, drawn."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.claims import __main__ as command
+from training.claims import claim, table, workers
+from training.claims.__main__ import ClaimsSettings, main
+from training.claims.arm import RunResult, RunSpec
+from training.claims.claim import claims
+from training.claims.record import Report
+from training.claims.workers import Place
+from training.errors import BadSettings, BadValue, Mismatch
+from training.program import parse
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Here:
+    """Runs in this process, one after the other; what it made is counted."""
+
+    def __init__(self) -> None:
+        self.made: list[RunSpec] = []
+        self.most: int | None = None
+
+    def finish(self, place: Place, left: Sequence[RunSpec], until: float | None = None) -> Iterator[RunResult]:
+        """As workers.finish; it is interrupted after `most`."""
+        for folder in (workers.RUNS, workers.MODELS, workers.STATES):
+            (place.out / folder).mkdir(exist_ok=True)
+        workers._worker = workers._Worker(place, stop=_Never(), parent=0, parts={})  # type: ignore[arg-type]
+        for spec in left:
+            if self.most is not None and len(self.made) >= self.most:
+                raise KeyboardInterrupt
+            self.made.append(spec)
+            yield RunResult.model_validate_json(workers._run(spec.model_dump_json()))
+
+
+class _Never:
+    def is_set(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Here:
+    """In place of processes."""
+    runs = Here()
+    monkeypatch.setattr(command, "finish", runs.finish)
+    monkeypatch.setattr(workers._Worker, "stopping", lambda _: False)
+    return runs
+
+
+def settings(out: Path, *options: str) -> ClaimsSettings:
+    return parse(ClaimsSettings, ["--quick", "--out", str(out), "--device", "cpu", *options])
+
+
+def test_every_claim_is_measured_on_made_up_photographs(out: Path, here: Here, capsys: pytest.CaptureFixture[str]) -> None:
+    main(settings(out, "--seeds", "2"))
+    found = Report.model_validate_json((out / "claims.json").read_bytes())
+    assert [claim.name for claim in found.claims] == [claim.name for claim in claims()]
+    assert all(claim.rows and not claim.missing for claim in found.claims)
+    assert found.photographs == {"cifar": {"train": 20, "test": 8}, "caltech": {"train": 12, "test": 5}}
+    rows = [row for claim in found.claims for row in claim.rows]
+    assert all(len(row.seeds) == 2 for row in rows if not row.label.startswith("epochs to 25 %"))
+    assert (out / "claims.md").read_text() == table.table(found) + "\n"
+    assert table.table(found) in capsys.readouterr().out
+    for name in ("figure1.svg", "forest.svg", "figure3.svg"):
+        assert ET.fromstring((out / name).read_text()).tag.endswith("svg")  # noqa: S314
+
+
+def test_runs_that_claims_share_are_made_once_and_a_second_call_makes_none(out: Path, here: Here) -> None:
+    main(settings(out, "--only", "lrn,fancy-pca", "--seeds", "1"))
+    names = [spec.name for spec in here.made]
+    assert len(names) == len(set(names))
+    pilots = sum(spec.pilot for spec in here.made)
+    assert (pilots, len(names) - pilots) == (3 * 8, 8)  # eight arms, for the claims share one
+    before = (out / "claims.json").read_text()
+    main(settings(out, "--only", "lrn,fancy-pca", "--seeds", "1"))
+    assert len(here.made) == len(names)
+    assert (out / "claims.json").read_text() == before
+
+
+def test_an_interrupted_command_makes_only_what_is_left(out: Path, here: Here) -> None:
+    here.most = 5
+    with pytest.raises(KeyboardInterrupt):
+        main(settings(out, "--only", "crops"))
+    here.most = None
+    main(settings(out, "--only", "crops"))
+    names = [spec.name for spec in here.made]
+    assert len(names) == len(set(names)) == 3 * 2 + 2 * 2
+    assert not list((out / "states").iterdir())
+
+
+def test_the_rate_is_that_of_the_pilot_with_the_smallest_error_on_photographs_held_out(out: Path, here: Here) -> None:
+    main(settings(out, "--only", "crops", "--seeds", "1"))
+    found = Report.model_validate_json((out / "claims.json").read_bytes())
+    for arm in found.claims[0].arms:
+        of_arm = [spec for spec in here.made if spec.pilot and spec.arm == claims()[_at("crops")].arms[arm.name]]
+        errors = {spec.rate: workers.read_result(out / "runs" / f"{spec.name}.json").error for spec in of_arm}  # type: ignore[union-attr]
+        assert arm.rate == min(errors, key=errors.__getitem__)
+        assert sorted(arm.grid) == sorted(errors)
+
+
+def _at(name: str) -> int:
+    return [claim.name for claim in claims()].index(name)
+
+
+def test_one_seed_is_printed_as_a_direction_without_an_interval(out: Path, here: Here) -> None:
+    main(settings(out, "--only", "crops", "--seeds", "1"))
+    found = Report.model_validate_json((out / "claims.json").read_bytes())
+    assert {row.verdict for row in found.claims[0].rows} == {"direction only"}
+    assert all(re.search(r"\| [+-]\d+\.\d\d - \|", line) for line in table.table(found).splitlines()[4:])
+
+
+def test_the_table_stands_between_the_markers_of_a_page(out: Path, here: Here, tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    main(settings(out, "--only", "crops", "--seeds", "1", "--page", str(page)))
+    found = Report.model_validate_json((tmp_path / "claims" / "results" / "claims.json").read_bytes())
+    assert page.read_text() == f"before\n{table.BEGIN}\n{table.table(found)}\n{table.END}\nafter\n"
+    assert (tmp_path / "claims" / "results" / "forest.svg").is_file()
+    page.write_text("no markers")
+    with pytest.raises(Mismatch, match="has no lines"):
+        main(settings(out, "--only", "crops", "--seeds", "1", "--page", str(page)))
+
+
+def test_the_committed_table_is_that_of_the_committed_results() -> None:
+    page = (ROOT / "training" / "README.md").read_text()
+    found = Report.model_validate_json((ROOT / "training" / "claims" / "results" / "claims.json").read_bytes())
+    assert f"{table.BEGIN}\n{table.table(found)}\n{table.END}\n" in page
+
+
+def test_wrong_options_are_named(out: Path) -> None:
+    with pytest.raises(BadSettings, match="one of --quick, --full and --large"):
+        parse(ClaimsSettings, ["--out", str(out)])
+    with pytest.raises(BadValue, match=r"only must be one of .*lrn.*got 'magic'"):
+        main(settings(out, "--only", "magic"))
+
+
+def test_every_claim_says_what_would_be_nothing_and_reads_like_a_paragraph() -> None:
+    for module in (ROOT / "training" / "claims" / "paper").glob("[!_]*.py"):
+        text = module.read_text()
+        assert len(text.splitlines()) <= 100, module
+        assert "be nothing" in " ".join(text.split('"""')[1].split()), module
+    assert all(claim.nothing and claim.published and claim.arms for claim in claim.claims())
+
+
+@pytest.mark.slow
+def test_processes_stop_when_time_is_over_and_go_on(out: Path) -> None:
+    main(settings(out, "--only", "crops", "--minutes", "0.0001"))
+    assert not list((out / "runs").glob("*.json"))
+    main(settings(out, "--only", "crops", "--processes", "2"))
+    assert len(list((out / "runs").glob("*.json"))) == 10
+    described = json.loads(next((out / "runs").glob("*.json")).read_text())
+    assert described["torch"] == torch.__version__

@@ -1,0 +1,100 @@
+"""A claim of the paper as this package measures it; a module of training/claims/paper holds one, by the name CLAIM."""
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from training.claims import paper
+from training.claims.arm import Arm, RunResult
+
+Unit = Literal["points", "times", "g"]  # of error, per cent; a ratio, which is compared by its logarithm; Hedges' g
+
+
+class Results(Protocol):
+    """The runs that are there."""
+
+    @property
+    def seeds(self) -> int:
+        """How many were asked for."""
+
+    def of(self, arm: Arm, seed: int) -> RunResult | None:
+        """The run of an arm with a seed, at the rate chosen for the arm; None where it has not been made."""
+
+    def first_layer(self, arm: Arm, seed: int) -> Tensor | None:
+        """The kernels of conv1 that the run left, (K, 3, 11, 11); None where there is no such run."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of a claim: one figure of every seed."""
+
+    label: str
+    unit: Unit
+    seeds: Sequence[float]  # points of error, or the logarithm of a ratio
+    censored: Sequence[bool] = ()
+    published: float | None = None  # in the same unit, a ratio as it is
+    p: float | None = None  # McNemar's, over photographs, where the figure is paired by photograph
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed, what is compared, and what would be nothing."""
+
+    name: str
+    section: str  # of the paper, by which claims are ordered
+    says: str
+    published: str  # by the paper, and by the log of the 2012 code
+    nothing: str
+    arms: Mapping[str, Arm]
+    measure: Callable[[Results], list[Comparison]]
+    seeds: int = 5  # at full size
+
+
+def claims() -> list[Claim]:
+    """All of them, in the order of the paper."""
+    modules = [importlib.import_module(f"{paper.__name__}.{module.name}") for module in pkgutil.iter_modules(paper.__path__)]
+    found: list[Claim] = [module.CLAIM for module in modules]
+    return sorted(found, key=lambda claim: (claim.section, claim.name))
+
+
+def pairs(results: Results, first: Arm, second: Arm) -> list[tuple[RunResult, RunResult]]:
+    """The seeds that both arms have a run of."""
+    both = [(results.of(first, seed), results.of(second, seed)) for seed in range(results.seeds)]
+    return [(one, other) for one, other in both if one is not None and other is not None]
+
+
+def difference(
+    results: Results, label: str, without: Arm, base: Arm, *, gap: bool = False, published: float | None = None, note: str = ""
+) -> list[Comparison]:
+    """The error of one arm less that of another, in points, a seed each; or so with their gaps between training and test.
+
+    No row where no seed has both.
+    """
+    found = pairs(results, without, base)
+    values = [100 * ((one.gap - other.gap) if gap else (one.error - other.error)) for one, other in found]
+    return [Comparison(label, "points", values, published=published, note=note)] if values else []
+
+
+def ratio(
+    label: str,
+    times: Sequence[tuple[float | None, float | None]],
+    given: float,
+    *,
+    published: float | None = None,
+    note: str = "",
+) -> list[Comparison]:
+    """How many times as long the first took as the second, a seed each, by logarithms; `given` is what a run had.
+
+    A first time that was not reached makes the ratio at least what it is with `given`. A seed whose second time was not reached
+    says nothing of the ratio and is left out.
+    """
+    known = [(first, second) for first, second in times if second is not None]
+    values = [math.log((given if first is None else first) / second) for first, second in known]
+    censored = [first is None for first, _ in known]
+    return [Comparison(label, "times", values, censored, published, note=note)] if values else []

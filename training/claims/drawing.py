@@ -1,0 +1,148 @@
+"""The claims as pictures, in SVG: figure 1 over seeds, all differences with their intervals, figure 3's columns over seeds."""
+
+import html
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from training.claims.record import Curve, Report, Row
+
+_WIDTH: Final = 760
+_COLOURS: Final[dict[str, str]] = {"relu": "#1f6fb4", "tanh": "#c4451c", "abs-tanh": "#3a8f3a"}
+_NAMES: Final[dict[str, str]] = {"relu": "ReLU", "tanh": "tanh", "abs-tanh": "|tanh|"}
+_STARTS: Final[dict[str, str]] = {"paper": "starts of 2012", "fan-in": "starts by fan-in"}
+# one drawing for light and dark pages
+_STYLE: Final = (
+    "<style>text{font:12px sans-serif;fill:#222}.faint{fill:#666}.line{stroke:#999}.mark{stroke:#222;fill:#222}.page{fill:#fff}"
+    "@media(prefers-color-scheme:dark){text{fill:#ddd}.faint{fill:#999}.line{stroke:#666}.mark{stroke:#ddd;fill:#ddd}"
+    ".page{fill:#161616}}</style>"
+)
+
+
+def pictures(report: Report) -> dict[str, str]:
+    """File name -> SVG, of what there is to draw."""
+    drawn = {"forest.svg": forest(report)}
+    if report.figure1:
+        drawn["figure1.svg"] = figure1(report.figure1)
+    rows = [row for claim in report.claims for row in claim.rows if row.unit == "g"]
+    if rows:
+        drawn["figure3.svg"] = dots(rows)
+    return drawn
+
+
+def figure1(curves: Sequence[Curve]) -> str:
+    """The training error of every network over its epochs, a panel for each start; a dashed line at 25 %, as in the paper."""
+    starts = [start for start in _STARTS if any(curve.start == start for curve in curves)]
+    longest = max(len(curve.errors) for curve in curves)
+    panel, height, left, top = _WIDTH // 2 - 60, 240, 50, 40
+    parts: list[str] = []
+    for i, start in enumerate(starts):
+        x0 = left + i * (panel + 60)
+        parts += [_text(x0, top - 18, _STARTS[start])]
+        for share in (0.0, 0.25, 0.5, 0.75):
+            y = top + height * (1 - share)
+            dashes = ' stroke-dasharray="5 4"' if share == 0.25 else ""
+            parts += [f'<line class="line" x1="{x0}" y1="{y:.1f}" x2="{x0 + panel}" y2="{y:.1f}"{dashes}/>']
+            parts += [_text(x0 - 6, y + 4, f"{share:.0%}", "end")]
+        ticks = range(0, longest + 1, max(1, round(longest / 6)))
+        parts += [_text(x0 + panel * tick / longest, top + height + 18, str(tick), "middle") for tick in ticks]
+        for curve in (curve for curve in curves if curve.start == start):
+            points = " ".join(
+                f"{x0 + panel * (e + 0.5) / longest:.1f},{top + height * (1 - error):.1f}" for e, error in enumerate(curve.errors)
+            )
+            colour = _COLOURS[curve.nonlinearity]
+            parts += [f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.6"/>']
+            end = points.split(" ")[-1].split(",")
+            parts += [f'<circle cx="{end[0]}" cy="{end[1]}" r="2.5" fill="{colour}"/>']
+    for i, (unit, colour) in enumerate(_COLOURS.items()):
+        x, y = left + 90 * i, top + height + 38
+        parts += [f'<line x1="{x}" y1="{y}" x2="{x + 20}" y2="{y}" stroke="{colour}" stroke-width="2"/>']
+        parts += [_text(x + 26, y + 4, _NAMES[unit])]
+    parts += [_text(_WIDTH - 10, top + height + 42, "epochs; running training error, a line a seed", "end", "faint")]
+    return _svg(top + height + 56, parts, "Training error over epochs of networks of ReLU, tanh and |tanh| units")
+
+
+def forest(report: Report) -> str:
+    """Every comparison: its mean, its interval, its seeds as dots, and the published figure as a diamond; 0, or 1, is nothing."""
+    parts: list[str] = []
+    y = 20
+    every = [row for claim in report.claims for row in claim.rows]
+    for title, rows in (
+        ("difference of error, points, beside a published one", [r for r in every if r.unit == "points" and r.published]),
+        (
+            "difference of error, points, of which nothing is published",
+            [r for r in every if r.unit == "points" and not r.published],
+        ),
+        ("ratio of epochs, logarithmic", [r for r in every if r.unit == "times"]),
+        ("|g| of the columns' chroma", [r for r in every if r.unit == "g"]),
+    ):
+        if not rows:
+            continue
+        parts += [_text(10, y, title, css="faint")]
+        drawn = list(_rows(rows, y + 18))
+        parts += drawn
+        y += 18 + 22 * len(rows) + 44
+    parts += [_text(10, y, "dots: seeds; bar: mean and 95 % interval over seeds; diamond: published", css="faint")]
+    return _svg(y + 14, parts, "Every claim's difference with its interval over seeds, beside the published figure")
+
+
+def dots(rows: Sequence[Row]) -> str:
+    """|g| of the columns' chroma beyond chance, of every seed."""
+    parts = [_text(10, 20, "how far apart the columns' chroma lies: |g| beyond that of random groups, a dot a seed", css="faint")]
+    parts += _rows(rows, 40)
+    return _svg(40 + 22 * len(rows) + 40, parts, "How far columns lie apart in colour, seed by seed, beside the controls")
+
+
+def _rows(rows: Sequence[Row], top: int) -> Iterator[str]:
+    """A line for each row, below one axis; ratios by their logarithm."""
+    logs = rows[0].unit == "times"
+
+    def at(value: float) -> float:
+        return math.log(max(value, 1e-3)) if logs else value
+
+    known = [at(v) for r in rows for v in (*r.seeds, r.mean, r.low, r.high, r.published) if v is not None] + [0.0]
+    low, high = min(known), max(known)
+    if low == high:
+        low, high = low - 1, high + 1
+    left, right = 390, _WIDTH - 20
+
+    def x(value: float) -> float:
+        return left + (right - left) * (at(value) - low) / (high - low)
+
+    bottom = top + 22 * len(rows)
+    nothing = 1.0 if logs else 0.0
+    yield f'<line class="line" x1="{x(nothing):.1f}" y1="{top - 10}" x2="{x(nothing):.1f}" y2="{bottom}"/>'
+    for tick in _ticks(low, high, logs):
+        yield _text(x(tick), bottom + 14, f"{tick:g}", "middle", "faint")
+    for i, row in enumerate(rows):
+        y = top + 22 * i + 4
+        yield _text(left - 14, y + 4, row.label, "end")
+        if row.low is not None and row.high is not None:
+            yield f'<line class="mark" x1="{x(row.low):.1f}" y1="{y}" x2="{x(row.high):.1f}" y2="{y}" stroke-width="1.5"/>'
+        for seed in row.seeds:
+            yield f'<circle cx="{x(seed):.1f}" cy="{y}" r="2.5" fill="#1f6fb4" fill-opacity="0.6"/>'
+        yield f'<line class="mark" x1="{x(row.mean):.1f}" y1="{y - 6}" x2="{x(row.mean):.1f}" y2="{y + 6}" stroke-width="2"/>'
+        if row.censored:
+            yield _text(x(row.mean) + 5, y - 3, "&gt;", escaped=True)
+        if row.published is not None:
+            centre = x(row.published)
+            yield f'<path d="M{centre:.1f} {y - 6}l5 6l-5 6l-5 -6z" fill="none" stroke="#c4451c" stroke-width="1.5"/>'
+
+
+def _ticks(low: float, high: float, logs: bool) -> list[float]:
+    if logs:
+        return [tick for tick in (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32) if low - 1e-9 <= math.log(tick) <= high + 1e-9]
+    step = 10 ** math.floor(math.log10(high - low))
+    step = next(times * step for times in (0.25, 0.5, 1, 2, 5) if (high - low) / (times * step) <= 8)
+    return [round(step * i, 6) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", css: str = "", escaped: bool = False) -> str:
+    kind = f' class="{css}"' if css else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{text if escaped else html.escape(text)}</text>'
+
+
+def _svg(height: float, parts: Sequence[str], says: str) -> str:
+    size = f'viewBox="0 0 {_WIDTH} {height:.0f}" width="{_WIDTH}" height="{height:.0f}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{html.escape(says)}">'
+    return f'{head}{_STYLE}<rect class="page" width="100%" height="100%"/>{"".join(parts)}</svg>'

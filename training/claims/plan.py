@@ -1,0 +1,91 @@
+"""Which runs the claims need: pilots first, which choose the rates, then every arm with every seed, seed by seed."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from training.claims.arm import Arm, Data, RunResult, RunSpec
+from training.claims.claim import Claim
+from training.claims.scale import PILOT_SEED, Scale
+from training.claims.statistics import crossing
+from training.claims.workers import MODELS, Place, read_result
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of some claims at a scale; as Results, those of them that are there."""
+
+    claims: Sequence[Claim]
+    scale: Scale
+    place: Place
+    available: Mapping[Data, int]  # photographs to train on
+    most: int | None  # seeds, in place of each claim's
+
+    @property
+    def seeds(self) -> int:
+        """The most that any claim has."""
+        return max((self.seeds_of(claim) for claim in self.claims), default=0)
+
+    def seeds_of(self, claim: Claim) -> int:
+        """How many seeds a claim is measured with."""
+        return self.most or min(claim.seeds, self.scale.seeds or claim.seeds)
+
+    def of_claim(self, claim: Claim) -> "Plan":
+        """The same for one claim."""
+        return replace(self, claims=[claim])
+
+    def made(self, spec: RunSpec) -> RunResult | None:
+        """The result of a run; None where it has not been made."""
+        return read_result(self.place.result(spec))
+
+    def pilots(self) -> list[RunSpec]:
+        """A run for each rate of each arm; none where the scale takes the middle of the grids."""
+        return [self._spec(arm, rate, PILOT_SEED) for arm in self._arms() for rate in arm.rates] if self.scale.pilots else []
+
+    def runs(self) -> list[RunSpec]:
+        """The runs that are measured; those of one seed stand together, so that what is there at any time is pairs."""
+        return [
+            self._spec(arm, self.rate(arm), seed)
+            for seed in range(self.seeds)
+            for arm in _once(arm for claim in self.claims if seed < self.seeds_of(claim) for arm in claim.arms.values())
+        ]
+
+    def rate(self, arm: Arm) -> float:
+        """The rate of the pilot with the smallest error on photographs held out; for an arm that waits, of the fastest."""
+        if not self.scale.pilots:
+            return arm.rates[len(arm.rates) // 2]
+        found = {rate: self.made(self._spec(arm, rate, PILOT_SEED)) for rate in arm.rates}
+        return min(found, key=lambda rate: _merit(found[rate]))
+
+    def of(self, arm: Arm, seed: int) -> RunResult | None:
+        """As Results has it."""
+        return self.made(self._spec(arm, self.rate(arm), seed))
+
+    def first_layer(self, arm: Arm, seed: int) -> Tensor | None:
+        """As Results has it."""
+        path = self.place.out / MODELS / f"{self._spec(arm, self.rate(arm), seed).name}.safetensors"
+        return load_file(path)["conv1.weight"] if path.is_file() else None
+
+    def _arms(self) -> list[Arm]:
+        return _once(arm for claim in self.claims for arm in claim.arms.values())
+
+    def _spec(self, arm: Arm, rate: float, seed: int) -> RunSpec:
+        return self.scale.spec(arm, rate, seed, self.available[arm.data])
+
+
+def _merit(result: RunResult | None) -> tuple[float, float]:
+    """The smaller the better."""
+    if result is None:
+        return math.inf, math.inf
+    goal = result.spec.arm.until_error
+    if goal is None:
+        return 0.0, result.error
+    errors = [epoch.error for epoch in result.curve]
+    return crossing(errors, goal) or math.inf, errors[-1]
+
+
+def _once(arms: Iterable[Arm]) -> list[Arm]:
+    return list({arm.model_dump_json(): arm for arm in arms}.values())
