@@ -20,7 +20,7 @@ from indexer.search.plain import Colours, Found
 from indexer.search.ways import WAYS, Way
 from indexer.store import LARGEST_ID, Item
 from service import schemas
-from service.engine import Engine, Subject
+from service.engine import Engine, Neighbor, Subject
 from service.pair import Pair
 from service.routes import inputs
 from service.routes.common import DescribedRoute, as_json, check_k, engine_of, metrics_of, neighbor, problems, settings_of
@@ -71,7 +71,7 @@ class _Asked:
 class _Row:
     """The neighbours of one way, or why there are none."""
 
-    neighbors: list[tuple[int, float, str, str]]  # id, distance, label, path
+    neighbors: list[Neighbor]
     reason: str | None = None
 
 
@@ -166,10 +166,10 @@ async def _without_the_network(engine: Engine, store: OpenStore, asked: _Asked, 
             assert store.version is not None  # noqa: S101
             return by(store.version, _pixels(store, asked), query)
 
-    def described() -> list[tuple[int, float, str, str]]:
+    def described() -> list[Neighbor]:
         found = work()
         items = {item.id: item for item in store.items([item for item, _ in found])}
-        return [(item, distance, items[item].label, items[item].path) for item, distance in found]
+        return [(item, distance, items[item].label, items[item].path, None, None) for item, distance in found]
 
     job = asyncio.ensure_future(engine.slowly("look", described))
     job.add_done_callback(lambda job: job.cancelled() or job.exception())  # which nobody may be waiting for any more
