@@ -21,7 +21,7 @@ from indexer.storage import artifact
 from indexer.storage.calibration import MOST_SAMPLED, CalibrationRecord
 from indexer.store import Mode
 from training import checkpoint
-from training.checkpoint import Model
+from training.checkpoint import Model, name_of
 from training.errors import Mismatch, NotReady
 from training.files import patiently, printable
 from training.images.folders import Part, list_examples, read_photographs
@@ -50,8 +50,8 @@ def main(settings: CalibrateSettings) -> None:
     """Measures, publishes and prints."""
     keep_freed_memory()
     store = open_store(settings.index)
-    model = checkpoint.load(settings.model)
-    artifact.check_pair(store, model.fingerprint, model.net.config.fc7_width)
+    model = checkpoint.load(settings.model).at(store.manifest.layer)
+    artifact.check_pair(store, model.fingerprint, model.width)
     record = measure(settings, store, model)
     files = {artifact.CALIBRATION: record.model_dump_json().encode() + b"\n", artifact.RELIABILITY: reliability.picture(record)}
     with patiently(settings.index):
@@ -119,7 +119,9 @@ def _queries(settings: CalibrateSettings, store: OpenStore, model: Model, traine
 
 def _blocks(settings: CalibrateSettings, store: OpenStore, model: Model) -> Iterator[FeatureBlock]:
     examples, limits = list_examples(settings.data, settings.part), store.manifest.limits
-    reads = iter(progress(read_photographs(settings.data, examples, limits), len(examples), "FC7 features of queries"))
+    reads = iter(
+        progress(read_photographs(settings.data, examples, limits), len(examples), f"{name_of(model.layer)} features of queries")
+    )
     for rows in blocks(len(examples), BLOCK_ROWS):
         yield feature_block(model, islice(reads, rows.stop - rows.start), False).in_metric(store.metric)
 

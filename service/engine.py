@@ -36,7 +36,7 @@ from service.settings import ServiceSettings
 from service.stages import Stages
 from training.checkpoint import Model
 from training.errors import BadValue, FC7Error, NotFound, NotReady, TryAgain
-from training.files import replacing
+from training.files import write_bytes
 from training.images.folders import Example, ReadResult
 from training.images.preprocess import SIZE, Photograph, decode
 
@@ -318,8 +318,7 @@ class Engine:
             root.mkdir(exist_ok=True)
             try:
                 for file in fresh:
-                    with replacing(root / file.path) as path:
-                        path.write_bytes(uploads[file.sha256].data)
+                    write_bytes(root / file.path, uploads[file.sha256].data)
                 store, added = store.add([replace(block, rejects=[])], root)
             except BaseException:
                 with suppress(FC7Error, OSError):  # where it cannot be told what was published, all stay
@@ -407,6 +406,8 @@ def _meanings(
     if search.query.columns != "both" or search.query.metric not in (None, search.store.metric):
         return [[(None, None)] * len(page) for page in pages], _OF_WHOLE_FEATURES
     try:
+        if search.query.columns != "both":
+            raise NotFound("what distances by one column mean is not measured; those by both are")
         scale = scale_of(search.store, search.query.mode)
     except FC7Error as error:
         return [[(None, None)] * len(page) for page in pages], str(error)

@@ -415,7 +415,7 @@ class MapAnswer(BaseModel):
     """The answer of GET /map."""
 
     model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
-    layer: Literal["fc7"] = "fc7"
+    layer: IndexedLayer
     index_version: int = Field(examples=[3])
     items: int = Field(description="in the index", examples=[1120])
     shown: int = Field(description="of these, on the map", examples=[1117])

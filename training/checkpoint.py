@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from training.errors import Mismatch, NotFinite, NotReady
-from training.files import replacing, sha256_of, verify, write_tensors
+from training.files import sha256_of, verify, write_tensors, write_text
 from training.images.folders import Part
 from training.images.preprocess import SIZE, centre_view, ten_views
 from training.network.alexnet import AlexNet, AlexNetConfig, Layer, shapes
@@ -313,5 +313,4 @@ def _finite(values_BD: Tensor, what: str) -> Tensor:
 
 
 def _describe(folder: Path, description: ModelDescription) -> None:
-    with replacing(folder / DESCRIPTION) as path:
-        path.write_text(description.model_dump_json(indent=2, exclude_none=True) + "\n")
+    write_text(folder / DESCRIPTION, description.model_dump_json(indent=2, exclude_none=True) + "\n")

@@ -15,7 +15,7 @@ from pydantic_settings import SettingsConfigDict
 from torchvision import datasets
 
 from training.errors import BadValue, FC7Error, NotReady
-from training.files import replacing, sha256_of, sync
+from training.files import sha256_of, sync, write_text
 from training.images import shards
 from training.images.folders import TEST_SHARE, Example, has_parts, list_examples
 from training.program import Settings, progress, run_program
@@ -242,8 +242,7 @@ def _extract_imagenet(out: Path) -> None:
         elif any((out / part).glob("*.tar")):
             raise BadValue("out", str(out), f"without {out / part}, in which an extraction was interrupted; remove that folder")
     shutil.rmtree(partial)
-    with replacing(out / _MARK) as mark:
-        mark.write_text(_IMAGENET)
+    write_text(out / _MARK, _IMAGENET)
 
 
 @contextmanager

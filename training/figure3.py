@@ -14,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 from training import checkpoint
 from training.analysis import arms, kernels, pictures
 from training.analysis.arms import Layer
-from training.files import exclusively, replacing
+from training.files import exclusively, replacing, write_bytes, write_text
 from training.images.folders import check_outside, list_examples
 from training.images.preprocess import ImageLimits
 from training.images.squares import lend_squares, prepare_squares
@@ -125,8 +125,7 @@ def _trained(training: Training) -> Layer:
     """The first layer of a trained network, drawn beside its folder."""
     folder = training.settings.out
     net = checkpoint.load(folder).net
-    with replacing(folder.with_suffix(".png")) as path:
-        path.write_bytes(pictures.png(pictures.figure3(net.conv1.weight, net.config.columns)))
+    write_bytes(folder.with_suffix(".png"), pictures.png(pictures.figure3(net.conv1.weight, net.config.columns)))
     return _layer(training.arm, training.seed, net)
 
 
@@ -146,8 +145,7 @@ def _layer(arm: str, seed: int, net: AlexNet) -> Layer:
 def _report(layers: Sequence[Layer], out: Path) -> None:
     figures = layers, arms.comparisons(layers), kernels.noise(3, 11, 11)
     described = {"format": 1, "machine": machine(), "torch": torch.__version__, **arms.described(*figures)}
-    with replacing(out / REPORT) as path:
-        path.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    write_text(out / REPORT, json.dumps(described, indent=2) + "\n")
     with replacing(out / PICTURE) as path:
         shutil.copyfile(out / f"{arms.name(arms.FIGURE, 0)}.png", path)
     print("\n".join(arms.shown(*figures)))

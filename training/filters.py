@@ -10,8 +10,8 @@ from pydantic_settings import SettingsConfigDict
 from training import checkpoint
 from training.analysis import kernels, pictures
 from training.analysis.kernels import FirstLayer, Range, Summary
-from training.files import replacing
-from training.program import Settings, run_program
+from training.files import write_bytes
+from training.program import Settings, aligned, run_program
 
 
 class FiltersSettings(Settings):
@@ -66,7 +66,7 @@ def main(settings: FiltersSettings) -> None:
             content = pictures.figure3_svg(weight, columns, layer.kernels, style, layer.verdict).encode()
         else:
             content = pictures.png(pictures.figure3(weight, columns, layer.kernels, style))
-        _write(settings.out, content)
+        write_bytes(settings.out, content)
     if settings.json_out:
         described = {
             "model": model.fingerprint,
@@ -77,7 +77,7 @@ def main(settings: FiltersSettings) -> None:
             "noise": asdict(layer.noise),
             "kernels": [kernels.described(kernel) for kernel in layer.kernels],
         }
-        _write(settings.json_out, json.dumps(described, indent=1, allow_nan=False).encode() + b"\n")
+        write_bytes(settings.json_out, json.dumps(described, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def table(layer: FirstLayer) -> str:
@@ -89,13 +89,7 @@ def table(layer: FirstLayer) -> str:
         rows.append([name, *(str(part.counts[name]) for part in summaries), f"{layer.noise.shares[name]:.1%}"])
     for name in kernels.STATISTICS:
         rows.append([name, *(_mean(part, name) for part in summaries), _range(layer.noise.ranges.get(name))])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in rows
-    )
+    return aligned(rows, numbers=True)
 
 
 def _mean(part: Summary, name: str) -> str:
@@ -105,11 +99,6 @@ def _mean(part: Summary, name: str) -> str:
 
 def _range(spread: Range | None) -> str:
     return f"{spread.mean:.3g} ({spread.low:.3g} to {spread.high:.3g})" if spread else ""
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as partial:
-        partial.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 from pydantic_settings import SettingsConfigDict
 
 from training.network.alexnet import PROFILES, AlexNet, AlexNetConfig, Profile
-from training.program import Settings, run_program
+from training.program import Settings, aligned, run_program
 
 # where each field in which the profiles differ comes from; layers-*.cfg, layer-params-*.cfg and layer.py are the 2012 code's
 SOURCES: Final[dict[str, str]] = {
@@ -57,9 +57,9 @@ class ProfilesSettings(Settings):
 
 def main(settings: ProfilesSettings) -> None:
     """Prints the tables."""
-    print(_table(profile_rows()))
-    print(f"\nKnobs of profile paper, and what turning them did (error in points):\n\n{_table(knob_rows())}")
-    print(f"\nNetworks of the log as profile paper with other fields:\n\n{_table(run_rows())}")
+    print(aligned(profile_rows()))
+    print(f"\nKnobs of profile paper, and what turning them did (error in points):\n\n{aligned(knob_rows())}")
+    print(f"\nNetworks of the log as profile paper with other fields:\n\n{aligned(run_rows())}")
 
 
 def differing_fields() -> list[str]:
@@ -111,12 +111,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return f"({','.join(map(_shown, value))})"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _table(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

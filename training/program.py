@@ -82,6 +82,17 @@ class _Environment(EnvSettingsSource):
 S = TypeVar("S", bound=Settings)
 
 
+def aligned(rows: Sequence[Sequence[str]], numbers: bool = False) -> str:
+    """Rows of cells as lines, in columns as wide as their widest cell; with `numbers` all but the first column end in line."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        padded = zip(row, widths, strict=True)
+        cells = [cell.rjust(width) if numbers and i else cell.ljust(width) for i, (cell, width) in enumerate(padded)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
 def run_program(settings_type: type[S], main: Callable[[S], None], argv: Sequence[str] | None = None) -> NoReturn:
     """Parses settings, runs `main`, and exits: 0 done, 1 an error of ours, 2 a wrong setting, 130 interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -29,6 +29,7 @@ from training.run.colour import colour_noise
 from training.run.feed import Feed
 from training.run.log import RunLog
 from training.run.loop import Run, check_settings, train_epoch, validate
+from training.run.precision import in_bfloat16
 from training.run.recipe import TrainSettings
 from training.run.schedule import rates
 from training.run.sgd import PaperSGD
@@ -213,8 +214,8 @@ def _check_same(settings: TrainSettings, squares: Squares) -> None:
 
 
 def _split(squares: Squares, share: float) -> tuple[Tensor, Tensor]:
-    """Positions to train on and positions to validate on: by the hash of a photograph, whatever else is in the folder."""
-    validates_N = torch.from_numpy(squares.hashes_N() < int(share * 2**64))
+    """Positions to train on and positions to validate on."""
+    validates_N = torch.from_numpy(squares.held_out_N(share))
     return (~validates_N).nonzero()[:, 0], validates_N.nonzero()[:, 0]
 
 
@@ -236,12 +237,8 @@ def _new_run(
     for part in net.columns_here:
         for layer in settings.frozen:
             part.get_submodule(layer).requires_grad_(False)
-    bfloat16 = settings.precision == "bfloat16"
-    if settings.precision == "auto":
-        on_gpu = placement.devices[0].type == "cuda"
-        bfloat16 = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu.get_capabilities().get("avx512_bf16", False)
     optimizer = PaperSGD(net.named_parameters(), settings.momentum, settings.weight_decay, settings.conv1_decay)
-    return Run(net, optimizer, bfloat16, settings.max_gradient)
+    return Run(net, optimizer, in_bfloat16(settings.precision, placement.devices[0]), settings.max_gradient)
 
 
 def _whitening(settings: TrainSettings, placement: Placement, training: Feed) -> Tensor:

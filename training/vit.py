@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, JsonValue
 from pydantic_settings import SettingsConfigDict
@@ -25,7 +26,7 @@ from tqdm import tqdm
 
 from training.errors import BadValue, Mismatch, NotReady, TrainingDiverged
 from training.files import exclusively, write_tensors
-from training.images.folders import check_outside, list_examples, read_photographs
+from training.images.folders import check_outside, held_out, list_examples, read_photographs
 from training.images.preprocess import Crops, ImageLimits, Photograph
 from training.program import Settings, delayed_stop, keep_freed_memory, progress, run_program
 from training.record import EpochRow
@@ -33,6 +34,7 @@ from training.run import draws
 from training.run.log import RunLog, StepRow
 from training.run.loop import check_settings
 from training.run.position import Position
+from training.run.precision import Precision, in_bfloat16
 
 WEIGHTS: Final = "vit.safetensors"
 STATE: Final = "state.safetensors"
@@ -70,16 +72,14 @@ class VitSettings(Settings):
         "torchvision's is 1 / sqrt(3 patch^2), 0.072 for patches of 8",
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of weights, order and crops")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto", description="arithmetic of the forward and backward pass; auto takes bfloat16 where the processor has it"
     )
 
     @property
     def bfloat16(self) -> bool:
         """Whether steps compute in bfloat16."""
-        return self.precision == "bfloat16" or (
-            self.precision == "auto" and torch.cpu.get_capabilities().get("avx512_bf16", False)
-        )
+        return in_bfloat16(self.precision, torch.device("cpu"))
 
     def recorded(self) -> dict[str, JsonValue]:
         """The settings that the result follows from."""
@@ -217,20 +217,21 @@ def read_pictures(root: Path) -> Pictures:
     examples = list_examples(root, "train")
     pixels_NCHW = torch.empty(len(examples), 3, SIDE, SIDE, dtype=torch.uint8)
     labels: list[str] = []
-    shares, digest = [], hashlib.sha256()
+    hashes, digest = bytearray(), hashlib.sha256()
     for read in progress(read_photographs(root, examples, ImageLimits(), SIDE), len(examples), "reading"):
         if not isinstance(read.outcome, Photograph) or not read.example.label:
             tqdm.write(f"left out {read.example.shown}: {read.outcome if read.example.label else 'lies in no class'}")
             continue
         pixels_NCHW[len(labels)] = read.outcome.pixels_CHW
         labels.append(read.example.label)
-        shares.append(int(read.sha256[-16:], 16) < HELD_OUT * 2**64)
+        hashes += bytes.fromhex(read.sha256)
         digest.update(f"{read.sha256} {read.example.label}\n".encode())
     classes = sorted(set(labels))
     if len(classes) < 2:
         raise NotReady(f"training needs {root}/<class>/<photograph> for at least two classes; there are {classes}")
     labels_N = torch.tensor([classes.index(label) for label in labels])
-    return Pictures(pixels_NCHW[: len(labels)], labels_N, classes, torch.tensor(shares), digest.hexdigest())
+    held_N = torch.from_numpy(held_out(np.frombuffer(hashes, np.uint8).reshape(-1, 32), HELD_OUT))
+    return Pictures(pixels_NCHW[: len(labels)], labels_N, classes, held_N, digest.hexdigest())
 
 
 def views(pixels_BCHW: Tensor, crops: Crops) -> Tensor:

@@ -132,7 +132,7 @@ def by_tsne(components_NP: Components, seed: int) -> Floats:
     embedding = embedding.optimize(_EARLY, exaggeration=_EXAGGERATION, **options)
     embedding = embedding.optimize(_LATE, **options)
     next(steps, None)
-    return np.asarray(embedding)
+    return _turned(np.asarray(embedding))
 
 
 def _graph(components_NP: Components) -> tuple[Rows, Floats]:
@@ -149,6 +149,14 @@ def _graph(components_NP: Components) -> tuple[Rows, Floats]:
         rows.append(near_NK[others].reshape(-1, NEIGHBORS))
         squares.append(squares_NK[others].reshape(-1, NEIGHBORS))
     return np.concatenate(rows), np.sqrt(np.maximum(np.concatenate(squares), 0)).astype(np.float64)
+
+
+def _turned(places_N2: Floats) -> Floats:
+    """Places turned so that most of their spread is from left to right, as screens are wider than high."""
+    centred_N2 = places_N2 - places_N2.mean(0)
+    axes: Floats = np.linalg.eigh(np.einsum("ni,nj->ij", centred_N2, centred_N2))[1][:, ::-1]
+    turned_N2: Floats = centred_N2 @ axes
+    return turned_N2
 
 
 def within(places_N2: Floats) -> Places:

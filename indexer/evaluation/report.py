@@ -13,7 +13,7 @@ from indexer.evaluation.protocol import CUTS, NEIGHBORS, PRECISIONS, Figure, Lat
 from indexer.evaluation.splits import Split
 from indexer.metric import Metric
 from indexer.search.ways import AUTOENCODER, COLOURS, RAW_AUTOENCODER
-from training.files import replacing
+from training.files import replacing, write_text
 
 PROTOCOL: Final = (
     "Relevant to a query is every indexed photograph with its label. mAP is over the whole ranking; mAP@N over its first N "
@@ -127,12 +127,10 @@ class Report(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Writes the three files, each in one step."""
-        with replacing(folder / "evaluation.md") as path:
-            path.write_text(self.markdown())
+        write_text(folder / "evaluation.md", self.markdown())
         with replacing(folder / "evaluation.png") as path:
             _picture(self.methods).savefig(path, format="png", dpi=100)
-        with replacing(folder / "evaluation.json") as path:
-            path.write_text(self.model_dump_json(indent=2) + "\n")
+        write_text(folder / "evaluation.json", self.model_dump_json(indent=2) + "\n")
 
 
 def _rows(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

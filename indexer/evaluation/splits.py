@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from training.errors import FC7Error, Mismatch, NotReady
-from training.files import replacing
+from training.files import write_bytes
 from training.images.folders import Examples, read_bytes
 from training.images.preprocess import ImageLimits
 from training.program import progress
@@ -30,8 +30,7 @@ def write_split(path: Path, sha256s: Iterable[str]) -> Split:
     """Writes the SHA-256 of photographs, each once, in order."""
     lines = sorted(set(sha256s))
     data = "".join(f"{line}\n" for line in lines).encode()
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
+    write_bytes(path, data)
     return Split(file=path.name, photographs=len(lines), sha256=hashlib.sha256(data).hexdigest())
 
 

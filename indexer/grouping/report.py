@@ -12,7 +12,7 @@ from indexer.grouping.choice import Choice
 from indexer.grouping.groups import Group
 from indexer.storage.originals import folder_of
 from indexer.store import Item, Store
-from training.files import printable, replacing
+from training.files import printable, replacing, write_text
 from training.program import progress
 
 SHEET_GROUPS: Final = 200  # of a contact sheet
@@ -66,8 +66,7 @@ def write_json(path: Path, groups: Sequence[Group], chosen: Choice, index: Path)
             for group in groups
         ],
     }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_csv(path: Path, groups: Sequence[Group], index: Path) -> None:

@@ -27,7 +27,7 @@ from indexer.codes.autoencoder import BITS
 from indexer.metric import Metric
 from training.checkpoint import FeatureLayer
 from training.errors import Mismatch, NotReady
-from training.files import replacing, verify
+from training.files import verify, write_text
 from training.images.folders import Part, Reject
 from training.images.preprocess import ImageLimits
 
@@ -236,10 +236,8 @@ def check_current(index: Path) -> None:
 
 def write_manifest(folder: Path, text: str) -> None:
     """Writes the manifest of a version, and the SHA-256 that vouches for every byte of it, as `sha256sum` does."""
-    with replacing(folder / MANIFEST) as path:
-        path.write_text(text)
-    with replacing(folder / SIGNATURE) as path:
-        path.write_text(_signature(text.encode()))
+    write_text(folder / MANIFEST, text)
+    write_text(folder / SIGNATURE, _signature(text.encode()))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from indexer.metric import Metric
 from indexer.storage import artifact
 from training.errors import Mismatch, NotFound
-from training.files import replacing
+from training.files import write_text
 
 FORMAT: Final[Literal[2]] = 2
 MOST_ITEMS: Final = 100_000  # in the file, by whole groups, largest first
@@ -56,8 +56,7 @@ class DuplicatesRecord(BaseModel):
 
 def write(index: Path, record: DuplicatesRecord) -> None:
     """Leaves a record in an index folder, in place of the one before."""
-    with replacing(index / artifact.DUPLICATES) as path:
-        path.write_text(record.model_dump_json() + "\n")
+    write_text(index / artifact.DUPLICATES, record.model_dump_json() + "\n")
 
 
 def read(index: Path) -> DuplicatesRecord:

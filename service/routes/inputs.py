@@ -161,7 +161,10 @@ async def read(request: Request) -> list[ParsedInput]:
         if unlike and not like:
             given = forms.UNLIKE if form.unlike else f"{forms.UNLIKE}_id"
             raise BadValue(given, f"{len(unlike)} examples", "given beside like or like_id")
-        _check_number(settings_of(request).max_images, len(parsed) + len(like) + len(unlike))
+        count = sum(map(len, ids.values()))
+        what = f"{len(parsed) + len(form.like) + len(form.unlike)} files and {count} ids"
+        field = next((f"{kind}_id" for kind in ids if ids[kind]), forms.PHOTOGRAPHS)
+        _check_number(settings_of(request).max_images, len(parsed) + len(like) + len(unlike), field, what)
         if like:
             parsed.append(ParsedInput(forms.LIKE, like=like, unlike=unlike))
     elif kind == _JSON:
@@ -256,7 +259,8 @@ def _from_json(body: bytes, most: int) -> list[ParsedInput]:
     if not isinstance(values_of, list):
         values_of = []
     elif values_of:
-        _check_number(most, sum(map(_examples_in, values_of)))
+        number = sum(map(_examples_in, values_of))
+        _check_number(most, number, "inputs", f"{number}, with their examples")
         content["inputs"] = [Input.model_construct()]  # what is around them is checked first
     errors: list[dict[str, Any]] = []
     _checked(Inputs, content, (), errors)
@@ -351,6 +355,6 @@ def _decoded(image: str) -> bytes:
     return b"".join(base64.b64decode(piece, validate=True) for piece in pieces)
 
 
-def _check_number(most: int, number: int) -> None:
+def _check_number(most: int, number: int, field: str, what: str) -> None:
     if number > most:
-        raise BadValue("image", f"{number} files", f"at most {most} files a request")
+        raise BadValue(field, what, f"at most {most} a request")

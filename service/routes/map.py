@@ -54,6 +54,7 @@ def described(request: Request) -> schemas.MapAnswer:
     report = places.report
     return schemas.MapAnswer(
         model=store.fingerprint,
+        layer=store.manifest.layer,
         index_version=store.version_number,
         items=len(store),
         shown=places.shown,

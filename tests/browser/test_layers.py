@@ -27,6 +27,8 @@ def test_one_begins_with_an_item_and_sees_its_class_views_and_maps(visit: Visit)
     expect(views.nth(1)).to_contain_text("top left, mirrored")
     expect(page.locator(".pile img").first).to_have_attribute("alt", re.compile("what the class hangs on lies most"))
     expect(page.get_by_role("region", name="conv1, column 1")).to_contain_text("4, of 55 x 55")
+    strongest = page.get_by_role("list", name="The strongest of conv1, column 1").get_by_role("link").first
+    expect(strongest).to_have_attribute("href", re.compile(r"^#/units/conv1/1/\d$"))
     visit.assert_accessible()
 
 

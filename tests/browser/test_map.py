@@ -42,12 +42,14 @@ def place_of(folder: Path, item: int) -> tuple[float, float]:
     return float(places[item, 0]), 1 - float(places[item, 1])
 
 
-def pixels_of(page: Page, place: tuple[float, float]) -> tuple[float, float]:
-    """Where a place of the map is in the window, by the address that the page has written."""
+def pixels_of(page: Page, folder: Path, item: int) -> tuple[float, float]:
+    """Where an item of the map is in the window, by the address that the page has written."""
+    place = place_of(folder, item)
+    wide, high = np.ptp(layout.read(open_index(folder)).places_N2 / layout.LARGEST, 0)
     box = page.locator(".stage").bounding_box()
     assert box
     x, y, zoom = (float(re.search(rf"{name}=([\d.]+)", page.url)[1]) for name in ("x", "y", "zoom"))  # type: ignore[index]
-    scale = 0.94 * zoom * min(box["width"] - 2, box["height"] - 2)
+    scale = 0.94 * zoom * min((box["width"] - 2) / wide, (box["height"] - 2) / high)
     left, top = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     return left + (place[0] - x) * scale, top + (place[1] - y) * scale
 
@@ -65,9 +67,9 @@ def test_a_point_is_chosen_by_the_mouse_and_searched_from(visits: Visits, addres
     page = visit.page
     expect(page.get_by_text("24 photographs; those that are near each other are alike by FC7.")).to_be_visible()
     visit.assert_accessible()
-    page.mouse.move(*pixels_of(page, place_of(mapped, 7)))
+    page.mouse.move(*pixels_of(page, mapped, 7))
     expect(page.locator(".tip img")).to_have_attribute("src", re.compile(r"items/\d+/thumbnail"))
-    page.mouse.click(*pixels_of(page, place_of(mapped, 7)))
+    page.mouse.click(*pixels_of(page, mapped, 7))
     page.get_by_role("link", name="Search from photograph 7", exact=True).click()
     expect(page).to_have_url(re.compile("#/search.*photo=7"))
     visit.settled()
@@ -144,7 +146,7 @@ def test_a_lasso_lists_what_is_within(visits: Visits, address: str, mapped: Path
         page.keyboard.down("Shift")
     else:
         page.get_by_role("button", name="Lasso").click()
-    x, y = pixels_of(page, place_of(mapped, 7))
+    x, y = pixels_of(page, mapped, 7)
     page.mouse.move(x - 5, y - 5)
     page.mouse.down()
     for corner in ((x + 5, y - 5), (x + 5, y + 5), (x - 5, y + 5)):
@@ -177,7 +179,7 @@ def test_without_webgl_a_plain_canvas_shows_the_same(visits: Visits, address: st
     expect(page).to_have_url(re.compile("zoom="))
     page.get_by_text("How the map was made").click()
     expect(page.get_by_text("a plain canvas")).to_be_visible()
-    x, y = pixels_of(page, place_of(mapped, 7))
+    x, y = pixels_of(page, mapped, 7)
     box = page.locator("canvas.points").bounding_box()
     assert box
     drawn = f"document.querySelector('canvas.points').getContext('2d').getImageData({x - box['x']}, {y - box['y']}, 1, 1).data[3]"

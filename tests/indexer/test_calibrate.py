@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer import add, calibrate, compact, remove
+from indexer import add, build, calibrate, compact, remove
 from indexer.calibrate import CalibrateSettings
 from indexer.index import open_index
 from indexer.search.calibration import scale_of
@@ -71,6 +71,15 @@ def test_changes_of_the_index_take_the_calibration_over(copied: Path, model: Pat
     assert (store.folder / artifact.CALIBRATION).stat().st_ino == before
     assert stored.read(store).index_version == 1
     assert len(scale_of(store, "exact").sample_S) == len(scale_of(store, "code").sample_S) == 23
+    store.close()
+
+
+def test_an_index_of_another_layer_is_asked_with_that_layers_features(model: Path, images: Path, tmp_path: Path) -> None:
+    settings = {"model": model, "data": images, "index": tmp_path / "index", "part": "train", "bits": 0, "layer": "fc6"}
+    build.main(build.BuildSettings.model_validate(settings))
+    calibrate.main(CalibrateSettings(model=model, data=images, index=tmp_path / "index"))
+    store = open_index(tmp_path / "index")
+    assert (store.manifest.layer, sum(stored.read(store).queries)) == ("fc6", 9)
     store.close()
 
 

@@ -62,6 +62,7 @@ CALLS: dict[str, Callable[[FC7], object]] = {
     "classify": lambda fc7: fc7.classify(PHOTO),
     "neighbors": lambda fc7: fc7.neighbors(17),
     "duplicates": lambda fc7: fc7.duplicates(),
+    "explain": lambda fc7: fc7.explain(PHOTO, 17),
     "info": lambda fc7: fc7.info(),
     "reload": lambda fc7: fc7.reload(),
     "add": lambda fc7: fc7.add(PHOTO),
@@ -218,6 +219,33 @@ def test_near_duplicates_are_asked_for_with_filters_and_page_by_page() -> None:
         ("GET", "http://fc7/duplicates?k=10"),
         ("GET", "http://fc7/duplicates?k=3&exclude_label=&path_prefix=a%2F&added_after=2026-11-26T10%3A00Z&cursor=d"),
     ]
+
+
+def test_what_is_asked_about_one_photograph_is_sent_and_about_an_item_is_named() -> None:
+    script = Script(OK, OK, OK, OK, OK)
+    with script.client() as fc7:
+        fc7.explain(np.int64(3), 17)
+        fc7.explain(PHOTO, 17)
+        fc7.occlusion(3, label="red")
+        fc7.views(3)
+        fc7.activations(PHOTO, layer="conv2", top=5)
+    sent = [(request.url.path, dict(request.url.params), PHOTO in request.content) for request in script.requests]
+    assert sent == [
+        ("/explain", {"id": "3", "neighbor": "17"}, False),
+        ("/explain", {"neighbor": "17"}, True),
+        ("/occlusion", {"id": "3", "class": "red"}, False),
+        ("/views", {"id": "3", "top": "3"}, False),
+        ("/activations", {"layer": "conv2", "top": "5"}, True),
+    ]
+
+
+def test_one_photograph_is_looked_into(address: str) -> None:
+    with FC7(address) as fc7:
+        [nearest] = fc7.neighbors(PHOTO, k=1)[0]["neighbors"]
+        assert fc7.explain(PHOTO, nearest["id"])["neighbor"]["id"] == nearest["id"]
+        assert fc7.occlusion(PHOTO)["class"] == fc7.classify(PHOTO)[0]["classes"][0]["class"]
+        assert len(fc7.views(3)["views"]) == 10
+        assert [column["column"] for column in fc7.activations(3, "conv2")["columns"]] == [0, 1]
 
 
 def test_pages_of_examples_go_through_all_but_these(address: str) -> None:

@@ -205,7 +205,7 @@ def test_a_change_that_fails_leaves_the_index_as_it_was(
         raise OSError(28, os.strerror(28), str(growing / "uploads" / "x"))
 
     with monkeypatch.context() as patch:
-        patch.setattr("service.engine.replacing", full)
+        patch.setattr("service.engine.write_bytes", full)
         response = client.post("/items", files=[("image", ("a.jpg", PHOTO))], headers=KEY)
     assert_problem(response, 503, "uploads", "No space left on device")
     assert len(open_store(growing)) == 24

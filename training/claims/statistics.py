@@ -10,6 +10,7 @@ Legend: S seeds.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -78,10 +79,9 @@ def detectable(deviation: float, seeds: int) -> float:
 
 def seeds_for(difference: float, deviation: float) -> int | None:
     """The fewest seeds that find a difference with a power of 80 %; None where ten thousand do not."""
-    for seeds in range(2, _MOST):
-        if power(difference, deviation, seeds) >= POWER:
-            return seeds
-    return None
+    counts = range(2, _MOST + 1)
+    found = bisect_left(counts, POWER, key=lambda seeds: power(difference, deviation, seeds))  # which grows with them
+    return counts[found] if found < len(counts) else None
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

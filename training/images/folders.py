@@ -134,6 +134,15 @@ def has_parts(root: Path) -> bool:
     return bool(_parts_of(root, names)[0])
 
 
+def held_out(digests_N32: NDArray[np.uint8], share: float) -> NDArray[np.bool_]:
+    """Which photographs a run holds out, bool (N,): by the end of each SHA-256, so whatever else is in the folder.
+
+    `--per-class` goes by the beginnings.
+    """
+    numbers_N = np.ascontiguousarray(digests_N32[:, -8:]).view(">u8")[:, 0].astype(np.uint64)
+    return numbers_N < np.uint64(share * 2**64)
+
+
 def check_outside(field: str, folder: Path, root: Path) -> None:
     """Raises BadValue for `field` where what is written into `folder` would become files of the data set at `root`."""
     inside, top = folder.resolve(), root.resolve()

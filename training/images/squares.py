@@ -27,7 +27,7 @@ from torch import Tensor
 
 from training.errors import FC7Error, Mismatch, NotReady
 from training.files import sync, write_tensors
-from training.images.folders import Examples, ReadResult, Reject, read_photograph, read_photographs, stamp
+from training.images.folders import Examples, ReadResult, Reject, held_out, read_photograph, read_photographs, stamp
 from training.images.preprocess import SIZE, ImageLimits, Photograph
 from training.images.statistics import Statistics
 from training.program import progress
@@ -117,9 +117,9 @@ class Squares:
         for digest, example in zip(self.digests_N32, self.examples, strict=True):
             yield digest.tobytes().hex(), example.path
 
-    def hashes_N(self) -> NDArray[np.uint64]:
-        """The last 8 bytes of each SHA-256 as a number, for splitting by hash (--per-class goes by the first)."""
-        return np.ascontiguousarray(self.digests_N32[:, -8:]).view(">u8")[:, 0].astype(np.uint64)
+    def held_out_N(self, share: float) -> NDArray[np.bool_]:
+        """Which photographs are held out to validate on, about this share of them: bool (N,)."""
+        return held_out(self.digests_N32, share)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any, Final, TextIO
 from pydantic import BaseModel, ConfigDict
 
 from training.errors import BadValue
-from training.files import replacing
+from training.files import replacing, write_text
 from training.record import EpochRow
 from training.run.position import Position
 
@@ -74,8 +74,7 @@ class RunLog:
             os.fsync(self._steps.fileno())
 
     def _write_curve(self, folder: Path) -> None:
-        with replacing(folder / EPOCHS) as path:
-            path.write_text("".join(map(_line, self._curve)))
+        write_text(folder / EPOCHS, "".join(map(_line, self._curve)))
 
     def _show(self, kind: str, row: StepRow | EpochRow, number: int) -> None:
         if self._board:

@@ -14,6 +14,7 @@ from training.network.alexnet import LAYERS, PROFILES, AlexNetConfig, Layer, Non
 from training.network.initialisation import Scheme
 from training.program import Settings, expected
 from training.run.colour import Reading
+from training.run.precision import Precision
 from training.run.schedule import Schedule
 
 Preset = Literal["paper", "source", "quick", "figure3"]
@@ -199,7 +200,7 @@ class TrainSettings(Settings):
         0.1, ge=0, lt=1, description="share of the training photographs, chosen by their hash, held out to see plateaus"
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of weights, order, crops, colours and dropout")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto", description="arithmetic of the forward and backward pass; auto takes bfloat16 where the processor has it"
     )
 

@@ -54,18 +54,30 @@ function plots(claim) {
   });
 }
 
+const UNITS = { relu: "ReLU", tanh: "tanh", "abs-tanh": "|tanh|" };
+
+// The mean of the seeds' errors over epochs, and from the smallest to the largest; a seed that is there counts with its last error.
+function over(curves) {
+  const epochs = [...Array(Math.max(...curves.map((curve) => curve.errors.length))).keys()];
+  const at = (epoch) => curves.map(({ errors }) => 100 * (errors[epoch] ?? errors.at(-1)));
+  return {
+    points: epochs.map((epoch) => [epoch + 0.5, at(epoch).reduce((sum, error) => sum + error, 0) / curves.length]),
+    band: epochs.map((epoch) => [epoch + 0.5, Math.min(...at(epoch)), Math.max(...at(epoch))]),
+  };
+}
+
 function figure1(curves) {
   return Object.entries(STARTS).flatMap(([start, name]) => {
     const some = curves.filter((curve) => curve.start === start);
     if (!some.length) return [];
     const longest = Math.max(...some.map((curve) => curve.errors.length));
+    const of = (unit) => some.filter((curve) => curve.nonlinearity === unit);
     return [element("h4", { textContent: name }), lineChart({
       title: `Training error over epochs, ${name}`,
       x: { label: "epoch", min: 0 },
       y: { label: "running training error, %", min: 0 },
       series: [
-        ...some.map(({ nonlinearity, seed, errors }) => ({
-          name: `${nonlinearity}, seed ${seed}`, points: errors.map((error, i) => [i + 0.5, 100 * error]) })),
+        ...Object.keys(UNITS).filter((unit) => of(unit).length).map((unit) => ({ name: `${UNITS[unit]}, ${of(unit).length} seeds`, ...over(of(unit)) })),
         { name: "25 %", points: [[0, 25], [longest, 25]], dashed: true },
       ],
     })];
@@ -84,6 +96,18 @@ function one(claim, report) {
   ];
 }
 
+function published(report) {
+  const rows = report.claims.flatMap((claim) => claim.rows).filter((row) => row.unit === "points" && row.published !== null);
+  if (!rows.length) return [];
+  return [forestPlot({
+    title: `Differences of error beside published ones: ${rows.map((row) => `${row.label} ${shown(row.unit, row.mean)}, published ${row.published}`).join("; ")}`,
+    label: "points of error; a diamond: published",
+    rows: rows.map((row) => ({ name: row.label, value: row.mean, low: row.low ?? undefined, high: row.high ?? undefined, mark: row.published })),
+    left: 300,
+    right: 20,
+  })];
+}
+
 function overview(report) {
   const rows = report.claims.map((claim) => [
     element("a", { href: address("claims", [claim.name]), textContent: claim.says }),
@@ -97,6 +121,7 @@ function overview(report) {
       ["photographs", Object.entries(report.photographs).map(([data, { train, test }]) => `${data}: ${train} to train on, ${test} to test`).join("; ")],
       ["training", `${(report.seconds / 3600).toFixed(1)} hours, all runs added up`],
     ]),
+    ...published(report),
     table(["claim", "published", "here"], rows, { label: "All claims" }),
   ];
 }

@@ -42,7 +42,8 @@ export async function show(root, { query }, context) {
         ask(view);
       }),
       chosenExamples(view),
-      classes),
+      classes,
+      given && element("p", {}, element("a", { href: address("layers", [], { photo: given.reference }), textContent: "See it through the network" }))),
     found);
   await ask(view);
 }
@@ -97,7 +98,10 @@ function neighbor(view, item, metric) {
     href: address("search", [], { ...keptOf(view.query), photo: item.id }),
     title: [item.path, words, "Its neighbours"].filter(Boolean).join("\n"),
     detail,
-    extra: [view.given && metric && whyButton(view.given, item, view.context.signal), vote("like", "+", `Like ${name}, too`), vote("unlike", "\u2212", `Unlike ${name}`)].filter(Boolean),
+    extra: [
+      ...(view.given && metric ? [whyButton(view.given, item, view.context.signal)] : []),
+      vote("like", "+", `Like ${name}, too`), vote("unlike", "\u2212", `Unlike ${name}`),
+    ],
   });
 }
 

@@ -72,6 +72,8 @@ def test_clusters_lie_apart_and_the_report_says_how_true_it_is() -> None:
     assert (near % 5 == np.arange(300)[:, None] % 5).all()
     assert xy_N2.min() == 0
     assert xy_N2.max() == LARGEST
+    assert xy_N2[:, 0].std() > xy_N2[:, 1].std()
+    assert abs(np.corrcoef(*xy_N2.T).flat[1]) < 0.001
 
 
 def test_a_map_is_the_same_again_and_another_with_another_seed() -> None:

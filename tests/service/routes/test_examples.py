@@ -220,6 +220,8 @@ def test_a_form_of_examples_is_one_query_after_its_other_photographs(client: Tes
     assert_problem(posted("/neighbors", ("unlike", PHOTO)), 422, "unlike", "given beside like")
     many = [("like", PHOTO)] * (MAX_IMAGES - 1) + [("unlike", PHOTO)] * 2
     assert_problem(posted("/neighbors", *many), 422, "image", f"at most {MAX_IMAGES} files a request")
+    ids = client.post("/neighbors", files=[("like", ("a.jpg", PHOTO))], data={"like_id": ["1"] * MAX_IMAGES})
+    assert_problem(ids, 422, "like_id", f"at most {MAX_IMAGES} a request, got '1 files and {MAX_IMAGES} ids'")
     assert_problem(posted("/classify", ("like", PHOTO)), 422, "image", "several examples are for /neighbors")
     added = client.post("/items", files=[("like", ("a.jpg", PHOTO))], headers={"X-API-Key": "key"})
     assert_problem(added, 422, "image", "the name of every file's field")
@@ -270,8 +272,8 @@ BAD = text(b"no picture")
         ({"unlike": [{"id": 1}]}, 422, ["inputs.0", "none of them"]),
         ({"id": 3, "unlike": [{"id": 1}]}, 422, ["inputs.0.unlike", "given beside like"]),
         ({"id": 3, "like": [{"id": 1}]}, 422, ["inputs.0", "one of image, id, vector and like", "id and like"]),
-        ({"like": [{"id": 1}] * (MAX_IMAGES + 1)}, 422, [f"at most {MAX_IMAGES} files a request"]),
-        ({"like": [{"id": 1}] * 4, "unlike": [{"id": 1}] * 3}, 422, [f"at most {MAX_IMAGES} files a request"]),
+        ({"like": [{"id": 1}] * (MAX_IMAGES + 1)}, 422, ["inputs", f"at most {MAX_IMAGES} a request"]),
+        ({"like": [{"id": 1}] * 4, "unlike": [{"id": 1}] * 3}, 422, ["inputs", f"at most {MAX_IMAGES} a request"]),
         ({"like": 5}, 422, ["inputs.0.like", "array"]),
     ],
 )

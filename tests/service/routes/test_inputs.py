@@ -238,7 +238,7 @@ def test_ids_and_vectors_are_not_classified(client: TestClient) -> None:
         (b'{"inputs": [{"vector": 5}]}', "inputs.0.vector", "array"),
         (b'{"inputs": [{"vector": [1, "2"]}]}', "inputs.0.vector.1", "number"),
         (b'{"inputs": [{"vector": [[1]]}]}', "inputs.0.vector.0", "number"),
-        (b'{"inputs": [' + b'{"id": 1},' * MAX_IMAGES + b'{"id": 1}]}', "image", f"at most {MAX_IMAGES}"),
+        (b'{"inputs": [' + b'{"id": 1},' * MAX_IMAGES + b'{"id": 1}]}', "inputs", f"at most {MAX_IMAGES}"),
     ],
 )
 def test_wrong_json_is_refused_by_the_name_of_the_field(client: TestClient, body: bytes, field: str, words: str) -> None:
@@ -302,7 +302,7 @@ def test_wrong_inputs_are_counted_before_they_are_checked_and_ten_errors_are_eno
     number = 15_000 if len(wrong) < 20 else 9
     response = raw(client, b'{"inputs": [%s]}' % b",".join([wrong] * number))
     assert_problem(response, 422, f"at most {MAX_IMAGES}", str(number))
-    assert fields(response) == ["image"]
+    assert fields(response) == ["inputs"]
     response = raw(client, b'{"inputs": [%s]}' % b",".join([wrong] * MAX_IMAGES))
     assert response.status_code == 422
     assert len(fields(response)) == (10 if b'"id": 1' in wrong else MAX_IMAGES)

@@ -95,6 +95,12 @@ def test_of_several_examples_no_class_is_told(client: TestClient) -> None:
         assert all(0 <= neighbor["percentile"] <= 100 for neighbor in answer["neighbors"])
 
 
+def test_by_one_column_nothing_is_told(client: TestClient) -> None:
+    body = client.post("/neighbors?id=5&k=2&columns=0").json()
+    assert "one column" in body["uncalibrated"]
+    assert [neighbor["same_class"] for neighbor in body["results"][0]["neighbors"]] == [None, None]
+
+
 def test_the_report_is_what_was_measured_and_what_came_since(client: TestClient, growing: Path) -> None:
     store = open_index(growing)
     record = stored.read(store)

@@ -4,13 +4,15 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.training.claims.conftest import TINY
 from training.claims import __main__ as command
-from training.claims import claim, table, workers
+from training.claims import claim, scale, table, workers
 from training.claims.__main__ import ClaimsSettings, main
 from training.claims.arm import RunResult, RunSpec
 from training.claims.claim import claims
@@ -59,7 +61,10 @@ def settings(out: Path, *options: str) -> ClaimsSettings:
     return parse(ClaimsSettings, ["--quick", "--out", str(out), "--device", "cpu", *options])
 
 
-def test_every_claim_is_measured_on_made_up_photographs(out: Path, here: Here, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_claim_is_measured_on_made_up_photographs(
+    out: Path, here: Here, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(scale.SCALES, "quick", replace(TINY, pilots=False))
     main(settings(out, "--seeds", "2"))
     found = Report.model_validate_json((out / "claims.json").read_bytes())
     assert [claim.name for claim in found.claims] == [claim.name for claim in claims()]

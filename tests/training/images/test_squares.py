@@ -68,7 +68,8 @@ def test_photographs_come_in_the_order_asked_for_with_their_classes_hashes_and_m
     names = [f"{label}/00{i}.jpg" for label in ("blue", "green", "red") for i in range(3)]
     sha256s = [hashlib.sha256((data / name).read_bytes()).hexdigest() for name in names]
     assert list(squares.hashes_and_paths()) == list(zip(sha256s, names, strict=True))
-    assert squares.hashes_N().tolist() == [int(sha256[-16:], 16) for sha256 in sha256s]
+    for share in (0.0, 0.1, 0.5):
+        assert squares.held_out_N(share).tolist() == [int(sha256[-16:], 16) < share * 2**64 for sha256 in sha256s]
     assert [squares.classes[i] for i in squares.labels_N] == [name.split("/")[0] for name in names]
     assert [reject.path for reject in squares.rejects] == ["green/broken.jpg", "loose.jpg"]
     assert squares.rejects[1].reason == "lies in no class's folder"

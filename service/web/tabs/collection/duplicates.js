@@ -34,9 +34,13 @@ async function page(options, signal) {
   const add = (answer) => list.append(...answer.groups.map((group) => shown(group, answer.metric)));
   const following = (cursor) => next({ ...options, cursor }, signal);
   const first = await following(null);
-  return [summary(first), first.groups.length ? list : empty(first.note ?? "No two photographs are near enough to each other."),
+  return [summary(first), first.groups.length ? list : empty(first.note ?? none(options)),
     paged({ first, signal, next: following, add, text: "More groups" })];
 }
+
+const none = ({ label, path_prefix: prefix }) => (label.length || prefix
+  ? "No two photographs that pass the filter are near enough to each other."
+  : "No two photographs are near enough to each other.");
 
 // A page without groups, as where a filter leaves none of them, leads to the one after it.
 async function next(options, signal) {

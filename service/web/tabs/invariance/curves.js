@@ -7,10 +7,10 @@ import { table } from "../../components/table.js";
 const share = (value) => `${Math.round(100 * value)} %`;
 
 export const MEASURES = {
-  angle: { text: "angle of FC7, degrees", shown: (value) => `${value.toFixed(1)}\u00b0`, still: 0 },
-  l2: { text: "distance of FC7, as a share of its length", shown: (value) => value.toFixed(2), still: 0 },
-  bits: { text: "bits that flip of the code", shown: (value) => `${Math.round(value)} bits`, still: 0 },
-  overlap: { text: "share of the ten neighbours that stays", shown: share, still: 1 },
+  angle: { text: "angle of FC7, degrees", axis: "degrees", shown: (value) => `${value.toFixed(1)}\u00b0`, still: 0 },
+  l2: { text: "distance of FC7, as a share of its length", axis: "share of its length", shown: (value) => value.toFixed(2), still: 0 },
+  bits: { text: "bits that flip of the code", axis: "bits", shown: (value) => `${Math.round(value)} bits`, still: 0 },
+  overlap: { text: "share of the ten neighbours that stays", axis: "share that stays", shown: share, still: 1 },
 };
 const NAMES = {
   gain: "Gain", bias: "Bias", colour: "Colour", mirror: "Mirror", shift: "Shift", scale: "Scale", turn: "Turn", jpeg: "JPEG", blur: "Blur",
@@ -28,7 +28,7 @@ export function perturbations(measure, answer, report) {
       lineChart({
         title: `${name}. ${MEASURES[measure].text}`,
         x: { label: curve.unit },
-        y: { label: MEASURES[measure].text, min: 0, max: measure === "overlap" ? 1 : undefined },
+        y: { label: MEASURES[measure].axis, min: 0, max: measure === "overlap" ? 1 : undefined },
         series: seriesOf(measure, answer && curve, whole, report?.networks.distances[measure]),
       }),
       answer && strip(curve, measure));

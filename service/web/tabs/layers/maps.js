@@ -5,6 +5,7 @@ import { digits } from "../../components/photograph.js";
 import { fill } from "../../components/states.js";
 import { ask, picture } from "../../components/subject.js";
 import { facts } from "../../components/table.js";
+import { address } from "../../router.js";
 import { piece } from "./piece.js";
 
 const LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"];
@@ -34,11 +35,11 @@ export function maps(photograph, query, info, changed, signal) {
 
 async function ofColumn(photograph, { layer, columns }, column, scaling, signal) {
   const scale = Math.max(1, Math.min(4, Math.floor(WIDEST / column.size[0])));
-  const address = await picture("activations.png", { layer, column: column.column, scaling, scale }, photograph, signal);
+  const shown = await picture("activations.png", { layer, column: column.column, scaling, scale }, photograph, signal);
   const name = columns.length > 1 ? `${layer}, column ${column.column}` : layer;
   const isMap = column.side > 1;
   const what = isMap ? `maps of ${column.side} x ${column.side}` : "units";
-  const unit = (one) => `unit ${one.unit}: ${digits(one.largest, 2)}${isMap ? `, active in ${share(one.active)}` : ""}`;
+  const unit = (one) => `: ${digits(one.largest, 2)}${isMap ? `, active in ${share(one.active)}` : ""}`;
   return element("section", { "aria-label": name },
     element("h4", { textContent: name }),
     facts([
@@ -47,8 +48,9 @@ async function ofColumn(photograph, { layer, columns }, column, scaling, signal)
       ["Silent", `${column.silent} are nowhere above 0`],
       ["Mean", digits(column.mean, 3)],
     ]),
-    element("div", { className: "mosaic" }, element("img", { src: address, alt: `All ${column.units} ${what} of ${name}; black is 0`,
+    element("div", { className: "mosaic" }, element("img", { src: shown, alt: `All ${column.units} ${what} of ${name}; black is 0`,
       width: scale * column.size[0], height: scale * column.size[1] })),
     element("ol", { className: isMap ? "strongest" : "strongest values", "aria-label": `The strongest of ${name}` }, ...column.strongest.map((one) =>
-      element("li", {}, isMap && piece(address, column.size, one.box, `the map of unit ${one.unit}`), element("small", { textContent: unit(one) })))));
+      element("li", {}, isMap && piece(shown, column.size, one.box, `the map of unit ${one.unit}`), element("small", {},
+        element("a", { href: address("units", [layer, column.column, one.unit]), textContent: `unit ${one.unit}` }), unit(one))))));
 }

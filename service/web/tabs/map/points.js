@@ -33,8 +33,12 @@ function pointsOf(buffer) {
     places[2 * i] = xs[i] / LARGEST;
     places[2 * i + 1] = 1 - ys[i] / LARGEST;
   }
-  return { count, ids, places, numbers, grid: gridOf(places, count) };
+  const extents = [xs, ys].map((some) => some.reduce(larger, 0) - some.reduce(smaller, LARGEST));
+  return { count, ids, places, numbers, grid: gridOf(places, count), extents: extents.map((extent) => (extent > 0 ? extent / LARGEST : 1)) };
 }
+
+const larger = (one, other) => Math.max(one, other);
+const smaller = (one, other) => Math.min(one, other);
 
 const cellOf = (place) => Math.min(CELLS - 1, Math.max(0, Math.floor(place * CELLS)));
 

@@ -20,7 +20,7 @@ const HELP = "Map. Drag or use the arrow keys to move, the wheel, two fingers or
 export class Stage {
   // `told` has settled(), chose(point), lassoed(outline).
   constructor(points, labels, told, signal) {
-    Object.assign(this, { points, labels, told, signal, view: new View(), lasso: false, ringed: -1, outline: null, share: 1, isMoving: false });
+    Object.assign(this, { points, labels, told, signal, view: new View(points.extents), lasso: false, ringed: -1, outline: null, share: 1, isMoving: false });
     this.drawing = drawingOf(points, () => this.#replaceDrawing());
     this.over = element("canvas", { className: "over", "aria-hidden": "true" });
     this.pictures = element("div", { className: "pictures", "aria-hidden": "true" });
@@ -187,12 +187,13 @@ export class Stage {
     for (const { label, number } of [...this.labels.chosen, ...others]) {
       const middle = this.labels.middles[number];
       if (!label || !middle || taken.length >= NAMES) continue;
-      const [px, py] = this.view.toPixels(...middle);
+      const [x, py] = this.view.toPixels(...middle);
       const isChosen = this.labels.toneOf(number) > 0;
       context.font = isChosen ? "600 13px system-ui, sans-serif" : "12px system-ui, sans-serif";
       const half = context.measureText(label).width / 2 + 3;
+      if (x < 0 || x > this.view.width || py < 8 || py > this.view.height - 8) continue;
+      const px = Math.min(this.view.width - half, Math.max(half, x));
       const box = [px - half, py - 8, px + half, py + 8];
-      if (box[0] < 0 || box[1] < 0 || box[2] > this.view.width || box[3] > this.view.height) continue;
       if (taken.some(([left, top, right, bottom]) => box[0] < right && box[2] > left && box[1] < bottom && box[3] > top)) continue;
       taken.push(box);
       context.strokeStyle = this.inks.halo;

@@ -6,9 +6,11 @@ const FACTOR = 1.5;  // of a key or a button
 const STILL = 4;  // pixels within which a press is a click
 
 export class View {
-  constructor(x = 0.5, y = 0.5, zoom = 1) {
+  // `extents`: how wide and how high what there is lies, in shares of the map.
+  constructor(extents) {
     [this.width, this.height, this.ratio] = [1, 1, 1];
-    this.set(x, y, zoom);
+    this.extents = extents;
+    this.set(0.5, 0.5, 1);
   }
 
   set(x, y, zoom) {
@@ -19,7 +21,8 @@ export class View {
 
   // Pixels for the width of the whole map.
   get scale() {
-    return 0.94 * this.zoom * Math.min(this.width, this.height);
+    const [width, height] = this.extents;
+    return 0.94 * this.zoom * Math.min(this.width / width, this.height / height);
   }
 
   toMap = (px, py) => [this.x + (px - this.width / 2) / this.scale, this.y + (py - this.height / 2) / this.scale];
