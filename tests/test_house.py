@@ -37,7 +37,7 @@ ROOMS = {
         "scans": "arrays",
         "codes": "arrays scans",
         "storage": "arrays metric features store scans codes",
-        "search": "arrays metric store scans codes storage",
+        "search": "arrays metric features store scans codes storage",
         "grouping": "arrays metric store codes scans storage search",
         "changes": "arrays metric features store codes storage search",
         "milvus": "arrays metric features store scans codes storage search",

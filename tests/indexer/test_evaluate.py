@@ -17,8 +17,8 @@ from indexer import build, evaluate
 from indexer.codes import autoencoder
 from indexer.evaluate import EvaluateSettings, main
 from indexer.evaluation.protocol import GroundTruth, MethodResult
-from indexer.evaluation.queries import colour_histogram
 from indexer.evaluation.report import Report
+from indexer.features import colour_histogram
 from indexer.opening import open_store
 from indexer.storage import artifact
 from tests.conftest import encoded, photograph
