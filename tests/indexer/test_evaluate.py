@@ -343,7 +343,7 @@ def test_json_markdown_and_picture_are_written(report: Report, settings: Evaluat
     assert f"| LSH | 16 | 2 | ? | {figure.expected:.4f}{mark} | {spans[0]} | {spans[1]} |" in text
     assert f"| LSH | 16 | {figure.expected:.4f} | {figure.worst:.4f} | {figure.best:.4f} |" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {18, 7, 6}
+    assert {line.count("|") for line in tables} == {18, 7, 6, 5}
     with Image.open(settings.out / "evaluation.png") as picture:
         assert picture.format == "PNG"
         assert len(np.unique(np.asarray(picture.convert("L")))) > 10
