@@ -49,6 +49,7 @@ _FEATURES_KEPT: Final = 256  # of uploads that have further pages
 _MOST_LONG: Final = 4  # requests for many passes of the network, which take seconds each, one after the other
 _ORIGINALS: Final = 4  # items' own files that are in memory at once
 _MOST_SLOW: Final = 64  # of the work for `slowly` that is done, or waits for it
+_OF_WHOLE_FEATURES: Final = "only distances of whole features, by the index's metric, are calibrated; columns=both has them"
 # id, distance, label, path; percentile and probability of the same class, where these are known
 Neighbor: TypeAlias = tuple[int, float, str, str, float | None, float | None]
 Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their probabilities, most probable first
@@ -427,6 +428,8 @@ def _meanings(
     search: _Search, subjects: list[Subject], queries_QD: Vectors, pages: list[list[tuple[int, float, float]]]
 ) -> tuple[list[list[tuple[float | None, float | None]]], str | None]:
     """Percentile and probability of the same class of every neighbour; and why these are not known, where they are not."""
+    if search.query.columns != "both" or search.query.metric not in (None, search.store.metric):
+        return [[(None, None)] * len(page) for page in pages], _OF_WHOLE_FEATURES
     try:
         if search.query.columns != "both":
             raise NotFound("what distances by one column mean is not measured; those by both are")

@@ -8,6 +8,7 @@ Legend: Q queries, S sampled items, K hits, D feature width, W bytes of a code.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -56,14 +57,22 @@ class Scale:
         """What is usual for queries, which are vectors as the metric has them."""
         return usual(self.encoder.encode(queries_QD) if self.encoder else queries_QD, self.sample_S, self.record.measure)
 
+    @cached_property
+    def _line(self) -> tuple[Floats, Floats]:
+        return np.array(self.record.steps), np.array(self.record.chances)
+
+    @cached_property
+    def _random(self) -> Floats:
+        return np.array(self.record.random)
+
     def percentiles(self, distances_K: Floats) -> Floats:
         """Of 100 random pairs of items, how many are as near or nearer."""
-        nearer_K: Rows = np.searchsorted(self.record.random, distances_K, side="right")
-        return 100 * nearer_K / len(self.record.random)
+        nearer_K: Rows = np.searchsorted(self._random, distances_K, side="right")
+        return 100 * nearer_K / len(self._random)
 
     def chances(self, steps_K: Floats) -> Floats:
         """The probability that what lies so many steps from a query is of its class; see Usual.steps."""
-        return np.interp(steps_K, self.record.steps, self.record.chances)
+        return np.interp(steps_K, *self._line)
 
 
 def scale_of(store: _Store, mode: Mode) -> Scale:
