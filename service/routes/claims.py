@@ -13,7 +13,7 @@ LARGEST: Final = 4 * 2**20  # bytes of a report that is read; a hundred seeds of
 router = APIRouter(route_class=DescribedRoute)
 
 
-@router.get("/reports/claims", responses=problems(404, 503), tags=["about"])
+@router.get("/reports/claims", responses=problems(404, 422, 503), tags=["about"])
 def claims(request: Request) -> Report:
     """Every claim with its arms, its differences over seeds, and figure 1's curves; of networks of its own, not the index's."""
     folder = settings_of(request).claims
