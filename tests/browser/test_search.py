@@ -186,7 +186,7 @@ def test_an_upload_that_is_too_large_is_an_error(visits: Visits, model: Path, in
         expect(page.get_by_role("alert").first).to_contain_text("max_request_bytes=5000")
 
 
-@pytest.mark.parametrize("tab", ["search", "layers", "invariance"])
+@pytest.mark.parametrize("tab", ["search", "compare", "layers", "invariance"])
 def test_an_upload_of_before_a_reload_says_so_and_can_be_chosen_once_more(visit: Visit, tab: str) -> None:
     visit.expect("404")  # of what the small index was built without
     page = visit.open(f"#/{tab}?photo=u7")
@@ -198,7 +198,7 @@ def test_an_upload_of_before_a_reload_says_so_and_can_be_chosen_once_more(visit:
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-@pytest.mark.parametrize("tab", ["search", "layers", "invariance"])
+@pytest.mark.parametrize("tab", ["search", "compare", "layers", "invariance"])
 def test_text_is_refused_once_and_not_to_be_tried_again(visit: Visit, tab: str) -> None:
     visit.expect("404", "415")
     page = visit.open(f"#/{tab}")
