@@ -14,7 +14,7 @@ const OTHERS = ["base rate", "raw distance"];  // the others are for programs
 export function reliability(index, signal) {
   const root = element("section", { "aria-label": "What distances mean" });
   if (index.calibrated) fill(root, signal, async () => shown(await api.get("reports/calibration", {}, signal)));
-  else root.append(empty("Nobody has measured what distances mean in this index; ", element("code", { textContent: "python -m indexer.calibrate" }), " does."));
+  else root.append(empty("Nobody has measured what distances mean in this index. ", element("code", { textContent: "python -m indexer.calibrate" }), " does."));
   return root;
 }
 
@@ -22,17 +22,17 @@ function shown({ queries, measured_version: version, added, distances }) {
   const since = added ? ` ${added} photographs came since.` : "";
   return [
     element("p", { className: "quiet", textContent: `The probability that a neighbour is of the query's class, measured with ${queries[0] + queries[1]} `
-      + `photographs that were neither indexed nor trained on, in version ${version} of the index.${since} Each half of them is measured by what is fitted to the other.` }),
+      + `photographs that were neither indexed nor trained on, in version ${version} of the index.${since} Each half of them is measured with the curve that is fitted to the other.` }),
     ...distances.flatMap(ofMeasure),
   ];
 }
 
 function ofMeasure({ measure, measurements }) {
   const { bins } = measurements.find(({ pairs }) => pairs === SHOWN) ?? measurements[0];
-  const points = bins.map(({ predicted, observed }) => [predicted, observed, `told ${percent(predicted)}, observed ${percent(observed)}`]);
+  const points = bins.map(({ predicted, observed }) => [predicted, observed, `predicted ${percent(predicted)}, observed ${percent(observed)}`]);
   const chart = lineChart({
-    title: `${NAMES[measure]}: share of the same class over the probability told`,
-    x: { label: "probability told", min: 0, max: 1 }, y: { label: "share of the same class", min: 0, max: 1 },
+    title: `${NAMES[measure]}: observed share of the same class over the predicted probability`,
+    x: { label: "predicted probability", min: 0, max: 1 }, y: { label: "observed share of the same class", min: 0, max: 1 },
     series: [{ name: SHOWN, points, band: bins.map(({ predicted, interval }) => [predicted, ...interval]), dots: true }],
     diagonal: true,
   });
@@ -41,8 +41,8 @@ function ofMeasure({ measure, measurements }) {
     [pairs, `${three(error)} (${three(interval[0])} to ${three(interval[1])})`, three(floor), three(brier), ...others.map((name) => three(plain[name].brier))]);
   return [
     element("h4", { textContent: NAMES[measure] }),
-    figure(chart, `Of the ${SHOWN} neighbours; the band is of 95 %. On the diagonal what is told is what is observed.`),
-    table(["pairs", "mean error (95 %)", "by chance alone", "Brier score", ...others.map((name) => `that of the ${name}`)], rows, { label: `Errors by ${NAMES[measure]}` }),
+    figure(chart, `Of the ${SHOWN} neighbours. The band is the 95 % interval. On the diagonal the prediction is what is observed.`),
+    table(["pairs", "calibration error (95 %)", "by chance alone", "Brier score", ...others.map((name) => `that of the ${name}`)], rows, { label: `Errors by ${NAMES[measure]}` }),
   ];
 }
 

@@ -13,8 +13,8 @@ export async function explained(photograph, neighbor, signal) {
   const worth = "what brings the two together lies";
   return [
     element("p", { textContent: `Nothing covered, they are at ${distance(answer.distance, answer.metric)} from each other. Each of `
-      + `${answer.windows} squares of one was greyed in turn while the other was whole. A place counts as much as the two move apart when it is `
-      + "greyed, beyond what the rest of the collection does." }),
+      + `${answer.windows} squares of one was greyed in turn, while the other stayed whole. A place counts by how far the two then move apart, `
+      + "less how far the rest of the collection moves." }),
     element("div", { className: "two" },
       heated(answer.query, { name: "the query", worth }), heated(answer.neighbor, { name: "the neighbour", worth })),
     legend("brings them together", "keeps them apart"),

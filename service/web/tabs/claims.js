@@ -91,7 +91,7 @@ function figure1(curves) {
 
 function one(claim, report) {
   return [
-    element("p", { textContent: `${claim.says}. Published: ${claim.published}. It would be nothing if ${claim.nothing}.` }),
+    element("p", { textContent: `${claim.says}. Published: ${claim.published}. There would be no effect if ${claim.nothing}.` }),
     claim.rows.length ? differences(claim) : empty("No pair of runs is made yet; the same command goes on."),
     ...plots(claim),
     ...(claim.name === "relu" ? [element("h3", { textContent: "Figure 1" }), ...figure1(report.figure1)] : []),

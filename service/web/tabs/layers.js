@@ -55,9 +55,9 @@ async function showWhy(root, query, { signal, title }) {
   const photograph = photographOf(reference);
   title(`Why is photograph ${neighbor} near ${photograph.file ? photograph.path : `photograph ${photograph.id}`}?`);
   const content = element("div");
-  root.append(content, element("p", {},
-    element("a", { href: address("search", [], { photo: reference }), textContent: "All neighbours of the query" }), " ",
-    element("a", { href: address("layers", [], { photo: reference }), textContent: "The query through the layers" }), " ",
+  root.append(content, element("p", { className: "ways" },
+    element("a", { href: address("search", [], { photo: reference }), textContent: "All neighbours of the query" }),
+    element("a", { href: address("layers", [], { photo: reference }), textContent: "The query through the layers" }),
     element("a", { href: address("layers", [], { photo: neighbor }), textContent: "The neighbour through the layers" })));
   await fill(content, signal, () => explained(photograph, neighbor, signal));
 }

@@ -36,6 +36,6 @@ export async function showItem(root, id, { signal, title, go }) {
         ["elsewhere", element("a", { href: address("search", [], { photo: id }), textContent: "its neighbours" })],
       ]),
       element("details", {}, element("summary", { textContent: "Remove" }),
-        element("p", { className: "quiet", textContent: "No search finds it then, for good. Its file is deleted where it was uploaded here, and else left alone." }),
+        element("p", { className: "quiet", textContent: "No search finds it then. This cannot be undone. A file that was uploaded here is deleted, any other is left alone." }),
         form, told))));
 }

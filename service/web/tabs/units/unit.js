@@ -68,7 +68,7 @@ function inFigures(activity, { layer }) {
   if (activity.dead) return element("p", { textContent: "Dead: no photograph excites it above 0." });
   return facts([
     ["active", `in ${shown(activity.active, "%")} of the photographs${layer === "fc8" ? " its logit is above 0" : ""}`],
-    ["mean", `${shown(activity.mean, "")}, of what each photograph excites it to at most`],
+    ["mean", `${shown(activity.mean, "")}, of the largest activation in each photograph`],
     ["maximum", shown(activity.maximum, "")],
     ...(activity.label === null ? [] : [
       ["labels", `${activity.label || "without a label"}: ${shown(activity.label_share, "%")} of the ${activity.photographs} photographs above; `
