@@ -26,8 +26,9 @@ def tabs(page: Page) -> list[str]:
     return [link.get_attribute("href") or "" for link in bar(page).get_by_role("link").all()]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [PHONE, {"width": 1280, "height": 800}], ids=["phone", "desk"])
+@pytest.mark.parametrize(
+    ("scheme", "viewport"), [("light", PHONE), ("dark", {"width": 1280, "height": 800})], ids=["phone", "desk"]
+)
 def test_every_tab_opens_is_accessible_and_has_its_own_title(
     visits: Visits, served: str, scheme: str, viewport: dict[str, int]
 ) -> None:
