@@ -13,6 +13,8 @@ from tests.conftest import COLOURS, encoded, photograph
 
 RED = encoded(photograph(77, COLOURS["red"]))
 PHOTO: FilePayload = {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": RED}
+TEXT: FilePayload = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"text"}
+FOLDER: FilePayload = {"name": "folder", "mimeType": "", "buffer": b""}
 OTHER: FilePayload = {"name": "other.jpg", "mimeType": "image/jpeg", "buffer": encoded(photograph(78, COLOURS["blue"]))}
 
 
@@ -202,18 +204,14 @@ def test_an_upload_of_before_a_reload_says_so_and_can_be_chosen_once_more(visit:
 def test_text_is_refused_once_and_not_to_be_tried_again(visit: Visit, tab: str) -> None:
     visit.expect("404", "415")
     page = visit.open(f"#/{tab}")
-    page.locator(".dropzone input[type=file]").first.set_input_files(
-        [{"name": "a.txt", "mimeType": "text/plain", "buffer": b"text"}]
-    )
-    page.wait_for_url("**/*photo=u1*")
-    visit.settled()
+    choose(visit, TEXT)
     expect(page.get_by_role("alert")).to_contain_text("This file is text, and not an image")
     expect(page.get_by_role("button", name="Try again")).to_have_count(0)
 
 
 def test_what_has_no_kind_is_told_to_be_no_photograph(visit: Visit) -> None:
     page = visit.open()
-    page.locator(".dropzone input[type=file]").first.set_input_files([{"name": "folder", "mimeType": "", "buffer": b""}])
+    page.locator(".dropzone input[type=file]").first.set_input_files([FOLDER])
     expect(page.get_by_role("alert")).to_contain_text("as in photo.jpg")
     visit.assert_accessible()
 

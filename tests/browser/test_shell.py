@@ -14,6 +14,7 @@ from tests.browser.conftest import Visits
 from tests.browser.visit import PHONE, Visit, running, serving
 
 KEY = "a key"
+DESK = {"width": 1280, "height": 800}
 
 
 def bar(page: Page) -> Locator:
@@ -26,9 +27,7 @@ def tabs(page: Page) -> list[str]:
     return [link.get_attribute("href") or "" for link in bar(page).get_by_role("link").all()]
 
 
-@pytest.mark.parametrize(
-    ("scheme", "viewport"), [("light", PHONE), ("dark", {"width": 1280, "height": 800})], ids=["phone", "desk"]
-)
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", PHONE), ("dark", DESK)], ids=["phone", "desk"])
 def test_every_tab_opens_is_accessible_and_has_its_own_title(
     visits: Visits, served: str, scheme: str, viewport: dict[str, int]
 ) -> None:
