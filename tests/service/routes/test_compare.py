@@ -202,7 +202,12 @@ def test_nothing_is_left_to_do_for_who_has_been_answered_without_it(client: Test
     for name in ("by_pixels", "by_pixel_codes"):
         monkeypatch.setattr(plain, name, lambda *given: asked.append(given))
     monkeypatch.setattr(compare, "_PATIENCE_S", 0.5)
-    held = look.submit(lambda: begun.set() or go.wait(60))
+
+    def wait() -> bool:
+        begun.set()
+        return go.wait(60)
+
+    held = look.submit(wait)
     try:
         assert begun.wait(60)
         rows = {way["way"]: way for way in send(client, "/compare", PHOTO).json()["ways"]}
