@@ -34,7 +34,7 @@ class ServiceSettings(Settings):
 
     model: Path = Field(Path("var/model"), description="model folder")
     index: Path = Field(Path("var/index"), description="index folder, made with that model")
-    claims: Path = Field(Path("var/claims"), description="folder that training.claims wrote")
+    claims: Path | None = Field(None, description="folder that training.claims wrote; else the results shipped are shown")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     max_request_bytes: int = Field(64 * 2**20, ge=1, description="largest request body, bytes")

@@ -7,6 +7,7 @@ query's distances from a fixed sample of the items.
 Legend: Q queries, S sampled items, K hits, D feature width, W bytes of a code.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Protocol
@@ -84,10 +85,10 @@ def scale_of(store: _Store, mode: Mode) -> Scale:
         try:
             _SCALES[store] = _scales(store, calibration.read(store))
         except FC7Error as error:
-            _SCALES[store] = error
+            _SCALES[store] = copy(error)  # without its traceback, whose frames hold the store
     found, measure = _SCALES[store], measure_of(mode, store)
     if isinstance(found, FC7Error):
-        raise found.with_traceback(None)
+        raise copy(found)
     if measure not in found:
         raise NotFound(f"what {measure} distances mean in this index has not been measured; {REMEDY} does")
     return found[measure]

@@ -1,4 +1,4 @@
-"""The Claims tab: all of them, one of them, and none."""
+"""The Claims tab: all of them, one of them, and those that are shipped."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +23,7 @@ def address(model: Path, index: Path, tmp_path: Path) -> Iterator[str]:
 def test_all_claims_stand_in_a_table_and_each_has_a_page_of_its_own(visits: Visits, address: str) -> None:
     visit = visits(address)
     page = visit.open("#/claims")
+    expect(page.get_by_text("Not measured here.")).to_have_count(0)
     expect(page.get_by_role("region", name="All claims")).to_contain_text("no LRN less LRN, AlexNet-67: -0.07, not resolved")
     visit.assert_accessible()
     page.get_by_role("link", name="What is said of relu").click()
@@ -40,9 +41,13 @@ def test_a_claim_reads_on_a_phone_in_the_dark(visits: Visits, address: str) -> N
     visit.assert_accessible()
 
 
-def test_claims_that_are_not_measured_name_the_command(visits: Visits, model: Path, index: Path, tmp_path: Path) -> None:
-    with serving(model, index, claims=tmp_path / "nothing") as address:
-        visit = visits(address)
-        visit.expect("404")
+def test_results_that_are_shipped_say_whose_they_are(visits: Visits, model: Path, index: Path) -> None:
+    with serving(model, index) as address:
+        visit = visits(address, viewport=PHONE)
         page = visit.open("#/claims")
-        expect(page.get_by_role("alert")).to_contain_text("python -m training.claims --quick")
+        expect(page.get_by_text("Not measured here.")).to_be_visible()
+        expect(page.get_by_text("python -m training.claims --quick")).to_be_visible()
+        expect(page.get_by_text("NVIDIA H100 80GB HBM3")).to_be_visible()
+        expect(page.get_by_role("img", name="Figure 3 over seeds")).to_be_visible()
+        expect(page.get_by_role("img", name="Training error over epochs, starts of 2012")).to_be_visible()
+        visit.assert_accessible()

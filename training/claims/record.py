@@ -1,5 +1,6 @@
 """What the claims came to, as `claims.json` has it."""
 
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +11,7 @@ from training.claims.scale import Size
 
 FORMAT: Final = 1
 REPORT: Final = "claims.json"
+SHIPPED: Final = Path(__file__).parent / "results"  # a report, of a machine that it names
 Verdict = Literal[
     "agrees",  # the interval holds the published figure and leaves out 0
     "same direction, smaller",

@@ -51,27 +51,28 @@ export function barChart({ title, groups, series, y: yOptions = {} }) {
   return chart(svg, series);
 }
 
-// Intervals, one a row: { name, value, low, high, mark, text }; `mark` is another's figure, `text` stands at the right end.
-export function forestPlot({ title, label, rows, zero = 0, left = 210, right = 120 }) {
+// Intervals, one a row: { name, value, low, high, mark, parts }; `mark` is another's figure, `parts` are what the value is the mean of.
+export function forestPlot({ title, label, rows, zero = 0, left, right }) {
   const height = 30 * rows.length + 52;
   const svg = canvas(title, height);
-  const known = rows.flatMap(({ value, low, high, mark }) => [value, low, high, mark]).filter(Number.isFinite);
+  const known = rows.flatMap(({ value, low, high, mark, parts = [] }) => [value, low, high, mark, ...parts]).filter(Number.isFinite);
   const x = scale([zero, ...known], [left, WIDTH - right]);
   for (const tick of x.ticks) {
     svg.append(drawn("line", { class: "grid", x1: x.at(tick), x2: x.at(tick), y1: 4, y2: height - 44 }),
       drawn("text", { x: x.at(tick), y: height - 28, "text-anchor": "middle" }, shortly(tick)));
   }
   svg.append(drawn("line", { class: "diagonal", x1: x.at(zero), x2: x.at(zero), y1: 4, y2: height - 44 }));
-  rows.forEach(({ name, value, low, high, mark, text = "" }, i) => {
+  rows.forEach(({ name, value, low, high, mark, parts = [] }, i) => {
     const y = 22 + 30 * i;
     const group = drawn("g", { class: "series tone-0" });
+    for (const part of parts) group.append(drawn("circle", { class: "part", cx: x.at(part), cy: y, r: 3 }));
     if (Number.isFinite(low) && Number.isFinite(high)) group.append(drawn("line", { class: "line", x1: x.at(low), x2: x.at(high), y1: y, y2: y }));
     if (Number.isFinite(value)) group.append(drawn("circle", { class: "dot", cx: x.at(value), cy: y, r: 5 }, drawn("title", {}, `${name}: ${value}`)));
     if (Number.isFinite(mark)) {
       const at = x.at(mark);
       group.append(drawn("path", { class: "mark", d: `M${at} ${y - 7}L${at + 6} ${y}L${at} ${y + 7}L${at - 6} ${y}Z` }, drawn("title", {}, `${name}: ${mark}`)));
     }
-    svg.append(group, drawn("text", { x: left - 12, y: y + 4, "text-anchor": "end" }, name), drawn("text", { x: WIDTH - right + 10, y: y + 4 }, text));
+    svg.append(group, drawn("text", { x: left - 12, y: y + 4, "text-anchor": "end" }, name));
   });
   svg.append(drawn("text", { class: "axis", x: (left + WIDTH - right) / 2, y: height - 8, "text-anchor": "middle" }, label ?? ""));
   return element("div", { className: "charted" }, svg);

@@ -32,26 +32,31 @@ function arms(claim) {
 
 const mean = (values) => (values.length ? (100 * values.reduce((sum, value) => sum + value, 0) / values.length).toFixed(1) : "-");
 
+const AXES = { points: "points of error", times: "times as long, in powers of two", g: "|g| beyond chance" };
+
+// Rows of one unit: their means and intervals, every seed a dot, and a numbered list of what they are.
+function forest(name, unit, rows) {
+  const known = (value) => logarithm(unit, value) ?? undefined;
+  return [forestPlot({
+    title: `${name}: ${rows.map((row) => `${row.label} ${shown(unit, row.mean)}`).join("; ")}`,
+    label: AXES[unit],
+    rows: rows.map((row, i) => ({
+      name: `${i + 1}`,
+      value: known(row.mean),
+      low: known(row.low),
+      high: known(row.high),
+      mark: known(row.published),
+      parts: row.seeds.map(known),
+    })),
+    left: 40,
+    right: 20,
+  }), element("ol", { className: "quiet" }, ...rows.map((row) => element("li", { textContent: `${row.label}: ${row.verdict}` })))];
+}
+
+const of = (rows, unit) => rows.filter((row) => row.unit === unit);
+
 function plots(claim) {
-  return ["points", "times", "g"].flatMap((unit) => {
-    const rows = claim.rows.filter((row) => row.unit === unit);
-    if (!rows.length) return [];
-    const label = { points: "points of error", times: "times as long, in powers of two", g: "|g|" }[unit];
-    return [forestPlot({
-      title: `${claim.name}: ${rows.map((row) => `${row.label} ${shown(unit, row.mean)}`).join("; ")}`,
-      label: `${label}; a diamond: published`,
-      rows: rows.map((row, i) => ({
-        name: `${i + 1}`,
-        value: logarithm(unit, row.mean),
-        low: logarithm(unit, row.low) ?? undefined,
-        high: logarithm(unit, row.high) ?? undefined,
-        mark: logarithm(unit, row.published) ?? undefined,
-        text: row.verdict,
-      })),
-      left: 40,
-      right: 190,
-    }), element("ol", { className: "quiet" }, ...rows.map((row) => element("li", { textContent: row.label })))];
-  });
+  return Object.keys(AXES).filter((unit) => of(claim.rows, unit).length).flatMap((unit) => forest(claim.name, unit, of(claim.rows, unit)));
 }
 
 const UNITS = { relu: "ReLU", tanh: "tanh", "abs-tanh": "|tanh|" };
@@ -71,13 +76,13 @@ function figure1(curves) {
     const some = curves.filter((curve) => curve.start === start);
     if (!some.length) return [];
     const longest = Math.max(...some.map((curve) => curve.errors.length));
-    const of = (unit) => some.filter((curve) => curve.nonlinearity === unit);
+    const curvesOf = (unit) => some.filter((curve) => curve.nonlinearity === unit);
     return [element("h4", { textContent: name }), lineChart({
       title: `Training error over epochs, ${name}`,
       x: { label: "epoch", min: 0 },
       y: { label: "running training error, %", min: 0 },
       series: [
-        ...Object.keys(UNITS).filter((unit) => of(unit).length).map((unit) => ({ name: `${UNITS[unit]}, ${of(unit).length} seeds`, ...over(of(unit)) })),
+        ...Object.keys(UNITS).filter((unit) => curvesOf(unit).length).map((unit) => ({ name: `${UNITS[unit]}, ${curvesOf(unit).length} seeds`, ...over(curvesOf(unit)) })),
         { name: "25 %", points: [[0, 25], [longest, 25]], dashed: true },
       ],
     })];
@@ -96,16 +101,33 @@ function one(claim, report) {
   ];
 }
 
-function published(report) {
-  const rows = report.claims.flatMap((claim) => claim.rows).filter((row) => row.unit === "points" && row.published !== null);
-  if (!rows.length) return [];
-  return [forestPlot({
-    title: `Differences of error beside published ones: ${rows.map((row) => `${row.label} ${shown(row.unit, row.mean)}, published ${row.published}`).join("; ")}`,
-    label: "points of error; a diamond: published",
-    rows: rows.map((row) => ({ name: row.label, value: row.mean, low: row.low ?? undefined, high: row.high ?? undefined, mark: row.published })),
-    left: 300,
-    right: 20,
-  })];
+// Whose these results are, for nobody to take those that are shipped for this machine's.
+function origin(report) {
+  if (!report.shipped) return [];
+  return [element("p", {}, element("strong", { textContent: "Not measured here. " }), "These results come with the package, measured on the machine and at the commit below. ",
+    element("code", { textContent: "python -m training.claims --quick --out var/claims" }), " measures them here, and ",
+    element("code", { textContent: "FC7_CLAIMS=var/claims" }), " shows them.")];
+}
+
+const measured = (report) => facts([
+  ["size", SIZES[report.size]], ["machine", report.machine], ["PyTorch", report.torch], ["commit", report.commit],
+  ["photographs", Object.entries(report.photographs).map(([data, { train, test }]) => `${data}: ${train} to train on, ${test} to test, ${report.epochs[data]} epochs`).join("; ")],
+  ["training", `${(report.seconds / 3600).toFixed(1)} hours, all runs added up`],
+]);
+
+function drawings(report) {
+  const rows = report.claims.flatMap((claim) => claim.rows);
+  const groups = [
+    ["Errors beside published ones", "points", of(rows, "points").filter((row) => row.published !== null)],
+    ["Errors of which nothing is published", "points", of(rows, "points").filter((row) => row.published === null)],
+    ["Epochs", "times", of(rows, "times")],
+    ["Figure 3 over seeds: how far the columns lie apart in chroma", "g", of(rows, "g")],
+  ];
+  return [
+    element("p", { className: "quiet", textContent: "Pale dots are seeds, a bar their mean's interval of 95 %, a diamond the published figure." }),
+    ...groups.filter(([, , some]) => some.length).flatMap(([name, unit, some]) => [element("h3", { textContent: name }), ...forest(name, unit, some)]),
+    ...(report.figure1.length ? [element("h3", { textContent: "Figure 1" }), ...figure1(report.figure1)] : []),
+  ];
 }
 
 function overview(report) {
@@ -116,13 +138,10 @@ function overview(report) {
   ]);
   return [
     element("p", { textContent: "What the paper says, measured again with small networks on CIFAR-10 and Caltech-101, by pairs of runs that share a seed." }),
-    facts([
-      ["size", SIZES[report.size]], ["machine", report.machine], ["PyTorch", report.torch], ["commit", report.commit],
-      ["photographs", Object.entries(report.photographs).map(([data, { train, test }]) => `${data}: ${train} to train on, ${test} to test`).join("; ")],
-      ["training", `${(report.seconds / 3600).toFixed(1)} hours, all runs added up`],
-    ]),
-    ...published(report),
+    ...origin(report),
+    measured(report),
     table(["claim", "published", "here"], rows, { label: "All claims" }),
+    ...drawings(report),
   ];
 }
 
@@ -136,5 +155,5 @@ export async function show(root, place, { signal, title }) {
   const claim = report.claims.find((candidate) => candidate.name === name);
   if (!claim) throw new Error(`There is no claim ${name}; there are ${report.claims.map((candidate) => candidate.name).join(", ")}.`);
   title(`Claims: ${claim.name}`);
-  root.append(element("p", {}, element("a", { href: address("claims", []), textContent: "All claims" })), ...one(claim, report));
+  root.append(element("p", {}, element("a", { href: address("claims", []), textContent: "All claims" })), ...origin(report), ...one(claim, report), measured(report));
 }

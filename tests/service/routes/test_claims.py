@@ -12,7 +12,9 @@ from service.routes import claims
 from service.settings import ServiceSettings
 from tests.service.calls import assert_problem
 from tests.training.claims.made import made_report
-from training.claims.record import REPORT, Report
+from training.claims.record import REPORT
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -26,11 +28,24 @@ def test_the_report_comes_as_it_was_written(client: TestClient, tmp_path: Path) 
     (tmp_path / REPORT).write_text(made_report().model_dump_json(indent=1))
     answer = client.get("/reports/claims")
     assert answer.status_code == 200
-    assert Report.model_validate_json(answer.content) == made_report()
+    assert answer.json() == {**made_report().model_dump(), "shipped": False}
 
 
-def test_claims_that_are_not_measured_are_404_with_the_command(client: TestClient) -> None:
-    assert_problem(client.get("/reports/claims"), 404, "python -m training.claims --quick --out")
+SHIPPED = json.loads((ROOT / "training" / "claims" / "results" / "claims.json").read_text())
+
+
+def test_a_folder_without_results_gives_those_that_are_shipped_and_says_so(client: TestClient) -> None:
+    assert client.get("/reports/claims").json() == {**SHIPPED, "shipped": True}
+
+
+def test_no_folder_gives_the_results_that_are_shipped(model: Path, index: Path) -> None:
+    with TestClient(create_app(ServiceSettings(model=model, index=index))) as client:
+        assert client.get("/reports/claims").json() == {**SHIPPED, "shipped": True}
+
+
+def test_a_report_that_cannot_be_read_is_503(client: TestClient, tmp_path: Path) -> None:
+    (tmp_path / REPORT).mkdir()
+    assert_problem(client.get("/reports/claims"), 503, "claims.json cannot be read")
 
 
 @pytest.mark.parametrize("text", ["[]", "nonsense", json.dumps({"format": 1})])
