@@ -34,6 +34,7 @@ BLOCK_ROWS = 1024
 BATCH = 64
 THUMBNAIL = 160
 RAW_SIZE = 32
+SHADES = 4  # of each of red, green and blue, in a histogram of colours
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool, 
         for read in batch:
             if isinstance(read.outcome, Photograph):
                 pixels.append(read.outcome.pixels_CHW)
-                thumbnails.append(_thumbnail(read.outcome))
+                thumbnails.append(thumbnail_of(read.outcome))
                 files.append(_facts(read, read.outcome, len(thumbnails[-1])))
             else:
                 rejects.append(Reject(read.example.shown, str(read.outcome)))
@@ -212,6 +213,15 @@ def raw_pixels(pixels_BCHW: Tensor) -> NDArray[np.uint8]:
     return small
 
 
+def colour_histogram(pixels_BCHW: Tensor) -> Vectors:
+    """Square roots of the shares of 4 x 4 x 4 colours: uint8 (B, 3, H, W) -> float32 (B, 64), rows of length 1."""
+    red_BHW, green_BHW, blue_BHW = (pixels_BCHW // (256 // SHADES)).unbind(1)
+    colours_BX = ((red_BHW * SHADES + green_BHW) * SHADES + blue_BHW).flatten(1)
+    counts = [torch.bincount(colours_X, minlength=SHADES**3) for colours_X in colours_BX]
+    shares_BL: Vectors = (torch.stack(counts) / colours_BX.shape[1]).sqrt().numpy()
+    return shares_BL
+
+
 def _facts(read: ReadResult, photograph: Photograph, thumbnail_size: int) -> FileFacts:
     return FileFacts(
         path=read.example.path,
@@ -225,7 +235,8 @@ def _facts(read: ReadResult, photograph: Photograph, thumbnail_size: int) -> Fil
     )
 
 
-def _thumbnail(photograph: Photograph) -> bytes:
+def thumbnail_of(photograph: Photograph) -> bytes:
+    """The central square at 160 x 160 pixels, a JPEG file's bytes."""
     image = Image.fromarray(photograph.pixels_CHW.permute(1, 2, 0).numpy()).resize((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)

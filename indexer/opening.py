@@ -8,11 +8,16 @@ from indexer.milvus.index import MilvusIndex, open_milvus_index
 from indexer.storage import artifact
 from indexer.storage.artifact import WithManifest
 from indexer.storage.atlas import Atlas
+from indexer.storage.version import Version
 from indexer.store import Store
 
 
 class OpenStore(Store, WithManifest, Protocol):
     """A store that was opened from an index folder."""
+
+    @property
+    def version(self) -> Version | None:
+        """The version on disk whose items are searched; None where they lie in Milvus."""
 
     @property
     def atlas(self) -> Atlas | None:

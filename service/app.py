@@ -26,6 +26,7 @@ from service.routes import (
     claims,
     classify,
     collection,
+    compare,
     duplicates,
     explain,
     invariance,
@@ -81,6 +82,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.routes = []
     for module in (
         neighbors,
+        compare,
         duplicates,
         classify,
         layers,

@@ -99,6 +99,12 @@ class FC7:
             inputs.append(examples)
         return list(self._send("POST", "/neighbors", params=params, json={"inputs": inputs})["results"])
 
+    def compare(self, query: Photograph | int, k: int = 10) -> Json:
+        """The `k` neighbours of a photograph or an item by every way: `ways`, of which each has `neighbors` or a `reason`."""
+        if isinstance(query, int | Integral):
+            return self._send("POST", "/compare", params={"k": k, "id": int(query)})
+        return self._send("POST", "/compare", params={"k": k}, files=_files([query]))
+
     def pages(self, *query: Query, k: int = 100, **options: Any) -> Iterator[list[Json]]:
         """All neighbours of one query, or of `like` and `unlike`, `k` at a time; the other options are those of `neighbors`."""
         again, cursor = _again(options), None

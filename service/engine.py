@@ -10,13 +10,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from starlette.concurrency import run_in_threadpool
 from torch import Tensor
 
 from indexer.arrays import Vectors
@@ -45,7 +46,10 @@ _DIGITS: Final = 4  # of percentiles and probabilities
 _MOST_NAMED: Final = 10  # labels in one note
 _SEARCHES: Final = 5  # of one page, of whose hits some are removed meanwhile
 _FEATURES_KEPT: Final = 256  # of uploads that have further pages
-_MOST_LONG: Final = 8  # requests for many passes of the network that are worked on, or wait for it
+_MOST_LONG: Final = 4  # requests for many passes of the network, which take seconds each, one after the other
+_ORIGINALS: Final = 4  # items' own files that are in memory at once
+_MOST_SLOW: Final = 64  # of the work for `slowly` that is done, or waits for it
+_OF_WHOLE_FEATURES: Final = "only distances of whole features, by the index's metric, are calibrated; columns=both has them"
 # id, distance, label, path; percentile and probability of the same class, where these are known
 Neighbor: TypeAlias = tuple[int, float, str, str, float | None, float | None]
 Best: TypeAlias = list[tuple[int, float]]  # numbers of classes with their probabilities, most probable first
@@ -113,9 +117,11 @@ class Engine:
         """Loads what is there. What is missing or does not fit is kept as the reason that requests for it are told."""
         self._settings, self._metrics = settings, metrics
         self._decoders = Decoders(settings.limits())
+        self._originals = asyncio.Semaphore(_ORIGINALS)
         self._decoding = 0  # photographs that are being decoded or wait for it
         self._answers = ThreadPoolExecutor(1, "answer")
         self._slow = {name: ThreadPoolExecutor(1, name) for name in ("measure", "look")}
+        self._slowly = 0  # of those who wait for these
         self._worker = Worker("compute")
         self.current = CurrentPair(
             settings.model,
@@ -130,6 +136,7 @@ class Engine:
             predict, self._worker, batch, wait_s, queue, lambda: self._decoding > 0, lambda size: metrics.batch("forward", size)
         )
         self._long, self._turn = 0, asyncio.Lock()  # of requests for many passes
+        self._single = asyncio.Lock()  # of work that needs the network once
         self._features: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
         self._searches: Batcher[_Search, Subject, Page] = Batcher(
             _pages, self._worker, batch, 0.0, queue, lambda: False, lambda size: metrics.batch("search", size)
@@ -176,6 +183,12 @@ class Engine:
         stages.record("decode", seconds)
         return upload
 
+    async def decode_original(self, read: Callable[[], bytes], stages: Stages) -> Upload:
+        """Decodes an item's own file, which `read` gives: few are in memory at once, however many requests name one."""
+        self.check_room()
+        async with self._originals:
+            return await self.decode(await run_in_threadpool(read), stages)
+
     async def form(self, work: Callable[[], T]) -> T:
         """Awaits the result of work on an answer that is too long for the event loop. One is done at a time."""
         return await asyncio.get_running_loop().run_in_executor(self._answers, _without_collecting, work)
@@ -183,9 +196,16 @@ class Engine:
     async def slowly(self, thread: Literal["measure", "look"], work: Callable[[], T]) -> T:
         """Awaits the result of work of a second or more. One is done at a time by each thread, and no other thread waits for it.
 
-        Work that nobody awaits any more is left out if it has not begun, and ended if it has.
+        Work that nobody awaits any more is left out if it has not begun, and ended if it has. Raises TryAgain where too much
+        waits.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._slow[thread], work)
+        if self._slowly >= _MOST_SLOW:
+            raise TryAgain("queue_full", f"{self._slowly} requests wait for work that takes long already")
+        self._slowly += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._slow[thread], work)
+        finally:
+            self._slowly -= 1
 
     async def classify(self, model: Model, photograph: Photograph, views: int, top: int, stages: Stages) -> list[Best]:
         """The `top` most probable classes by the mean over 1 or 10 views; then by each view, in preprocess.ten_views' order."""
@@ -196,14 +216,23 @@ class Engine:
         """FC7 of the centre view: float32 (D,)."""
         return _recorded(await self._network(model, NetworkQuery(photograph.pixels_CHW)), "forward", stages).feature_D
 
+    @contextmanager
+    def long(self) -> Iterator[None]:
+        """A place among the requests for many passes of the network. Raises TryAgain at once where all are taken."""
+        if self._long >= _MOST_LONG:
+            raise TryAgain("queue_full", f"{self._long} requests for many passes of the network are being answered already")
+        self._long += 1
+        try:
+            yield
+        finally:
+            self._long -= 1
+
     async def each_view(self, model: Model, batches: Iterator[Tensor], stages: Stages) -> tuple[Vectors, Vectors]:
         """FC7 (V, D) and the probabilities (V, K) of many views, float32 (B, 3, size, size) at a time.
 
-        One such request is worked on at a time, and others' batches go through the network between two of its own. Raises
-        TryAgain where too many wait for it.
+        One such request is worked on at a time, of those who have a place by `long`, and others' batches go through the network
+        between two of its own.
         """
-        if self._long == _MOST_LONG:
-            raise TryAgain("queue_full", f"{self._long} requests for many passes of the network are being answered already")
 
         def next_answers() -> tuple[Vectors, Vectors] | None:
             x_BCHW = next(batches, None)
@@ -212,21 +241,18 @@ class Engine:
             features_BD, chances_BK = model.answers_of_views(x_BCHW)
             return features_BD.numpy(), chances_BK.numpy()
 
-        self._long += 1
-        try:
-            async with self._turn:
-                began, found = time.perf_counter(), []
-                while answers := await self._worker.run(next_answers):
-                    found.append(answers)
-        finally:
-            self._long -= 1
+        async with self._turn:
+            began, found = time.perf_counter(), []
+            while answers := await self._worker.run(next_answers):
+                found.append(answers)
         stages.record("forward", time.perf_counter() - began)
         features, chances = zip(*found, strict=True)
         return np.concatenate(features), np.concatenate(chances)
 
     async def network(self, work: Callable[[], T]) -> T:
-        """Awaits the result of work that needs the network once, in turn with its batches."""
-        return await self._worker.run(work)
+        """Awaits the result of work that needs the network once. Others' batches go through it between two such."""
+        async with self._single:
+            return await self._worker.run(work)
 
     def keep_feature(self, model: Model, name: str, feature_D: Vectors) -> None:
         """Keeps the feature of an uploaded photograph that has further pages, as one of the last few.
@@ -402,6 +428,8 @@ def _meanings(
     search: _Search, subjects: list[Subject], queries_QD: Vectors, pages: list[list[tuple[int, float, float]]]
 ) -> tuple[list[list[tuple[float | None, float | None]]], str | None]:
     """Percentile and probability of the same class of every neighbour; and why these are not known, where they are not."""
+    if search.query.columns != "both" or search.query.metric not in (None, search.store.metric):
+        return [[(None, None)] * len(page) for page in pages], _OF_WHOLE_FEATURES
     try:
         if search.query.columns != "both":
             raise NotFound("what distances by one column mean is not measured; those by both are")

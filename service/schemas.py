@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from indexer.metric import Metric
+from indexer.search.ways import Way
 from indexer.store import Mode
 from training.checkpoint import FeatureLayer
 from training.images.preprocess import Corner
@@ -324,6 +325,39 @@ class NeighborsAnswer(BaseModel):
     results: list[NeighborsOfOne]
     uncalibrated: Uncalibrated = None
     timings_ms: Timings | None = Field(None, description="with timings=true")
+
+
+class ComparedNeighbor(Neighbor):
+    """A neighbour by one way, and where it is by the reference."""
+
+    rank: int | None = Field(description="its place by the reference, from 1; null where that is not among the `ranked` first")
+    move: int | None = Field(description="by how many places it comes earlier than by the reference; negative: later")
+
+
+class ComparedWay(BaseModel):
+    """The neighbours by one way, or why there are none."""
+
+    way: Way
+    name: str = Field(description="what an evaluation calls it", examples=["FC7, cosine"])
+    metric: Literal["euclidean", "cosine", "hamming", "hellinger"] = Field(
+        description="of the distances: of features, raw pixels, codes (bits), or histograms of 64 colours (from 0 to 1)"
+    )
+    neighbors: list[ComparedNeighbor] | None = Field(description="nearest first; null where there is a reason")
+    overlap: float | None = Field(description="share of the reference's k neighbours that are among these", examples=[0.8])
+    reason: str | None = Field(description="why there are no neighbours, and the command that mends it")
+
+
+class CompareAnswer(BaseModel):
+    """The answer of POST /compare: the neighbours of one query by every way."""
+
+    model: str = Field(description="fingerprint of the model", examples=["5a0c0f..."])
+    layer: Layer
+    index_version: int = Field(examples=[1])
+    name: str = Field(description="the file name that was sent, the name given, or the id", examples=["apple.jpg"])
+    k: int = Field(description="neighbours of each way")
+    reference: Way = Field(description="the first way that has neighbours, which the others are compared with")
+    ranked: int = Field(description="neighbours by the reference among which ranks are told")
+    ways: list[ComparedWay]
 
 
 class DuplicatesAnswer(BaseModel):

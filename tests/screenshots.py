@@ -47,7 +47,7 @@ def take(browser: Browser, arguments: argparse.Namespace) -> None:
         for name, shown in shots(Visit(context.new_page(), address), arguments.photograph):
             path = arguments.out / ("page.png" if name == "search" else f"page-{name}.png")
             if isinstance(shown, str):
-                print(f"{name}: left out, as the page says: {shown}")
+                print(f"{name}: left out, as the page says: {' '.join(shown.split())}")
                 continue
             picture = Image.open(io.BytesIO(shown.screenshot())).convert("RGB")
             picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -37,7 +37,7 @@ ROOMS = {
         "scans": "arrays",
         "codes": "arrays scans",
         "storage": "arrays metric features store scans codes",
-        "search": "arrays metric store scans codes storage",
+        "search": "arrays metric features store scans codes storage",
         "grouping": "arrays metric store codes scans storage search",
         "changes": "arrays metric features store codes storage search",
         "milvus": "arrays metric features store scans codes storage search",
@@ -154,23 +154,24 @@ def test_public_names_say_what_they_are(path: Path) -> None:
 
 
 def drawn(page: Path, top: str) -> set[str]:
-    """The paths that a page's tree draws below `top`: folders end in /, and what is in them is indented below them."""
+    """The paths that a page's tree draws below `top`, once each: folders end in /, and what is in them is indented below them."""
     block = re.search(rf"```text\n({top}.*?)```", page.read_text(), re.DOTALL)
     assert block
-    found, folders = set(), [""]
+    found, folders = list[str](), [""]
     for line in block[1].splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
         names = line.split("#")[0].split()
         folders = folders[: depth + 1]
-        found |= {folders[-1] + name for name in names}
+        found += [folders[-1] + name for name in names]
         folders += [folders[-1] + name for name in names if name.endswith("/")]
-    return found
+    assert len(set(found)) == len(found), sorted({path for path in found if found.count(path) > 1})
+    return set(found)
 
 
 def present() -> set[str]:
     """The files of the repository and the folders that they are in, these with a / at the end; not what tools leave there."""
     tools = re.compile(
-        r"(^|/)(__pycache__|\.\w+_cache|\.venv[^/]*|\.hypothesis|\.cache|\.git|build|var[^/]*|\w+\.egg-info)/|/__init__\.py$|\.so$|^\.git$"
+        r"(^|/)(__pycache__|\.\w+_cache|\.schemathesis|\.venv[^/]*|\.hypothesis|\.cache|\.git|build|var[^/]*|\w+\.egg-info)/|/__init__\.py$|\.so$|^\.git$"
     )
     paths = [
         path.relative_to(ROOT)

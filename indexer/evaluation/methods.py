@@ -17,8 +17,8 @@ from indexer.evaluation.intervals import Resamples
 from indexer.evaluation.metrics import MEASURES, Measure
 from indexer.evaluation.protocol import LIST_LENGTH, GroundTruth, Latency, Method, MethodResult, latency, result
 from indexer.evaluation.queries import Database, Queries
-from indexer.metric import Metric
 from indexer.opening import OpenStore
+from indexer.search.ways import AUTOENCODER, COLOURS, COLUMNS, HELLINGER, MEASURE_OF, RAW_AUTOENCODER, RAW_PIXELS
 from indexer.storage import artifact
 from indexer.storage.segment import code_bytes
 from indexer.storage.version import load_autoencoder, load_pixel_autoencoder
@@ -28,16 +28,11 @@ from training.program import progress
 
 TWO_STAGE: Final = "two-stage"
 RANDOM_HALF: Final = "random half"
-COLUMNS: Final = ("column 0", "column 1")
-AUTOENCODER: Final = "autoencoder"
 AUTOENCODERS: Final[dict[Objective, str]] = {
     "both": AUTOENCODER,
     "neighborhood": f"{AUTOENCODER}, no contrast",
     "reconstruction": f"{AUTOENCODER}, reconstruction alone",
 }
-RAW_AUTOENCODER: Final = "raw pixels, autoencoder"
-COLOURS: Final = "colour histogram"
-_OF_METRIC: Final[dict[Metric, Measure]] = {"euclidean": "Euclidean", "cosine": "cosine"}
 _NETWORKS: Final = tuple(map(name_of, get_args(FeatureLayer)))  # rows of the trained network
 _QUERY_BLOCK: Final = 256
 _BALL_BITS: Final = 32  # the longest codes whose bits are all an address
@@ -70,7 +65,7 @@ class _Comparison:
         by_cosine = self.store.metric == "cosine"  # vectors have length 1 there, and their own lengths are gone
         for measure in MEASURES[by_cosine:]:
             method, rows_QK = self._exact(name, self.database.vectors_ND, self.queries.features_QD, measure)
-            if measure == _OF_METRIC[self.store.metric]:
+            if measure == MEASURE_OF[self.store.metric]:
                 nearest_QK = rows_QK
             yield method
         if _has_two_stages(self.store):
@@ -92,10 +87,10 @@ class _Comparison:
                 yield self._exact("untrained FC7", held.untrained_ND, asked.untrained_ND, measure)[0]
         yield self._exact(COLOURS, held.colours_NL, asked.colours_NL, "Euclidean")[0]
         for measure in MEASURES:
-            yield self._exact("raw pixels", held.pixels_NP, asked.pixels_NP, measure)[0]
+            yield self._exact(RAW_PIXELS, held.pixels_NP, asked.pixels_NP, measure)[0]
 
     def _exact(self, rows: str, vectors_ND: Vectors, queries_QD: Vectors, measure: Measure) -> tuple[Method, Rows]:
-        name = f"{rows}, {'Hellinger' if rows == COLOURS else measure}"
+        name = f"{rows}, {HELLINGER if rows == COLOURS else measure}"
         run, nearest_QK = self.truth.measure_vectors(name, vectors_ND, queries_QD, measure)
         labels_seen = self.labels_seen if rows in _NETWORKS else 0
         return Method(name, 0, 4 * vectors_ND.shape[1], labels_seen, (), [run]), nearest_QK
@@ -103,7 +98,7 @@ class _Comparison:
     def _columns(self, nearest_QK: Rows) -> Iterator[Method]:
         """Each column's half of the components, by the index's metric, and random halves: what half of them are worth anyhow."""
         vectors_ND, queries_QD = self.database.vectors_ND, self.queries.features_QD
-        layer, width, measure = layer_of(self.store), self.store.width, _OF_METRIC[self.store.metric]
+        layer, width, measure = layer_of(self.store), self.store.width, MEASURE_OF[self.store.metric]
         of_seeds = []
         for seed in self._seeds(None):
             first_D = np.random.default_rng(seed).permutation(width) < width // 2
@@ -195,7 +190,7 @@ def compare(
 
 def exact_name(store: OpenStore) -> str:
     """The name of exact search by the index's metric."""
-    return f"{layer_of(store)}, {_OF_METRIC[store.metric]}"
+    return f"{layer_of(store)}, {MEASURE_OF[store.metric]}"
 
 
 def layer_of(store: OpenStore) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from indexer.arrays import Ids, Labels, Rows, Vectors
-from indexer.features import RAW_SIZE, raw_pixels
+from indexer.features import RAW_SIZE, SHADES, colour_histogram, raw_pixels
 from indexer.index import Index
 from indexer.metric import Metric, have_vectors, vectors_of
 from indexer.opening import OpenStore
@@ -27,7 +27,6 @@ from training.images.preprocess import ImageLimits, Photograph
 from training.program import progress
 
 _BATCH: Final = 64
-_SHADES: Final = 4  # of each of red, green and blue
 
 
 @dataclass(frozen=True)
@@ -125,15 +124,6 @@ def read_queries(
     return Queries(hashes, np.array(own), np.array(predictions), np.concatenate(features), plain)
 
 
-def colour_histogram(pixels_BCHW: Tensor) -> Vectors:
-    """Square roots of the shares of 4 x 4 x 4 colours: uint8 (B, 3, H, W) -> float32 (B, 64), rows of length 1."""
-    red_BHW, green_BHW, blue_BHW = (pixels_BCHW // (256 // _SHADES)).unbind(1)
-    colours_BX = ((red_BHW * _SHADES + green_BHW) * _SHADES + blue_BHW).flatten(1)
-    counts = [torch.bincount(colours_X, minlength=_SHADES**3) for colours_X in colours_BX]
-    shares_BL: Vectors = (torch.stack(counts) / colours_BX.shape[1]).sqrt().numpy()
-    return shares_BL
-
-
 def _new(reads: Iterable[ReadResult], known: set[str], labels: set[str]) -> Iterator[tuple[ReadResult, Photograph]]:
     for read in reads:
         if isinstance(read.outcome, Photograph) and read.sha256 not in known and read.example.label in labels:
@@ -148,7 +138,7 @@ def _vectors(store: OpenStore, ids_N: Ids) -> Vectors:
 
 
 def _plain(batches: Iterable[Tensor], others: Others) -> Plain:
-    pixels, colours, features = [np.empty((0, 3 * RAW_SIZE**2), np.float32)], [np.empty((0, _SHADES**3), np.float32)], []
+    pixels, colours, features = [np.empty((0, 3 * RAW_SIZE**2), np.float32)], [np.empty((0, SHADES**3), np.float32)], []
     of_layers: dict[FeatureLayer, list[Vectors]] = {model.layer: [] for model in others.layers}
     for pixels_BCHW in batches:
         pixels.append(raw_pixels(pixels_BCHW).astype(np.float32))

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure as Picture
 from pydantic import BaseModel
 
 from indexer.evaluation.intervals import Interval, Verdict
-from indexer.evaluation.methods import AUTOENCODER, COLOURS, RAW_AUTOENCODER
 from indexer.evaluation.protocol import CUTS, NEIGHBORS, PRECISIONS, Figure, Latency, MethodResult
 from indexer.evaluation.splits import Split
 from indexer.metric import Metric
+from indexer.search.ways import AUTOENCODER, COLOURS, RAW_AUTOENCODER
 from training.files import replacing, write_text
 
 PROTOCOL: Final = (

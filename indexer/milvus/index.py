@@ -28,6 +28,7 @@ class MilvusIndex(MilvusStore):
 
     folder: Path
     manifest: Manifest
+    version = None  # no rows are on disk
     atlas: Atlas | None  # what excites each unit most, as of the build
     _is_swept = False  # whether a process before this one may have left uploads that no item names
 

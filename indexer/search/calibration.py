@@ -7,7 +7,9 @@ query's distances from a fixed sample of the items.
 Legend: Q queries, S sampled items, K hits, D feature width, W bytes of a code.
 """
 
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -56,14 +58,22 @@ class Scale:
         """What is usual for queries, which are vectors as the metric has them."""
         return usual(self.encoder.encode(queries_QD) if self.encoder else queries_QD, self.sample_S, self.record.measure)
 
+    @cached_property
+    def _line(self) -> tuple[Floats, Floats]:
+        return np.array(self.record.steps), np.array(self.record.chances)
+
+    @cached_property
+    def _random(self) -> Floats:
+        return np.array(self.record.random)
+
     def percentiles(self, distances_K: Floats) -> Floats:
         """Of 100 random pairs of items, how many are as near or nearer."""
-        nearer_K: Rows = np.searchsorted(self.record.random, distances_K, side="right")
-        return 100 * nearer_K / len(self.record.random)
+        nearer_K: Rows = np.searchsorted(self._random, distances_K, side="right")
+        return 100 * nearer_K / len(self._random)
 
     def chances(self, steps_K: Floats) -> Floats:
         """The probability that what lies so many steps from a query is of its class; see Usual.steps."""
-        return np.interp(steps_K, self.record.steps, self.record.chances)
+        return np.interp(steps_K, *self._line)
 
 
 def scale_of(store: _Store, mode: Mode) -> Scale:
@@ -75,10 +85,10 @@ def scale_of(store: _Store, mode: Mode) -> Scale:
         try:
             _SCALES[store] = _scales(store, calibration.read(store))
         except FC7Error as error:
-            _SCALES[store] = error
+            _SCALES[store] = copy(error)  # without its traceback, whose frames hold the store
     found, measure = _SCALES[store], measure_of(mode, store)
     if isinstance(found, FC7Error):
-        raise found.with_traceback(None)
+        raise copy(found)
     if measure not in found:
         raise NotFound(f"what {measure} distances mean in this index has not been measured; {REMEDY} does")
     return found[measure]

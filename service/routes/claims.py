@@ -20,7 +20,7 @@ class ClaimsAnswer(Report):
     shipped: bool = Field(description="measured elsewhere, on the machine and at the commit that it names, and shipped")
 
 
-@router.get("/reports/claims", responses=problems(503), tags=["about"])
+@router.get("/reports/claims", responses=problems(422, 503), tags=["about"])
 def claims(request: Request) -> ClaimsAnswer:
     """Every claim with its arms, its differences over seeds, and figure 1's curves; of networks of its own, not the index's."""
     own = settings_of(request).claims

@@ -35,14 +35,15 @@ async def occlude(
     item_id: SubjectId = None,
 ) -> schemas.OcclusionAnswer:
     """By how much a class's probability falls when parts of one photograph are covered with the training mean."""
-    stages = Stages(metrics_of(request))
-    subject = await subjects.read(request, item_id, stages)
-    model = subject.model
-    if label is not None and label not in model.classes:
-        raise NotFound(f"the model has no class {label!r:.100}; GET /info names those it has")
-    cells_WGG = occlusion.windows(occlusion.LARGE)
-    batches = Covering(model.view(subject.pixels_CHW)).views(_with_none(cells_WGG))
-    _, chances_WK = await engine_of(request).each_view(model, batches, stages)
+    engine, stages = engine_of(request), Stages(metrics_of(request))
+    with engine.long():
+        subject = await subjects.read(request, item_id, stages)
+        model = subject.model
+        if label is not None and label not in model.classes:
+            raise NotFound(f"the model has no class {label!r:.100}; GET /info names those it has")
+        cells_WGG = occlusion.windows(occlusion.LARGE)
+        batches = Covering(model.view(subject.pixels_CHW)).views(_with_none(cells_WGG))
+        _, chances_WK = await engine_of(request).each_view(model, batches, stages)
     number = int(chances_WK[0].argmax()) if label is None else model.classes.index(label)
     chances_W = chances_WK[:, number].astype(np.float64)
     worst = int(chances_W[1:].argmin())
@@ -57,7 +58,7 @@ async def occlude(
         classes=classes(model, [(k, float(chances_WK[1 + worst, k])) for k in best]),
         covered=_covered(model, cells_WGG[worst]),
         windows=len(cells_WGG),
-        heat=await engine_of(request).form(lambda: _heat(subject, drops_GG)),
+        heat=await engine.form(lambda: _heat(subject, drops_GG)),
     )
 
 
@@ -78,16 +79,17 @@ async def explain(
     engine.check_room(2)
     pair = await engine.current.followed()
     model, store = pair.model, pair.store
-    input = await subjects.one_input(request, item_id)
-    other = await subjects.of_item(engine, model, store, neighbor, stages)
-    query = (
-        await subjects.of_input(engine, model, input, stages)
-        if input.item is None
-        else await subjects.of_item(engine, model, store, input.item, stages)
-    )
-    cells_WGG = _with_none(occlusion.windows(occlusion.SMALL))
-    batches = chain.from_iterable(Covering(model.view(subject.pixels_CHW)).views(cells_WGG) for subject in (query, other))
-    features_VD, _ = await engine.each_view(model, batches, stages)
+    with engine.long():
+        input = await subjects.one_input(request, item_id)
+        other = await subjects.of_item(engine, model, store, neighbor, stages)
+        query = (
+            await subjects.of_input(engine, model, input, stages)
+            if input.item is None
+            else await subjects.of_item(engine, model, store, input.item, stages)
+        )
+        cells_WGG = _with_none(occlusion.windows(occlusion.SMALL))
+        batches = chain.from_iterable(Covering(model.view(subject.pixels_CHW)).views(cells_WGG) for subject in (query, other))
+        features_VD, _ = await engine.each_view(model, batches, stages)
     of_query_WD, of_neighbor_WD = np.split(features_VD, 2)
     [query_D] = vectors_of(of_query_WD[:1], store.metric, "image")
     [neighbor_D] = vectors_of(of_neighbor_WD[:1], store.metric, "neighbor")

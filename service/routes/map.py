@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Annotated, Final
 from weakref import WeakKeyDictionary
@@ -21,7 +22,8 @@ MAGIC: Final = b"FC7P"
 MEDIA_TYPE: Final = "application/octet-stream"
 MOST_LABELS: Final = 1000  # that an answer names
 LARGEST_NUMBER: Final = 2**16 - 1  # of a label among the points; this and those beyond
-_FOR_EVER: Final = "max-age=31536000, immutable"
+_FOR_EVER: Final = "private, max-age=31536000, immutable"  # private: who asks may have needed the key
+_GZIP: Final = re.compile(r"gzip(\s*;\s*q=(?!0(\.0*)?$).+)?")
 router = APIRouter(route_class=DescribedRoute)
 
 
@@ -84,7 +86,7 @@ def points(request: Request, state: State = None) -> Response:
     places = _map_of(engine_of(request).current.newest().store)
     if state not in (None, places.state):
         raise NotFound(f"the map has no points {state!r} any more; GET /map says which it has")
-    is_gzipped = "gzip" in request.headers.get("accept-encoding", "")
+    is_gzipped = _takes_gzip(request.headers.get("accept-encoding", ""))
     answer = files.answer(request, places.compressed if is_gzipped else places.points, MEDIA_TYPE)
     answer.headers["Vary"] = "Accept-Encoding"
     if is_gzipped:
@@ -92,6 +94,11 @@ def points(request: Request, state: State = None) -> Response:
     if state:
         answer.headers["Cache-Control"] = _FOR_EVER
     return answer
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding has gzip, and not with a weight of 0 (RFC 9110, section 12.5.3)."""
+    return any(_GZIP.fullmatch(one.strip()) for one in accepted.lower().split(","))
 
 
 def _map_of(store: OpenStore) -> _Map:

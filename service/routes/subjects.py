@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import Query, Request
-from starlette.concurrency import run_in_threadpool
 from torch import Tensor
 
 from indexer.opening import OpenStore
@@ -77,7 +76,7 @@ async def of_input(engine: Engine, model: Model, input: ParsedInput, stages: Sta
 
 async def of_item(engine: Engine, model: Model, store: OpenStore, item: int, stages: Stages) -> Subject:
     """An item's photograph, read again from its own file."""
-    upload = await engine.decode(await run_in_threadpool(_original, store, item), stages)
+    upload = await engine.decode_original(lambda: _original(store, item), stages)
     return Subject(str(item), upload.photograph.pixels_CHW, model, item, store.version_number)
 
 

@@ -17,7 +17,7 @@ from indexer.store import Item
 from service import schemas
 from service.engine import Engine
 from service.routes import crops, files
-from service.routes.common import DescribedRoute, engine_of, indexed, links, problems, settings_of
+from service.routes.common import DescribedRoute, as_json, engine_of, indexed, links, problems, settings_of
 from service.routes.common import pictures as picture_answers
 from service.routes.crops import Crop, Picture
 from service.routes.kept import Kept
@@ -85,8 +85,8 @@ class _Units:
         return [(place, self.crop(layer, index, place, item)) for place, item in zip(places, items, strict=True) if item]
 
 
-@router.get("/units", responses=problems(422, 503), tags=["units"])
-async def layers(request: Request) -> schemas.UnitsAnswer:
+@router.get("/units", response_model=schemas.UnitsAnswer, responses=problems(422, 503), tags=["units"])
+async def layers(request: Request) -> Response:
     """The layers with their columns and units; with an atlas, those of their units whose photographs have most in common."""
     engine = engine_of(request)
     model = engine.model
@@ -94,23 +94,31 @@ async def layers(request: Request) -> schemas.UnitsAnswer:
         units = await _units(engine)
     except (NotFound, NotReady) as error:
         store = await _store(engine)
-        return schemas.UnitsAnswer(
-            model=model.fingerprint,
-            index_version=store.version_number if store else None,
-            atlas=None,
-            note=str(error),
-            layers=[_layer(request, model, name, None) for name in model.units],
+        return as_json(
+            schemas.UnitsAnswer(
+                model=model.fingerprint,
+                index_version=store.version_number if store else None,
+                atlas=None,
+                note=str(error),
+                layers=[_layer(request, model, name, None) for name in model.units],
+            )
         )
-    return schemas.UnitsAnswer(
-        model=units.model.fingerprint,
-        index_version=units.store.version_number,
-        atlas=_atlas(units.now),
-        note=None,
-        layers=[_layer(request, units.model, name, units.now) for name in units.model.units],
-    )
+
+    def answer() -> Response:
+        return as_json(
+            schemas.UnitsAnswer(
+                model=units.model.fingerprint,
+                index_version=units.store.version_number,
+                atlas=_atlas(units.now),
+                note=None,
+                layers=[_layer(request, units.model, name, units.now) for name in units.model.units],
+            )
+        )
+
+    return await engine.form(answer)
 
 
-@router.get("/units/{layer}/{column}", responses=problems(404, 422, 503), tags=["units"])
+@router.get("/units/{layer}/{column}", response_model=schemas.UnitListAnswer, responses=problems(404, 422, 503), tags=["units"])
 async def units_of_column(
     request: Request,
     layer: LayerName,
@@ -118,25 +126,32 @@ async def units_of_column(
     order: Order = "index",
     start: Annotated[schemas.Whole, Query(ge=0, le=99_999, description="units to leave out")] = 0,
     k: Annotated[schemas.Whole, Query(ge=1, le=200, description="units at most")] = 48,
-) -> schemas.UnitListAnswer:
+) -> Response:
     """The units of a column, some at a time, each with what its photographs have in common."""
-    units = await _units(engine_of(request))
+    engine = engine_of(request)
+    units = await _units(engine)
     count = units.model.units[layer].units
     first = units.index(layer, column, 0)
     of_layer = units.now.layers[layer]
-    ordered = first + np.argsort(_keys(of_layer, order)[first : first + count], kind="stable")
-    shown = ordered[start : start + k].tolist()
-    return schemas.UnitListAnswer(
-        model=units.model.fingerprint,
-        index_version=units.store.version_number,
-        layer=layer,
-        column=column,
-        order=order,
-        atlas=_atlas(units.now),
-        units=[_activity(request, units.model, layer, units.now, index) for index in shown],
-        of=count,
-        next=start + k if start + k < count else None,
-    )
+
+    def answer() -> Response:
+        ordered = first + np.argsort(_keys(of_layer, order)[first : first + count], kind="stable")
+        shown = ordered[start : start + k].tolist()
+        return as_json(
+            schemas.UnitListAnswer(
+                model=units.model.fingerprint,
+                index_version=units.store.version_number,
+                layer=layer,
+                column=column,
+                order=order,
+                atlas=_atlas(units.now),
+                units=[_activity(request, units.model, layer, units.now, index) for index in shown],
+                of=count,
+                next=start + k if start + k < count else None,
+            )
+        )
+
+    return await engine.form(answer)
 
 
 @router.get(

@@ -2,6 +2,7 @@
 
 export const TABS = [
   { name: "search", title: "Search" },
+  { name: "compare", title: "Compare" },
   { name: "layers", title: "Layers" },
   { name: "units", title: "Units" },
   { name: "map", title: "Map" },

@@ -215,7 +215,8 @@ def fuzz_described(running: Service, arguments: argparse.Namespace) -> bool:
         "--continue-on-failure",
         "--no-color",
     ]
-    return subprocess.run(command).returncode == 0
+    with tempfile.TemporaryDirectory() as here:  # in which it leaves a folder of its own
+        return subprocess.run(command, cwd=here).returncode == 0
 
 
 PARTS: Final = {"mutations": fuzz_mutations, "clients": fuzz_clients, "described": fuzz_described}

@@ -40,12 +40,12 @@ export async function show(root, { query }, context) {
       dropzone({ signal, shown: await shownIn(given, signal), onFiles: (files) => context.go("search", [], { ...keptOf(query), photo: files.map(hold) }) }),
       classes,
       chosenExamples(view),
-      given && element("p", {}, element("a", { href: address("layers", [], { photo: given.reference }), textContent: "See it through the network" })),
       element("details", { open: matchMedia(WIDE).matches || hasOptions(query) }, element("summary", { textContent: "Options" }),
         controls(query, info, () => {
           context.replace("search", [], query);
           ask(view);
-        }))),
+        })),
+      given && element("p", {}, element("a", { href: address("layers", [], { photo: given.reference }), textContent: "See it through the network" }))),
     found);
   await ask(view);
 }

@@ -121,7 +121,7 @@ def test_where_all_are_copies_the_farthest_seen_is_the_threshold(different: list
 class Brightness:
     """A network of one component: the mean of the pixels."""
 
-    def fc7(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+    def features(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         assert pixels_BCHW.shape[1:] == (3, 256, 256)
         return pixels_BCHW.float().mean((1, 2, 3))[:, None]
 

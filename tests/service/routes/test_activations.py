@@ -1,8 +1,12 @@
 """A photograph seen through the network, over HTTP: maps, the ten views, uploaded or an item's own."""
 
 import io
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +14,15 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from service import engine as engines
 from service.app import create_app
+from service.routes import subjects
 from service.settings import ServiceSettings
 from tests.conftest import SmallConfig
 from tests.service.calls import PHOTO, assert_problem, send
 from training import checkpoint
 from training.analysis.activations import activations
+from training.checkpoint import Model
 from training.images.preprocess import ImageLimits, decode
 from training.network.alexnet import AlexNet
 from training.network.initialisation import initialise
@@ -63,6 +70,70 @@ def test_an_item_is_seen_as_its_own_file_is(client: TestClient) -> None:
     assert sent == kept
     as_json = client.post("/activations?layer=conv3", json={"inputs": [{"id": 3}]}).json()
     assert as_json["columns"] == kept["columns"]
+
+
+def test_few_of_the_items_own_files_are_in_memory_at_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, guard, here, most = subjects._original, threading.Lock(), [0], [0]
+
+    def read(*given: Any) -> bytes:
+        with guard:
+            here[0] += 1
+            most[0] = max(most[0], here[0])
+        return real(*given)
+
+    def decoded(*given: Any) -> Any:
+        time.sleep(0.05)
+        with guard:
+            here[0] -= 1
+        return decode(*given)
+
+    monkeypatch.setattr(subjects, "_original", read)
+    monkeypatch.setattr(engines, "decode", decoded)
+    with ThreadPoolExecutor(16) as callers:
+        answers = list(callers.map(lambda _: client.post("/activations?id=3"), range(16)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert most[0] <= engines._ORIGINALS
+
+
+def test_photographs_are_classified_between_the_activations_of_two(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go, order = threading.Event(), threading.Event(), list[str]()
+    real_answers = Model.answers
+
+    def held(*given: Any) -> Any:
+        order.append("maps")
+        begun.set()
+        assert go.wait(60)
+        return activations(*given)
+
+    def classified(*given: Any) -> Any:
+        order.append("classes")
+        return real_answers(*given)
+
+    monkeypatch.setattr("training.analysis.activations.activations", held)
+    monkeypatch.setattr(Model, "answers", classified)
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(4) as callers:
+        looked = [callers.submit(client.post, "/activations?id=3") for _ in range(3)]
+        try:
+            assert begun.wait(60)
+            end = time.monotonic() + 60
+            while len(engine._single._waiters or ()) < 2:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            queued, consider = threading.Event(), engine._network.consider
+
+            def noted() -> None:
+                consider()
+                if engine._network._waiting:
+                    queued.set()
+
+            monkeypatch.setattr(engine._network, "consider", noted)
+            short = callers.submit(send, client, "/classify", PHOTO)
+            assert queued.wait(60)
+        finally:
+            go.set()
+        assert {one.result(60).status_code for one in (*looked, short)} == {200}
+    assert order == ["maps", "classes", "maps", "maps"]
 
 
 def test_the_ten_views_say_what_classify_says_and_are_shown(client: TestClient) -> None:

@@ -121,6 +121,19 @@ def test_a_neighbour_that_is_not_there_is_404_and_one_must_be_named(client: Test
     assert_problem(send(client, "/explain", PHOTO), 422, "neighbor")
 
 
+@pytest.mark.parametrize("path", ["/occlusion", "/explain?neighbor=2", "/invariance"])
+def test_who_finds_no_place_is_told_before_the_photograph_is_decoded(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    decoded = list[bytes]()
+    monkeypatch.setattr(engines, "_MOST_LONG", 0)
+    monkeypatch.setattr(engines, "decode", lambda data, _limits: decoded.append(data))
+    answer = send(client, path, PHOTO)
+    assert_problem(answer, 503, "many passes")
+    assert answer.headers["Retry-After"]
+    assert not decoded
+
+
 def test_others_are_answered_between_its_batches_and_more_than_a_few_are_sent_away(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

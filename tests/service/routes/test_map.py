@@ -79,7 +79,7 @@ def test_the_points_are_gzipped_kept_for_ever_and_not_sent_twice(client: TestCli
     assert packed.content == plain.content  # the client unpacks
     assert plain.headers["ETag"] != packed.headers["ETag"]
     for answer in (plain, packed):
-        assert answer.headers["Cache-Control"] == "max-age=31536000, immutable"
+        assert answer.headers["Cache-Control"] == "private, max-age=31536000, immutable"
         assert answer.headers["Vary"] == "Accept-Encoding"
     again = client.get(address, headers={"Accept-Encoding": "gzip", "If-None-Match": packed.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
@@ -87,6 +87,21 @@ def test_the_points_are_gzipped_kept_for_ever_and_not_sent_twice(client: TestCli
     assert newest.headers["Cache-Control"] == "no-cache"
     assert newest.content == plain.content
     assert_problem(client.get("/map/points?state=another"), 404, "GET /map says which it has")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [
+        ("gzip", True),
+        ("br, GZIP;q=0.5", True),
+        ("gzip ; q=0", False),
+        ("br, gzip;q=0.000", False),
+        ("x-gzipped", False),
+        ("", False),
+    ],
+)
+def test_points_are_gzipped_for_those_who_take_that_alone(client: TestClient, accepted: str, packed: bool) -> None:
+    assert ("Content-Encoding" in client.get("/map/points", headers={"Accept-Encoding": accepted}).headers) is packed
 
 
 def test_what_was_removed_is_left_out_and_what_was_added_is_told(client: TestClient) -> None:

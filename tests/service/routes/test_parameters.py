@@ -45,6 +45,11 @@ ODD = (
 )
 
 
+def test_every_operation_says_that_it_names_wrong_parameters() -> None:
+    described = create_app(ServiceSettings()).openapi()["paths"]
+    assert [path for path, methods in described.items() for one in methods.values() if "422" not in one["responses"]] == []
+
+
 @pytest.fixture(scope="module")
 def client(model: Path, index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     growing = shutil.copytree(index, tmp_path_factory.mktemp("parameters") / "index", symlinks=True)

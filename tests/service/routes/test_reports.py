@@ -43,6 +43,18 @@ def client(model: Path, growing: Path) -> Iterator[TestClient]:
         yield client
 
 
+def test_distances_of_one_column_or_by_another_metric_are_not_told_by_the_scale_of_whole_features(client: TestClient) -> None:
+    body = client.post("/neighbors?id=5&columns=0").json()
+    assert (
+        body["uncalibrated"] == "only distances of whole features, by the index's metric, are calibrated; columns=both has them"
+    )
+    assert {(hit["percentile"], hit["same_class"]) for hit in body["results"][0]["neighbors"]} == {(None, None)}
+    told = {row["way"]: row["neighbors"] for row in client.post("/compare?id=5").json()["ways"]}
+    assert all(hit["percentile"] is not None for hit in told["euclidean"])
+    for way in ("angle", "column-0", "column-1", "colours"):
+        assert {hit["percentile"] for hit in told[way]} == {None}
+
+
 @pytest.mark.parametrize(("mode", "measure"), [("exact", "euclidean"), ("two-stage", "euclidean"), ("code", "hamming")])
 def test_each_neighbor_has_its_percentile_and_the_probability_of_the_same_class(
     client: TestClient, growing: Path, mode: str, measure: str

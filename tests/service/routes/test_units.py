@@ -16,8 +16,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from indexer.index import open_index
+from service import engine as engines
 from service.app import create_app
-from service.routes import crops
+from service.routes import crops, units
 from service.settings import ServiceSettings
 from tests.service.calls import PHOTO, assert_problem
 from training import checkpoint
@@ -196,6 +197,42 @@ def test_where_the_photograph_itself_is_gone_its_thumbnail_is_cut(
             moved.rename(hidden)
         thumbnail = Image.open(io.BytesIO(client.get(photo["thumbnail"]).content)).resize((256, 256), Image.Resampling.BICUBIC)
         assert crop.tobytes() == thumbnail.crop((16, 16, 240, 240)).tobytes()
+
+
+def test_more_than_a_few_that_wait_for_crops_are_sent_away(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go, real = threading.Event(), threading.Event(), crops.sheet
+
+    def held(*given: Any) -> bytes:
+        begun.set()
+        assert go.wait(60)
+        return real(*given)
+
+    monkeypatch.setattr(crops, "sheet", held)
+    monkeypatch.setattr(engines, "_MOST_SLOW", 1)
+    with ThreadPoolExecutor(1) as caller:
+        first = caller.submit(client.get, "/units/conv4/1/6/crops.jpg?across=1")
+        try:
+            assert begun.wait(60)
+            assert_problem(client.get("/units/conv4/1/7/crops.jpg?across=1"), 503, "1 requests wait")
+        finally:
+            go.set()
+        assert first.result(60).status_code == 200
+    assert client.get("/units/conv4/1/7/crops.jpg?across=1").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/units", "/units/fc7/0?k=200"])
+def test_many_units_are_not_put_into_words_by_the_thread_that_all_wait_for(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    real, threads = units._activity, set[str]()
+
+    def noted(*given: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return real(*given)
+
+    monkeypatch.setattr(units, "_activity", noted)
+    assert client.get(path).status_code == 200
+    assert threads == {"answer_0"}
 
 
 def test_crops_are_drawn_once_for_all_who_ask_and_others_are_answered_meanwhile(
