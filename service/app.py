@@ -117,7 +117,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         )
     app.add_middleware(OwnHosts, settings=settings)
     app.add_middleware(Observe, metrics=metrics)
-    app.add_middleware(SecureHeaders)
+    app.add_middleware(SecureHeaders, settings=settings)
     app.add_middleware(Below, root_path=settings.root_path)
     return app
 

@@ -147,10 +147,14 @@ class AnswerHead:
 
 
 class SecureHeaders:
-    """Adds the headers that keep a browser from guessing types, framing the page, or loading from elsewhere."""
+    """Adds the headers that keep a browser from guessing types, framing the page, or loading from elsewhere.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Pages of other origins may not show the pictures either, unless some of them may ask.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
         self._app = app
+        self._headers = _HEADERS if settings.cors_origins else {**_HEADERS, "Cross-Origin-Resource-Policy": "same-origin"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on; the answer gets the headers."""
@@ -160,7 +164,7 @@ class SecureHeaders:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(_HEADERS)
+                headers.update(self._headers)
             await send(message)
 
         return await self._app(scope, receive, with_headers)

@@ -30,7 +30,7 @@ from training.errors import BadValue, FC7Error
 from training.images.preprocess import Photograph
 
 RANKED: Final = 100  # neighbours by the first way that ranks are told among, at least
-_PATIENCE_S: Final = 2.0  # that the other rows wait for colours, which are counted at the first question
+_PATIENCE_S: Final = 2.0  # that the rows wait for one that is slow: colours are counted at the first question
 _COLOURS: Final[WeakKeyDictionary[Engine, Colours]] = WeakKeyDictionary()
 Metric = Literal["euclidean", "cosine", "hamming", "hellinger"]
 _METRICS: Final[dict[Way, Metric]] = {
@@ -95,17 +95,21 @@ async def compare(request: Request) -> Response:
     depth = min(max(params.k, RANKED), settings_of(request).max_neighbors)
     rows = dict(zip(WAYS, await asyncio.gather(*(_row(engine, pair, asked, way, depth, stages) for way in WAYS)), strict=True))
     first = next(way for way in WAYS if rows[way].reason is None)
-    answer = schemas.CompareAnswer(
-        model=pair.model.fingerprint,
-        layer=pair.model.layer,
-        index_version=pair.store.version_number,
-        name=asked.name,
-        k=params.k,
-        reference=first,
-        ranked=depth,
-        ways=[_compared(request, pair, way, rows[way], rows[first], params.k) for way in WAYS],
-    )
-    return as_json(answer)
+
+    def response() -> Response:
+        answer = schemas.CompareAnswer(
+            model=pair.model.fingerprint,
+            layer=pair.model.layer,
+            index_version=pair.store.version_number,
+            name=asked.name,
+            k=params.k,
+            reference=first,
+            ranked=depth,
+            ways=[_compared(request, pair, way, rows[way], rows[first], params.k) for way in WAYS],
+        )
+        return as_json(answer)
+
+    return await engine.form(response)
 
 
 async def _input(request: Request, params: Comparison) -> ParsedInput:
@@ -171,11 +175,18 @@ async def _without_the_network(engine: Engine, store: OpenStore, asked: _Asked, 
         items = {item.id: item for item in store.items([item for item, _ in found])}
         return [(item, distance, items[item].label, items[item].path, None, None) for item, distance in found]
 
-    job = asyncio.ensure_future(engine.slowly("look", described))
+    counts = way == "colours"  # which takes minutes the first time, and nobody else's work is to wait so long
+    job = asyncio.ensure_future(engine.slowly("measure" if counts else "look", described))
     job.add_done_callback(lambda job: job.cancelled() or job.exception())  # which nobody may be waiting for any more
-    done, _ = await asyncio.wait([job], timeout=_PATIENCE_S)
-    if not done:
+    try:
+        done, _ = await asyncio.wait([job], timeout=_PATIENCE_S)
+    finally:
+        if not counts:
+            job.cancel()
+    if not done and counts:
         return _Row([], f"colours of {len(store)} thumbnails are being counted, once for this index; ask again in a moment")
+    if not done:
+        return _Row([], "pictures for others are being made; ask again in a moment")
     try:
         return _Row(job.result())
     except FC7Error as error:

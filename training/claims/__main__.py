@@ -30,7 +30,7 @@ _ON_GPU: Final = 12  # processes that share one
 class ClaimsSettings(Settings):
     """Measure the paper's claims again at a size that two cores can run, with seeds, intervals and pictures.
 
-    --quick takes under 10 minutes on two cores: one seed, which shows a direction and no more. --full takes under 4 hours there,
+    --quick takes under 10 minutes on two cores: one seed, which shows a direction and no more. --full takes 4 to 5 hours there,
     --large needs a GPU. A claim is a module of training/claims/paper. Rates are chosen by runs with a seed of their own; test
     photographs are looked at once, at the end of each run. Interrupted, the same command goes on where it was.
 
@@ -44,7 +44,7 @@ class ClaimsSettings(Settings):
     cifar: Path = Field(Path("var/cifar10"), description="image folder of CIFAR-10, with train and test")
     caltech: Path = Field(Path("var/caltech"), description="image folder of Caltech-101, split with --per-class 30")
     quick: bool = Field(False, description="under 10 minutes on two cores: one seed, direction only")
-    full: bool = Field(False, description="under 4 hours on two cores")
+    full: bool = Field(False, description="4 to 5 hours on two cores")
     large: bool = Field(False, description="all photographs and more epochs, for a GPU")
     only: tuple[str, ...] = Field((), description="claims to measure, as in relu,lrn; all where not given")
     seeds: int | None = Field(None, ge=1, le=1000, description="seeds of every arm; each claim's own number where not given")
@@ -82,7 +82,8 @@ def main(settings: ClaimsSettings) -> None:
         until = None if settings.minutes is None else time.monotonic() + 60 * settings.minutes
         complete = _run(plan.pilots(), plan, "pilots", until) and _run(plan.runs(), plan, "runs", until)
         used: dict[Data, dict[Literal["train", "test"], int]] = {
-            data: {"train": min(scale.images[data], train), "test": test} for data, (train, test) in photographs.items()
+            data: {"train": min(scale.images[data], train), "test": min(scale.tests[data], test)}
+            for data, (train, test) in photographs.items()
         }
         found = report(plan, settings.size, used)
         write(settings.out, found, settings.page)

@@ -65,6 +65,7 @@ class RunSpec(_Record):
     seed: int
     epochs: int
     images: int  # the first so many training photographs
+    tests: int  # the first so many test photographs, at most
     pilot: bool  # trained on four fifths of them and measured on the rest; else measured on the test part
 
     @property
@@ -77,6 +78,11 @@ class RunSpec(_Record):
     def trained_on(self) -> int:
         """How many photographs it trains on."""
         return self.images - self.held_out
+
+    @property
+    def views(self) -> int:
+        """How many views of each photograph that it is measured on: the centre, and ten more where it was trained on crops."""
+        return 11 if self.arm.crops and not self.pilot else 1
 
     @property
     def held_out(self) -> int:

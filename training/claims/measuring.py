@@ -16,6 +16,8 @@ from training.network.alexnet import AlexNet
 from training.network.cifar import CifarNet
 
 Net = AlexNet | CifarNet
+CLEAN: Final = 512  # training photographs that the loss after each epoch is measured on
+TRAIN: Final = 2000  # ... that the training error at the end is measured on
 _TOGETHER: Final = 250  # photographs
 
 

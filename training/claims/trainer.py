@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.claims.arm import BATCH, PIXEL_SCALE, Epoch, RunResult, RunSpec
-from training.claims.measuring import Net, Stopped, clean_loss, errors, half, operations
+from training.claims.measuring import CLEAN, TRAIN, Net, Stopped, clean_loss, errors, half, operations
 from training.claims.pixels import Pixels, fixed_views, views, whitening
 from training.files import write_tensors
 from training.network.alexnet import AlexNet, AlexNetConfig
@@ -33,8 +33,6 @@ from training.run.whitening import whiten
 
 _FIGURE3: Final = PRESETS["figure3"]
 _MOMENTUM: Final = 0.9
-_CLEAN: Final = 512  # training photographs that the loss after each epoch is measured on
-_TRAIN: Final = 2000  # ... that the training error at the end is measured on
 _SAVE_S: Final = 60.0
 
 
@@ -102,7 +100,7 @@ def run(
     """
     train, test = parts
     learned = train.only(slice(spec.trained_on))
-    measured = train.only(slice(spec.trained_on, spec.images)) if spec.pilot else test
+    measured = train.only(slice(spec.trained_on, spec.images)) if spec.pilot else test.only(slice(spec.tests))
     mean_CSS = learned.mean_CSS()
     training = _new(spec, int(train.labels_N.max()) + 1, mean_CSS.device)
     if state.is_file():
@@ -124,8 +122,8 @@ def run(
     result = RunResult(
         spec=spec,
         curve=training.curve,
-        train=errors(net, learned.only(slice(_TRAIN)), mean_CSS, stopping, ten=False),
-        test=errors(net, measured, mean_CSS, stopping, ten=not spec.pilot and spec.arm.crops),
+        train=errors(net, learned.only(slice(TRAIN)), mean_CSS, stopping, ten=False),
+        test=errors(net, measured, mean_CSS, stopping, ten=spec.views > 1),
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         operations=operations(net),
         seconds=training.seconds,
@@ -193,7 +191,7 @@ def _epoch(
         training.optimizer.step()
         sums += torch.stack([(logits_BK.argmax(1) != labels_B).sum(), loss.detach() * len(labels_B)])
     wrong, loss_sum = (sums / len(pixels)).tolist()
-    training.curve.append(Epoch(error=wrong, loss=loss_sum, clean_loss=clean_loss(net, pixels.only(slice(_CLEAN)), mean_CSS)))
+    training.curve.append(Epoch(error=wrong, loss=loss_sum, clean_loss=clean_loss(net, pixels.only(slice(CLEAN)), mean_CSS)))
     training.seconds += time.monotonic() - started
 
 

@@ -45,6 +45,21 @@ READS = (
     ("POST", "/neighbors"),
     ("POST", "/invariance"),
     ("GET", "/reports/invariance"),
+    ("GET", "/reports/calibration"),
+    ("GET", "/reports/claims"),
+    ("POST", "/compare"),
+    ("POST", "/explain"),
+    ("POST", "/occlusion"),
+    ("POST", "/views"),
+    ("POST", "/views.png"),
+    ("POST", "/activations"),
+    ("POST", "/activations.png"),
+    ("GET", "/units"),
+    ("GET", "/units/fc7/0/0/crops.jpg"),
+    ("GET", "/map"),
+    ("GET", "/map/points"),
+    ("GET", "/labels"),
+    ("GET", "/items"),
 )
 CHANGES = (("POST", "/items"), ("POST", "/reload"), ("DELETE", "/items/0"))
 SECURITY = {
@@ -237,6 +252,8 @@ def test_without_the_setting_no_other_site_may_read(serve: Serve) -> None:
         assert crossing(client.get("/info", headers={"Origin": origin})) == set()
         refused = preflight(client, origin)
         assert (refused.status_code, crossing(refused)) == (405, set())
+    for path in ("/items/0/thumbnail", "/map/points", "/nowhere"):  # nor show it as a picture of its own
+        assert client.get(path).headers["cross-origin-resource-policy"] == "same-origin"
 
 
 @pytest.mark.parametrize("for_reads", [False, True])
@@ -260,6 +277,7 @@ def test_a_site_that_is_allowed_may_ask_everything_with_the_key(serve: Serve, fo
         assert response.headers["access-control-allow-origin"] == PAGE, response.status_code
         assert "X-Request-ID" in response.headers["access-control-expose-headers"]
         assert "access-control-allow-credentials" not in response.headers
+        assert "cross-origin-resource-policy" not in response.headers
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://page.example", PAGE + ".evil.example", "null", PAGE + ":444"])

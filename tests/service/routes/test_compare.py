@@ -1,6 +1,7 @@
 """One query by every way: against NumPy on what the index holds and on the photographs themselves; what a way needs."""
 
 import io
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,45 @@ def test_colours_that_are_not_counted_yet_keep_no_other_row_waiting(
         rows = {row["way"]: row for row in client.post("/compare?id=5").json()["ways"]}
         assert "24 thumbnails are being counted, once for this index; ask again" in rows["colours"]["reason"]
         assert rows["euclidean"]["overlap"] == 1
+
+
+def test_nothing_is_left_to_do_for_who_has_been_answered_without_it(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go, asked = threading.Event(), threading.Event(), list[Any]()
+    send(client, "/compare", PHOTO)  # whose colours are counted
+    look = client.app.state.engine._slow["look"]  # type: ignore[attr-defined]
+    for name in ("by_pixels", "by_pixel_codes"):
+        monkeypatch.setattr(plain, name, lambda *given: asked.append(given))
+    monkeypatch.setattr(compare, "_PATIENCE_S", 0.5)
+
+    def wait() -> bool:
+        begun.set()
+        return go.wait(60)
+
+    held = look.submit(wait)
+    try:
+        assert begun.wait(60)
+        rows = {way["way"]: way for way in send(client, "/compare", PHOTO).json()["ways"]}
+    finally:
+        go.set()
+    assert held.result(60)
+    look.submit(lambda: None).result(60)
+    assert not asked
+    assert rows["pixels"]["reason"] == rows["pixel-code"]["reason"] == "pictures for others are being made; ask again in a moment"
+    assert [way for way in WAYS if rows[way]["reason"]] == ["pixel-code", "pixels"]
+
+
+def test_thousands_of_neighbours_are_not_put_into_words_by_the_thread_that_all_wait_for(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, threads = compare._compared, set[str]()
+
+    def noted(*given: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return real(*given)
+
+    monkeypatch.setattr(compare, "_compared", noted)
+    assert send(client, "/compare?k=1000", PHOTO).status_code == 200
+    assert threads == {"answer_0"}
 
 
 def test_colours_are_counted_once_and_those_of_what_is_added_at_the_next_question(

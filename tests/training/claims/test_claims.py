@@ -16,6 +16,7 @@ from training.claims import claim, scale, table, workers
 from training.claims.__main__ import ClaimsSettings, main
 from training.claims.arm import RunResult, RunSpec
 from training.claims.claim import claims
+from training.claims.plan import Plan
 from training.claims.record import Report
 from training.claims.workers import Place
 from training.errors import BadSettings, BadValue, Mismatch
@@ -69,13 +70,23 @@ def test_every_claim_is_measured_on_made_up_photographs(
     found = Report.model_validate_json((out / "claims.json").read_bytes())
     assert [claim.name for claim in found.claims] == [claim.name for claim in claims()]
     assert all(claim.rows and not claim.missing for claim in found.claims)
-    assert found.photographs == {"cifar": {"train": 20, "test": 8}, "caltech": {"train": 12, "test": 5}}
+    assert found.photographs == {"cifar": {"train": 20, "test": 7}, "caltech": {"train": 12, "test": 5}}
+    results = [RunResult.model_validate_json(path.read_bytes()) for path in (out / "runs").iterdir()]
+    assert {(result.spec.arm.data, result.test.photographs) for result in results} == {("cifar", 7), ("caltech", 5)}
     rows = [row for claim in found.claims for row in claim.rows]
     assert all(len(row.seeds) == 2 for row in rows if not row.label.startswith("epochs to 25 %"))
     assert (out / "claims.md").read_text() == table.table(found) + "\n"
     assert table.table(found) in capsys.readouterr().out
     for name in ("figure1.svg", "forest.svg", "figure3.svg"):
         assert ET.fromstring((out / name).read_text()).tag.endswith("svg")  # noqa: S314
+
+
+def test_quick_is_under_ten_minutes_of_two_cores_with_a_third_to_spare() -> None:
+    place = Place(Path("out"), {}, "cpu", 2, ("", ""))
+    plan = Plan(claims(), scale.SCALES["quick"], place, {"cifar": 50_000, "caltech": 3_000}, None)
+    minutes = sum(map(scale.work, plan.runs())) / 2 / 60
+    packing = 1.0  # of all photographs, minutes
+    assert minutes + packing < 10 * 2 / 3
 
 
 def test_runs_that_claims_share_are_made_once_and_a_second_call_makes_none(out: Path, here: Here) -> None:

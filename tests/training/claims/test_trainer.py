@@ -27,7 +27,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
 
 
 def spec(arm: Arm, epochs: int = 3, *, pilot: bool = False, images: int = 60, rate: float = 0.01) -> RunSpec:
-    return RunSpec(arm=arm, rate=rate, seed=0, epochs=epochs, images=images, pilot=pilot)
+    return RunSpec(arm=arm, rate=rate, seed=0, epochs=epochs, images=images, tests=1000, pilot=pilot)
 
 
 def made(
