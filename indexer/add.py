@@ -2,21 +2,19 @@
 
 import time
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from indexer.arrays import blocks
-from indexer.features import BLOCK_ROWS, FeatureBlock, feature_block
+from indexer.features import FeatureBlock, feature_blocks
 from indexer.opening import open_store
 from indexer.storage import artifact
 from training import checkpoint
 from training.checkpoint import name_of
 from training.files import patiently, printable
-from training.images.folders import Part, Reject, check_outside, list_examples, read_photographs
-from training.program import Settings, keep_freed_memory, progress, run_program
+from training.images.folders import Part, Reject, check_outside, list_examples
+from training.program import Settings, keep_freed_memory, run_program
 
 
 class AddSettings(Settings):
@@ -48,16 +46,14 @@ def main(settings: AddSettings) -> None:
         limits, with_pixels = store.manifest.limits, store.manifest.pixel_bits > 0
         rejects: list[Reject] = []
 
-        def feature_blocks() -> Iterator[FeatureBlock]:
-            reads = iter(
-                progress(read_photographs(settings.data, examples, limits), len(examples), f"{name_of(model.layer)} features")
-            )
-            for rows in blocks(len(examples), BLOCK_ROWS):
-                block = feature_block(model, islice(reads, rows.stop - rows.start), with_pixels).in_metric(store.metric)
+        def comparable() -> Iterator[FeatureBlock]:
+            what = f"{name_of(model.layer)} features"
+            for block in feature_blocks(model, settings.data, examples, limits, what, with_pixels):
+                block = block.in_metric(store.metric)
                 rejects.extend(block.rejects)
                 yield block
 
-        after, ids = store.add(feature_blocks(), settings.data)
+        after, ids = store.add(comparable(), settings.data)
     for reject in rejects[:20]:
         print(f"rejected {reject.path}: {reject.reason}")
     for folder in after.manifest.linked:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +12,8 @@ from pydantic_settings import SettingsConfigDict
 from indexer import changes
 from indexer.analysis import reliability
 from indexer.analysis.calibration import LEFT_OUT, Asked, Ruler, calibrate
-from indexer.arrays import Rows, blocks
-from indexer.features import BLOCK_ROWS, FeatureBlock, feature_block
+from indexer.arrays import Rows
+from indexer.features import FeatureBlock, feature_blocks
 from indexer.milvus.index import collections, drop_unused
 from indexer.opening import OpenStore, open_store
 from indexer.storage import artifact
@@ -24,8 +23,8 @@ from training import checkpoint
 from training.checkpoint import Model, name_of
 from training.errors import Mismatch, NotReady
 from training.files import patiently, printable
-from training.images.folders import Part, list_examples, read_photographs
-from training.program import Settings, keep_freed_memory, progress, run_program
+from training.images.folders import Part, list_examples
+from training.program import Settings, keep_freed_memory, run_program
 
 LEAST: Final = 2  # queries in each half
 
@@ -119,11 +118,8 @@ def _queries(settings: CalibrateSettings, store: OpenStore, model: Model, traine
 
 def _blocks(settings: CalibrateSettings, store: OpenStore, model: Model) -> Iterator[FeatureBlock]:
     examples, limits = list_examples(settings.data, settings.part), store.manifest.limits
-    reads = iter(
-        progress(read_photographs(settings.data, examples, limits), len(examples), f"{name_of(model.layer)} features of queries")
-    )
-    for rows in blocks(len(examples), BLOCK_ROWS):
-        yield feature_block(model, islice(reads, rows.stop - rows.start), False).in_metric(store.metric)
+    for block in feature_blocks(model, settings.data, examples, limits, f"{name_of(model.layer)} features of queries"):
+        yield block.in_metric(store.metric)
 
 
 def _labels_seen(store: OpenStore, trained_on: set[str] | None) -> float | None:

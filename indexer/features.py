@@ -155,6 +155,16 @@ class Extraction:
         return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
+def feature_blocks(
+    model: Model, root: Path, examples: Sequence[Example], limits: ImageLimits, what: str, with_pixels: bool = False
+) -> Iterator[FeatureBlock]:
+    """The blocks of examples, in order, which are kept nowhere; the progress bar shows `what`."""
+    reads = iter(progress(read_photographs(root, examples, limits), len(examples), what))
+    for rows in blocks(len(examples), BLOCK_ROWS):
+        yield feature_block(model, islice(reads, rows.stop - rows.start), with_pixels)
+    next(reads, None)  # so that the bar counts the last one
+
+
 def feature_block(model: Model, reads: Iterator[ReadResult], with_pixels: bool, with_activations: bool = False) -> FeatureBlock:
     """Features, files' facts and thumbnails of photographs that have been read, and the reasons of those that could not."""
     activations = [_no_activations(model)]

@@ -1,6 +1,6 @@
 """Measures how faithful the explanations of neighbours are: `python -m indexer.fidelity`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,12 +25,13 @@ from training.analysis import deletion, occlusion
 from training.analysis.occlusion import GRID, Cells, Covering, Heat
 from training.checkpoint import Model
 from training.errors import NotReady
-from training.images.folders import Part, list_examples, read_photographs
+from training.images.folders import Example, Part, list_examples, read_photographs
 from training.images.preprocess import Photograph, decode
 from training.program import Settings, machine, progress, run_program
 
 NEAREST: Final = 10  # of which one is drawn for each photograph
 _RANDOM: Final = 3  # orders of chance
+_LEAST: Final = 2  # items
 _MOST_COMPARED: Final = 5000  # items that a covered photograph is compared with, evenly spread
 _MEASURES: Final = ("distance grown", "beyond the rest", "items nearer")
 _ORDERS: Final = ("heat", "random", "centre first", "another's heat")
@@ -121,12 +122,18 @@ def _of_pairs(model: Model, store: OpenStore, settings: FidelitySettings) -> Ite
     """The curves of each pair: (orders, measures, steps), the mean over its two sides."""
     rng = np.random.default_rng(settings.seed)
     ids = store.ids()
+    if len(ids) < _LEAST:
+        raise NotReady(f"the index {store.folder} holds {len(ids)} items; at least {_LEAST} are needed: others to compare with")
     ids = ids[np.linspace(0, len(ids) - 1, min(len(ids), _MOST_COMPARED)).round().astype(np.int64)]
     vectors_ND = store.vectors(ids.tolist())
     scale = float(distances_between(vectors_ND, vectors_ND[:: -(-len(ids) // 100)], store.metric).mean())
+    if not scale:
+        raise NotReady(f"all items that the index {store.folder} holds have the same features; no pair is nearer than others")
+    examples = list_examples(settings.data, settings.part)
+    most = min(settings.pairs + 1, len(examples))  # of the first only the heat is used
     before: list[Heat] = []
-    new = islice(_new(model, store, settings, rng), settings.pairs + 1)  # of the first only the heat is used
-    for view_CHW, query_D in progress(new, settings.pairs + 1, "pairs"):
+    new = islice(_new(model, store, settings.data, examples.take(rng.permutation(len(examples)))), most)
+    for view_CHW, query_D in progress(new, most, "pairs"):
         hits = store.search(query_D[None], Query(NEAREST)).of(0)
         item = hits[int(rng.integers(len(hits)))][0]
         collection = _Collection(vectors_ND[ids != item], nearness.rest(store, [item]), store.metric, scale)
@@ -171,13 +178,9 @@ def _features(model: Model, covering: Covering, cells_WGG: Cells) -> Vectors:
     return features
 
 
-def _new(
-    model: Model, store: OpenStore, settings: FidelitySettings, rng: np.random.Generator
-) -> Iterator[tuple[Tensor, Vectors]]:
-    """Photographs that the index does not hold, in an order of chance: the view of each, and its vector."""
-    examples = list_examples(settings.data, settings.part)
-    examples = examples.take(rng.permutation(len(examples)))
-    for read in read_photographs(settings.data, examples, store.manifest.limits):
+def _new(model: Model, store: OpenStore, root: Path, examples: Sequence[Example]) -> Iterator[tuple[Tensor, Vectors]]:
+    """Those photographs that the index does not hold: the view of each, and its vector."""
+    for read in read_photographs(root, examples, store.manifest.limits):
         if isinstance(read.outcome, Photograph) and not store.holding([read.sha256]):
             view_CHW = model.view(read.outcome.pixels_CHW)
             feature_1D = model.answers_of_views(view_CHW[None])[0].numpy()

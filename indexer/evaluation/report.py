@@ -85,9 +85,9 @@ class Report(BaseModel):
 
     def speed(self) -> str:
         """Every mode of search in a line, for a terminal."""
-        lines = [f"{'one query, its 10 nearest':32s}{'p50':>8s}{'p99':>8s}{'queries/s':>11s}"]
+        lines = [f"{'one query, its 10 nearest':32s}{'p50':>10s}{'p99':>10s}{'queries/s':>11s}"]
         for one in self.latencies:
-            lines.append(f"{one.mode:32s}{one.p50_ms:>5.3g} ms{one.p99_ms:>5.3g} ms{one.queries_per_second:>11.0f}")
+            lines.append(f"{one.mode:32s}{one.p50_ms:>7.3g} ms{one.p99_ms:>7.3g} ms{one.queries_per_second:>11.0f}")
         return "\n".join(lines)
 
     def _labels(self) -> str:

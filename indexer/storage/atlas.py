@@ -110,7 +110,7 @@ def load(path: Path, fingerprint: str, next_id: int) -> Atlas:
                 if tuple(entry.get_shape()) != shape:
                     raise Mismatch(f"{name} of {path} has the shape {tuple(entry.get_shape())}, expected {shape}")
             arrays = {name: file.get_tensor(name) for name in expected}
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise Mismatch(f"{path} is not an atlas of units, or a damaged one: {error}; {REMEDY} makes it anew") from error
     for name, array in arrays.items():
         if array.dtype != _TYPES[name.rpartition(".")[2]]:

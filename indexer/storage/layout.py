@@ -3,7 +3,6 @@
 Legend: N items on the map.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -24,6 +23,7 @@ FORMAT: Final[Literal[1]] = 1
 LARGEST: Final = 2**16 - 1  # that a coordinate can be
 REMEDY: Final = "`python -m indexer.build --map`"
 _DESCRIPTION: Final = "map"
+_UNREADABLE: Final = (SafetensorError, OSError, TypeError, AttributeError)  # the last two of numbers that NumPy has not
 _OURS: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -81,25 +81,31 @@ def read(store: WithManifest) -> Layout:
         with safe_open(path, "numpy") as file:
             report = LayoutReport.model_validate_json((file.metadata() or {}).get(_DESCRIPTION, ""))
             ids_N, places_N2, numbers_N = (file.get_tensor(name) for name in ("ids", "places", "numbers"))
-    except (SafetensorError, ValidationError, OSError, json.JSONDecodeError) as error:
-        raise Mismatch(f"{path} is not a map, or a damaged one: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = " ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        raise Mismatch(f"{path} is not a map, or of another program: {what}; {REMEDY} makes it anew") from error
+    except _UNREADABLE as error:
+        raise Mismatch(f"{path} is not a map, or a damaged one: {error}; {REMEDY} makes it anew") from error
     layout = Layout(ids_N, places_N2, numbers_N, report)
-    _check(path, layout, store)
+    if wrong := _wrong(layout, store):
+        raise Mismatch(f"{path} {wrong}; {REMEDY} makes it anew")
     return layout
 
 
-def _check(path: Path, layout: Layout, store: WithManifest) -> None:
-    """Raises Mismatch where a map's parts do not go together, or not with the version."""
+def _wrong(layout: Layout, store: WithManifest) -> str | None:
+    """Which of a map's parts do not go together, or not with the version; None where all do."""
     ids_N, places_N2, numbers_N, report = layout.ids_N, layout.places_N2, layout.numbers_N, layout.report
     if report.fingerprint != store.manifest.fingerprint:
-        raise Mismatch(f"{path} is of the model {report.fingerprint[:12]}, the index of {store.manifest.fingerprint[:12]}")
+        return f"is of the model {report.fingerprint[:12]}, the index of {store.manifest.fingerprint[:12]}"
     kinds = ", ".join(str(array.dtype) for array in (ids_N, places_N2, numbers_N))
     if kinds != "int64, uint16, int32":
-        raise Mismatch(f"{path} holds {kinds}, not int64, uint16, int32")
+        return f"holds {kinds}, not int64, uint16, int32"
     shapes = (ids_N.shape, places_N2.shape, numbers_N.shape)
     if ids_N.ndim != 1 or shapes != (ids_N.shape, (*ids_N.shape, 2), ids_N.shape):
-        raise Mismatch(f"{path} holds ids, places and labels of {shapes}, which are not of the same items")
-    if not len(ids_N) or (np.diff(ids_N) <= 0).any() or ids_N[0] < 0 or ids_N[-1] >= store.manifest.next_id:
-        raise Mismatch(f"{path} has ids that do not rise from 0 on and below {store.manifest.next_id}")
+        return f"holds ids, places and labels of {shapes}, which are not of the same items"
+    if not len(ids_N) or (ids_N[1:] <= ids_N[:-1]).any() or ids_N[0] < 0 or ids_N[-1] >= store.manifest.next_id:
+        return f"has ids that do not rise from 0 on and below {store.manifest.next_id}"
     if numbers_N.min() < 0 or numbers_N.max() >= len(report.labels) or len(set(report.labels)) != len(report.labels):
-        raise Mismatch(f"{path} has labels beyond the {len(report.labels)} that it names, or names one twice")
+        return f"has labels beyond the {len(report.labels)} that it names, or names one twice"
+    return None

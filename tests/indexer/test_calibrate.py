@@ -47,6 +47,16 @@ def test_the_calibration_is_part_of_the_next_version(calibrated: Path, images: P
     store.close()
 
 
+def test_the_bar_counts_every_photograph(
+    index: Path, model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(index, tmp_path / "index", symlinks=True))
+    calibrate.main(CalibrateSettings(model=model, data=images, index=folder))
+    assert "FC7 features of queries: 100%" in capsys.readouterr().err
+    add.main(add.AddSettings(model=model, data=images, part="test", index=folder))
+    assert "FC7 features: 100%" in capsys.readouterr().err
+
+
 def test_indexed_photographs_and_those_that_were_trained_on_are_no_queries(
     index: Path, model: Path, images: Path, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer import fidelity
+from indexer import build, fidelity, remove
 from indexer.fidelity import FidelitySettings
 from training.analysis import deletion
 from training.errors import NotReady
@@ -40,6 +40,26 @@ def test_pairs_of_a_small_collection_are_measured_on_both_sides(
     assert "3 pairs, euclidean" in first
     fidelity.main(settings)
     assert capsys.readouterr().out == first, "the same seed draws the same"
+
+
+def test_a_collection_without_a_pair_to_compare_with_is_refused(
+    model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photographs = sorted((images / "train").rglob("*.jpg"))
+    for number in range(3):
+        (tmp_path / "alike" / "a").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "alike" / "a" / f"{number}.jpg").write_bytes(photographs[0].read_bytes() + bytes(number))
+    folder = tmp_path / "index"
+    build.main(build.BuildSettings(model=model, data=tmp_path / "alike", index=folder, bits=0))
+    settings = FidelitySettings(model=model, index=folder, data=images, pairs=2)
+    with pytest.raises(NotReady, match=r"all items .* have the same feature"):
+        fidelity.main(settings)
+    remove.main(remove.RemoveSettings(index=folder, ids=[0, 1]))
+    with pytest.raises(NotReady, match="holds 1 items; at least 2 are needed"):
+        fidelity.main(settings)
+    remove.main(remove.RemoveSettings(index=folder, ids=[2]))
+    with pytest.raises(NotReady, match="holds 0 items; at least 2 are needed"):
+        fidelity.main(settings)
 
 
 def test_photographs_that_the_index_holds_are_no_queries(model: Path, index: Path, images: Path) -> None:

@@ -159,6 +159,7 @@ def test_a_signed_map_whose_report_cannot_be_is_refused(mapped: Path, fields: di
     [
         (np.arange(9)[::-1], np.zeros((9, 2)), np.zeros(9), "ids that do not rise from 0 on and below 90"),
         (np.zeros(9), np.zeros((9, 2)), np.zeros(9), "ids that do not rise"),
+        (np.array([5, -(2**63)]), np.zeros((2, 2)), np.zeros(2), "ids that do not rise"),  # their difference is too large
         (np.arange(9) - 1, np.zeros((9, 2)), np.zeros(9), "ids that do not rise"),
         (np.arange(9) + 82, np.zeros((9, 2)), np.zeros(9), "ids that do not rise"),
         (np.zeros(0), np.zeros((0, 2)), np.zeros(0), "ids that do not rise"),
@@ -178,6 +179,19 @@ def test_a_signed_map_whose_arrays_cannot_be_is_refused(
     layout.write(tmp_path / "made", layout.Layout(*arrays, layout.read(store).report))
     plant(mapped, artifact.MAP, (tmp_path / "made").read_bytes())
     with pytest.raises(Mismatch, match=message):
+        layout.read(open_index(mapped))
+
+
+@pytest.mark.parametrize("of", ["ids", "places", "numbers"])
+@pytest.mark.parametrize(("kind", "bits"), [("BF16", 16), ("F8_E4M3", 8), ("F4", 4)])
+def test_numbers_that_numpy_has_not_are_refused(mapped: Path, of: str, kind: str, bits: int) -> None:
+    data = map_file(mapped).read_bytes()
+    [length] = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    first, end = header[of]["data_offsets"]
+    header[of] |= {"dtype": kind, "shape": [8 * (end - first) // bits]}
+    plant(mapped, artifact.MAP, with_header(header, data[8 + length :]))
+    with pytest.raises(Mismatch, match=r"map\.safetensors is not a map, or a damaged one.*indexer\.build --map` makes it anew"):
         layout.read(open_index(mapped))
 
 
