@@ -38,7 +38,9 @@ def test_a_kernel_has_its_page_and_leads_to_the_next(visit: Visit) -> None:
 
 def test_units_are_gone_through_by_layer_column_and_key(visits: Visits, seen: str) -> None:
     visit = visits(seen)
-    page = visit.open("#/units/conv5")
+    page = visit.open("#/units")
+    visit.assert_accessible()
+    page.get_by_role("link", name="conv5").click()
     heading = page.get_by_role("heading", level=2)
     expect(heading).to_have_text("Units of conv5, column 0")
     units = page.get_by_role("list", name="Units").get_by_role("listitem")

@@ -20,6 +20,13 @@ from service.settings import ServiceSettings
 PATIENCE_S: Final = 30
 expect.set_options(timeout=1000 * PATIENCE_S)
 SERIOUS: Final = ("serious", "critical")
+STRAY = """() => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+  while (texts.nextNode())
+    if (["false", "null", "undefined", "NaN", "[object Object]"].includes(texts.currentNode.data.trim()))
+      found.push(texts.currentNode.parentNode.outerHTML.slice(-200));
+  return found;
+}"""
 PHONE: Final = {"width": 360, "height": 740}
 
 
@@ -82,7 +89,7 @@ class Visit:
         return self.page
 
     def assert_accessible(self) -> None:
-        """axe finds nothing serious, and the page is no wider than its window."""
+        """axe finds nothing serious, the page is no wider than its window, and no value that is none is shown as text."""
         found = Axe().run(self.page).response["violations"]
         serious = [
             (one["id"], one["help"], [node["html"][:200] for node in one["nodes"][:3]])
@@ -92,6 +99,8 @@ class Visit:
         assert not serious, json.dumps(serious, indent=1)
         wide, window = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide <= window, f"the page is {wide} pixels wide in a window of {window}"
+        stray = self.page.evaluate(STRAY)
+        assert not stray, stray
 
     def check(self) -> None:
         """Nothing went wrong but what was expected."""

@@ -51,7 +51,7 @@ export async function showKernels(root, { atlas, note }, { parts, query }, { sig
     element("div", { className: "fields" }, ...controls, files),
     sheet,
     element("details", {}, element("summary", { textContent: "In figures, beside white noise" }), inFigures(figures)),
-    !atlas && withoutAtlas(note));
+    ...(atlas ? [] : [withoutAtlas(note)]));
   draw();
 }
 
