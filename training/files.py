@@ -17,8 +17,9 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,6 +32,7 @@ PARTIAL: Final = rf"\.[0-9a-f]{{{_TOKEN}}}\.partial"  # how such a name ends, af
 _LOOK_S: Final = 0.02  # between two looks at a lock that is held
 _NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # category Cc, and bytes that are not UTF-8
 _ESCAPED: Final = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))  # controls, format and direction marks, surrogates, ends of lines
+Record = TypeVar("Record", bound=BaseModel)
 
 
 def is_text(name: str) -> bool:
@@ -142,6 +144,30 @@ def _taken(locks: tuple[int, ...], folder: Path, patience_s: float) -> bool:
                 told = True
             time.sleep(_LOOK_S)
     return True
+
+
+def read_record(path: Path, kind: type[Record], most_bytes: int, absent: FC7Error, remedy: str) -> Record:
+    """A JSON file that a command wrote, checked; `remedy` is that command.
+
+    Raises `absent` where there is none, Mismatch where it is larger, damaged, or of another format.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most_bytes:
+            raise Mismatch(f"{path} is not a file of at most {most_bytes} bytes; remove it, and {remedy} writes it anew")
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise absent from error
+    except OSError as error:
+        raise Mismatch(f"{path} cannot be read: {error.strerror}; {remedy} writes it anew") from error
+    except ValidationError as error:
+        raise Mismatch(f"{path} is damaged, or of another program: {first_of(error)}; {remedy} writes it anew") from error
+
+
+def first_of(error: ValidationError) -> str:
+    """The first field that is wrong, and what is."""
+    first = error.errors()[0]
+    return " ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
 def sync(path: Path) -> None:

@@ -3,18 +3,20 @@
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from indexer.metric import Metric
 from indexer.storage import artifact
 from indexer.storage.artifact import WithManifest
 from training.errors import Mismatch, NotFound
+from training.files import read_record
 
 FORMAT: Final[Literal[1]] = 1
 MOST_SAMPLED: Final = 5000  # items that a query is compared with to tell which distances are its usual ones, by their codes
 MOST_VECTORS: Final = 1000  # and by their vectors: the first of these
 MOST_PAIRS: Final = 10_000  # random pairs of items
 LEAST_SAMPLED: Final = 2  # of which a spread can be told
+_MOST_BYTES: Final = 2**22  # of the file; 5 000 ids and three measures take 0.3 MB
 REMEDY: Final = "`python -m indexer.calibrate` with photographs that are neither indexed nor trained on"
 Measure = Metric | Literal["hamming"]
 _OURS: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -117,14 +119,8 @@ def read(version: WithManifest) -> CalibrationRecord:
     if not is_there(version):
         raise NotFound(f"nobody has measured what distances mean in this index; {REMEDY} does")
     path = version.folder / artifact.CALIBRATION
-    try:
-        record = CalibrationRecord.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise Mismatch(f"{path} cannot be read: {error.strerror}; {REMEDY} writes it anew") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = " ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-        raise Mismatch(f"{path} is damaged, or of another program: {what}; {REMEDY} writes it anew") from error
+    absent = Mismatch(f"{path} is not there; {REMEDY} writes it anew")
+    record = read_record(path, CalibrationRecord, _MOST_BYTES, absent, REMEDY)
     if record.fingerprint != version.manifest.fingerprint:
         raise Mismatch(
             f"{path} is of the model {record.fingerprint[:12]}, the index of {version.manifest.fingerprint[:12]}; "

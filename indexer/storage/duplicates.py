@@ -1,15 +1,14 @@
 """The near-duplicates of an index, as `python -m indexer.duplicates` leaves them beside the versions for whoever shows them."""
 
-import stat
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from indexer.metric import Metric
 from indexer.storage import artifact
-from training.errors import Mismatch, NotFound
-from training.files import write_text
+from training.errors import NotFound
+from training.files import read_record, write_text
 
 FORMAT: Final[Literal[2]] = 2
 MOST_ITEMS: Final = 100_000  # in the file, by whole groups, largest first
@@ -61,17 +60,5 @@ def write(index: Path, record: DuplicatesRecord) -> None:
 
 def read(index: Path) -> DuplicatesRecord:
     """The record in an index folder. Raises NotFound where there is none, Mismatch where it is damaged or of another format."""
-    path = index / artifact.DUPLICATES
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
-            raise Mismatch(f"{path} is not a file of at most {_MOST_BYTES} bytes; remove it, and {REMEDY} writes it anew")
-        return DuplicatesRecord.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise NotFound(f"nobody has looked for near-duplicates in this index; {REMEDY} does") from error
-    except OSError as error:
-        raise Mismatch(f"{path} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = " ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-        raise Mismatch(f"{path} is damaged, or of another program: {what}; {REMEDY} writes it anew") from error
+    absent = NotFound(f"nobody has looked for near-duplicates in this index; {REMEDY} does")
+    return read_record(index / artifact.DUPLICATES, DuplicatesRecord, _MOST_BYTES, absent, REMEDY)

@@ -17,7 +17,7 @@ from indexer.arrays import Ids
 from indexer.storage import artifact
 from indexer.storage.artifact import WithManifest
 from training.errors import Mismatch, NotFound
-from training.files import write_tensors
+from training.files import first_of, write_tensors
 
 FORMAT: Final[Literal[1]] = 1
 LARGEST: Final = 2**16 - 1  # that a coordinate can be
@@ -82,9 +82,7 @@ def read(store: WithManifest) -> Layout:
             report = LayoutReport.model_validate_json((file.metadata() or {}).get(_DESCRIPTION, ""))
             ids_N, places_N2, numbers_N = (file.get_tensor(name) for name in ("ids", "places", "numbers"))
     except ValidationError as error:
-        first = error.errors()[0]
-        what = " ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-        raise Mismatch(f"{path} is not a map, or of another program: {what}; {REMEDY} makes it anew") from error
+        raise Mismatch(f"{path} is not a map, or of another program: {first_of(error)}; {REMEDY} makes it anew") from error
     except _UNREADABLE as error:
         raise Mismatch(f"{path} is not a map, or a damaged one: {error}; {REMEDY} makes it anew") from error
     layout = Layout(ids_N, places_N2, numbers_N, report)

@@ -186,7 +186,7 @@ def test_whatever_bytes_are_planted_it_is_a_calibration_or_refused(copied: Path)
         with pytest.raises(Mismatch, match="damaged"):
             stored.read(store)
     path.unlink()
-    with pytest.raises(Mismatch, match="cannot be read"):
+    with pytest.raises(Mismatch, match="is not there"):
         stored.read(store)
     store.close()
 

@@ -1,16 +1,15 @@
 """How far FC7, codes and neighbours moved, for programs and for people: report.json, report.md."""
 
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from training.analysis.invariance import MEASURES, Distances, Divisor, Measure, Spread
 from training.analysis.perturbations import PERTURBATIONS, POINTS, Kind
-from training.errors import Mismatch, NotFound
-from training.files import replacing
+from training.errors import NotFound
+from training.files import read_record, write_text
 
 FORMAT: Final[Literal[1]] = 1
 REMEDY: Final = "`python -m training.invariance --index INDEX --model MODEL --data PHOTOGRAPHS`"
@@ -157,25 +156,13 @@ def networks(
 
 def write(path: Path, record: InvarianceRecord) -> None:
     """Writes a record in one step."""
-    with replacing(path) as partial:
-        partial.write_text(record.model_dump_json(indent=1) + "\n")
+    write_text(path, record.model_dump_json(indent=1) + "\n")
 
 
 def read(path: Path) -> InvarianceRecord:
     """What `write` wrote. Raises NotFound where there is none, Mismatch where it is damaged or of another format."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
-            raise Mismatch(f"{path} is not a file of at most {_MOST_BYTES} bytes; remove it, and {REMEDY} writes it anew")
-        return InvarianceRecord.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise NotFound(f"nobody has measured what the features of this collection ignore; {REMEDY} does") from error
-    except OSError as error:
-        raise Mismatch(f"{path} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = " ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-        raise Mismatch(f"{path} is damaged, or of another program: {what}; {REMEDY} writes it anew") from error
+    absent = NotFound(f"nobody has measured what the features of this collection ignore; {REMEDY} does")
+    return read_record(path, InvarianceRecord, _MOST_BYTES, absent, REMEDY)
 
 
 def markdown(record: InvarianceRecord) -> str:

@@ -135,6 +135,19 @@ PROFILES: Final[dict[Profile, AlexNetConfig]] = {
 }
 
 
+def activated(h: Tensor, nonlinearity: Nonlinearity) -> Tensor:
+    """What a layer's sums become, of the same shape."""
+    match nonlinearity:
+        case "relu":
+            return F.relu(h)
+        case "tanh":
+            return torch.tanh(h)
+        case "abs-tanh":
+            return torch.tanh(h).abs()
+        case "sigmoid":
+            return torch.sigmoid(h)
+
+
 class GroupedLinear(nn.Linear):
     """A fully connected layer whose units hear one group of inputs only: weight (out, in / groups)."""
 
@@ -260,15 +273,7 @@ class AlexNet(nn.Module):
 
     def activate(self, h: Tensor) -> Tensor:
         """The nonlinearity of every layer but fc8."""
-        match self.config.nonlinearity:
-            case "relu":
-                return F.relu(h)
-            case "tanh":
-                return torch.tanh(h)
-            case "abs-tanh":
-                return torch.tanh(h).abs()
-            case "sigmoid":
-                return torch.sigmoid(h)
+        return activated(h, self.config.nonlinearity)
 
     def _drop(self, h_BD: Tensor, mask_BD: Tensor | None) -> Tensor:
         # scaled up in training rather than down in testing: the same expectation as in the paper, section 4.2

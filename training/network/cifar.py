@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.network.alexnet import Masks, Nonlinearity
+from training.network.alexnet import Masks, Nonlinearity, activated
 from training.network.lrn import local_response_norm, norm_pool
 
 Start = Literal["paper", "fan-in"]
@@ -110,12 +110,4 @@ class CifarNet(nn.Module):
         return F.max_pool2d(h_BCHW, c.pool_size, c.pool_stride, ceil_mode=True)
 
     def _activate(self, h: Tensor) -> Tensor:
-        match self.config.nonlinearity:
-            case "relu":
-                return F.relu(h)
-            case "tanh":
-                return torch.tanh(h)
-            case "abs-tanh":
-                return torch.tanh(h).abs()
-            case "sigmoid":
-                return torch.sigmoid(h)
+        return activated(h, self.config.nonlinearity)

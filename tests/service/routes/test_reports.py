@@ -97,7 +97,7 @@ def test_of_several_examples_no_class_is_told(client: TestClient) -> None:
 
 def test_by_one_column_nothing_is_told(client: TestClient) -> None:
     body = client.post("/neighbors?id=5&k=2&columns=0").json()
-    assert "one column" in body["uncalibrated"]
+    assert "columns=both" in body["uncalibrated"]
     assert [neighbor["same_class"] for neighbor in body["results"][0]["neighbors"]] == [None, None]
 
 
