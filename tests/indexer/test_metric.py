@@ -277,7 +277,7 @@ def test_what_is_added_without_a_direction_is_a_reject(
         made.features_ND[1] = 0
         return made
 
-    monkeypatch.setattr(adding, "feature_block", with_zeros)
+    monkeypatch.setattr("indexer.features.feature_block", with_zeros)
     adding.main(adding.AddSettings(model=model, data=tmp_path / "more", index=index))
     printed = capsys.readouterr().out
     assert f"rejected green/000.jpg: {NO_DIRECTION}" in printed
