@@ -51,7 +51,7 @@ def test_every_dependency_has_a_lowest_version() -> None:
         lowest(Requirement("c<2"))
 
 
-def test_a_wheel_holds_every_module_the_page_the_types_and_the_licence(tmp_path: Path) -> None:
+def test_a_wheel_holds_every_module_the_page_the_claims_the_types_and_the_licence(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for package in PACKAGES:
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
@@ -67,7 +67,8 @@ def test_a_wheel_holds_every_module_the_page_the_types_and_the_licence(tmp_path:
         [licence] = [wheel.read(name) for name in wheel.namelist() if name.endswith(".dist-info/licenses/LICENSE")]
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     files += [ROOT / package / "py.typed" for package in PACKAGES]
-    files += [path for path in (ROOT / "service" / "web").rglob("*") if path.is_file()]
+    shipped = [ROOT / "service" / "web", ROOT / "training" / "claims" / "results"]
+    files += [path for folder in shipped for path in folder.rglob("*") if path.is_file()]
     assert held == {path.relative_to(ROOT).as_posix() for path in files} | SOURCES
     assert "License-Expression: MIT" in metadata.splitlines()
     assert licence == (ROOT / "LICENSE").read_bytes()
