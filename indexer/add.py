@@ -8,8 +8,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from indexer.features import FeatureBlock, feature_blocks
-from indexer.opening import open_store
-from indexer.storage import artifact
+from indexer.opening import fitted, open_store
 from training import checkpoint
 from training.checkpoint import name_of
 from training.files import patiently, printable
@@ -41,8 +40,7 @@ def main(settings: AddSettings) -> None:
     with patiently(settings.index):
         store = open_store(settings.index, contents=False)
         before, linked = len(store), store.manifest.linked
-        model = checkpoint.load(settings.model).at(store.manifest.layer)
-        artifact.check_pair(store, model.fingerprint, model.width)
+        model = fitted(store, checkpoint.load(settings.model))
         limits, with_pixels = store.manifest.limits, store.manifest.pixel_bits > 0
         rejects: list[Reject] = []
 

@@ -15,7 +15,7 @@ from indexer.analysis.calibration import LEFT_OUT, Asked, Ruler, calibrate
 from indexer.arrays import Rows
 from indexer.features import FeatureBlock, feature_blocks
 from indexer.milvus.index import collections, drop_unused
-from indexer.opening import OpenStore, open_store
+from indexer.opening import OpenStore, fitted, open_store
 from indexer.storage import artifact
 from indexer.storage.calibration import MOST_SAMPLED, CalibrationRecord
 from indexer.store import Mode
@@ -49,8 +49,7 @@ def main(settings: CalibrateSettings) -> None:
     """Measures, publishes and prints."""
     keep_freed_memory()
     store = open_store(settings.index)
-    model = checkpoint.load(settings.model).at(store.manifest.layer)
-    artifact.check_pair(store, model.fingerprint, model.width)
+    model = fitted(store, checkpoint.load(settings.model))
     record = measure(settings, store, model)
     files = {artifact.CALIBRATION: record.model_dump_json().encode() + b"\n", artifact.RELIABILITY: reliability.picture(record)}
     with patiently(settings.index):

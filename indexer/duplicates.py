@@ -9,8 +9,8 @@ from pydantic_settings import SettingsConfigDict
 from indexer.grouping import choice, groups, report
 from indexer.grouping.choice import Choice
 from indexer.grouping.groups import Group, Threshold
-from indexer.opening import OpenStore, open_store
-from indexer.storage import artifact, duplicates
+from indexer.opening import OpenStore, fitted, open_store
+from indexer.storage import duplicates
 from indexer.storage.duplicates import DuplicatesRecord, GroupRecord
 from training import checkpoint
 from training.checkpoint import Model
@@ -91,9 +91,7 @@ def _choice(settings: DuplicatesSettings, store: OpenStore) -> Choice:
 def _model(settings: DuplicatesSettings, store: OpenStore) -> Model | None:
     """The model, or None where none was given and the default folder has not the index's."""
     try:
-        model = checkpoint.load(settings.model).at(store.manifest.layer)
-        artifact.check_pair(store, model.fingerprint, model.width)
-        return model
+        return fitted(store, checkpoint.load(settings.model))
     except (NotReady, Mismatch) as error:
         if "model" in settings.model_fields_set:
             raise

@@ -12,8 +12,7 @@ from indexer.evaluation import splits
 from indexer.evaluation.methods import Choice, compare, latencies
 from indexer.evaluation.queries import Database, Others, read_database, read_queries
 from indexer.evaluation.report import Report
-from indexer.opening import OpenStore, open_store
-from indexer.storage import artifact
+from indexer.opening import OpenStore, fitted, open_store
 from training import checkpoint
 from training.checkpoint import FeatureLayer, Model, name_of
 from training.errors import BadValue, Mismatch
@@ -71,8 +70,7 @@ def main(settings: EvaluateSettings) -> None:
     """Prints the report and writes it."""
     keep_freed_memory()
     store = open_store(settings.index)
-    model = checkpoint.load(settings.model).at(store.manifest.layer)
-    artifact.check_pair(store, model.fingerprint, model.width)
+    model = fitted(store, checkpoint.load(settings.model))
     report = evaluate(model, store, settings)
     print(f"{report.table()}\n\n{report.speed()}\nall figures: {settings.out or settings.index}/evaluation.md")
 

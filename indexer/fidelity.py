@@ -16,9 +16,8 @@ from torch import Tensor
 from indexer.arrays import Vectors
 from indexer.evaluation.intervals import Resamples
 from indexer.metric import Metric, distances_between, have_vectors, vectors_of
-from indexer.opening import OpenStore, open_store
+from indexer.opening import OpenStore, fitted, open_store
 from indexer.search import nearness
-from indexer.storage import artifact
 from indexer.store import Query
 from training import checkpoint
 from training.analysis import deletion, occlusion
@@ -90,8 +89,7 @@ class _Collection:
 def main(settings: FidelitySettings) -> None:
     """Prints the curves, and the margins with their intervals."""
     store = open_store(settings.index)
-    model = checkpoint.load(settings.model).at(store.manifest.layer)
-    artifact.check_pair(store, model.fingerprint, model.width)
+    model = fitted(store, checkpoint.load(settings.model))
     found = list(_of_pairs(model, store, settings))
     if len(found) < 2:
         raise NotReady(f"below {settings.data} there are no three photographs that the index does not hold")

@@ -10,6 +10,7 @@ from indexer.storage.artifact import WithManifest
 from indexer.storage.atlas import Atlas
 from indexer.storage.version import Version
 from indexer.store import Store
+from training.checkpoint import Model
 
 
 class OpenStore(Store, WithManifest, Protocol):
@@ -25,6 +26,13 @@ class OpenStore(Store, WithManifest, Protocol):
 
     def renewed(self) -> Self:
         """The folder's current version; what this one has of it is not read again."""
+
+
+def fitted(index: WithManifest, model: Model) -> Model:
+    """The model with the layer whose values the index holds. Raises Mismatch where the index was not made with it."""
+    model = model.at(index.manifest.layer)
+    artifact.check_pair(index, model.fingerprint, model.width)
+    return model
 
 
 def open_next(index: Path, previous: OpenStore) -> OpenStore:

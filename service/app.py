@@ -4,7 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
@@ -43,6 +43,24 @@ from service.settings import ServiceSettings, is_loopback
 from training.errors import BadValue
 
 _log = logging.getLogger("fc7.service")
+ROUTES: Final = (
+    neighbors,
+    compare,
+    duplicates,
+    classify,
+    layers,
+    map,
+    units,
+    claims,
+    about,
+    collection,
+    activations,
+    explain,
+    invariance,
+    items,
+    pages,
+    reports,
+)  # the first is found first
 THREADS = 8  # that answer what waits for the disk; forty would keep the event loop waiting for its turn
 DESCRIPTION = """Classifies photographs with the two-GPU AlexNet of 2012, finds their nearest neighbours among an indexed
 collection by the distance of 4096-d FC7 features or by Hamming distance of short codes, lets the collection grow and
@@ -80,24 +98,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.settings, app.state.metrics, app.state.gate = settings, metrics, gate
     errors.install(app, {settings.model: "FC7_MODEL", settings.index: "FC7_INDEX"})
     app.state.routes = []
-    for module in (
-        neighbors,
-        compare,
-        duplicates,
-        classify,
-        layers,
-        map,
-        units,
-        claims,
-        about,
-        collection,
-        activations,
-        explain,
-        invariance,
-        items,
-        pages,
-        reports,
-    ):  # the first is found first
+    for module in ROUTES:
         app.include_router(module.router)
         app.state.routes += module.router.routes
     _check_root_path(app, settings.root_path)

@@ -431,8 +431,6 @@ def _meanings(
     if search.query.columns != "both" or search.query.metric not in (None, search.store.metric):
         return [[(None, None)] * len(page) for page in pages], _OF_WHOLE_FEATURES
     try:
-        if search.query.columns != "both":
-            raise NotFound("what distances by one column mean is not measured; those by both are")
         scale = scale_of(search.store, search.query.mode)
     except FC7Error as error:
         return [[(None, None)] * len(page) for page in pages], str(error)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from indexer.opening import OpenStore, open_next, open_store
+from indexer.opening import OpenStore, fitted, open_next, open_store
 from indexer.storage import artifact
 from service.errors import Refused
 from training import checkpoint
@@ -223,8 +223,7 @@ class CurrentPair:
         store: OpenStore = open_store(index) if previous is None else open_next(index, previous)
         if isinstance(model, FC7Error):
             raise NotReady(str(model)) from model
-        model = model.at(store.manifest.layer)
-        artifact.check_pair(store, model.fingerprint, model.width)
+        fitted(store, model)
         return store
 
     def _retire(self, state: _State) -> None:

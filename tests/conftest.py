@@ -3,6 +3,7 @@
 import io
 import os
 import secrets
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer import build
+from indexer import build, calibrate
 from training import checkpoint
 from training.network.alexnet import PROFILES, AlexNet, AlexNetConfig
 from training.network.initialisation import initialise
@@ -115,6 +116,15 @@ def atlas_index(tmp_path_factory: pytest.TempPathFactory, model: Path, images: P
     """The same with a unit atlas, and without codes; do not write to it."""
     folder = tmp_path_factory.mktemp("atlas-index")
     build.main(build.BuildSettings(model=model, data=images, index=folder, part="train", bits=0, atlas=True))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def calibrated(index: Path, model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index, and what its distances mean; do not write to it."""
+    folder = tmp_path_factory.mktemp("calibrated") / "index"
+    shutil.copytree(index, folder, symlinks=True)
+    calibrate.main(calibrate.CalibrateSettings(model=model, data=images, index=folder))
     return folder
 
 

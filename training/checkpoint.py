@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from training.errors import Mismatch, NotFinite, NotReady
-from training.files import sha256_of, verify, write_tensors, write_text
+from training.files import first_of, sha256_of, verify, write_tensors, write_text
 from training.images.folders import Part
 from training.images.preprocess import SIZE, centre_view, ten_views
 from training.network.alexnet import AlexNet, AlexNetConfig, Layer, shapes
@@ -204,8 +204,7 @@ def read_description(folder: Path) -> ModelDescription:
     try:
         description = ModelDescription.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        raise Mismatch(f"{path} is not a model description: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
+        raise Mismatch(f"{path} is not a model description: {first_of(error)}") from error
     if description.format != FORMAT:
         raise Mismatch(f"{path} has format {description.format}, this program reads format {FORMAT}")
     if len(description.classes) != description.config.classes:

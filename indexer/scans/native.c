@@ -99,6 +99,14 @@ static void push(Hit *heap, int64_t *size, int64_t k, Hit hit) {
     heap[i] = hit;
 }
 
+INLINE double over_lanes(const Doubles *lanes) {
+    Doubles all = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+    double sum = 0;
+    for (int l = 0; l < 8; l++)
+        sum += all[l];
+    return sum;
+}
+
 /* The squared distance in float64, from differences. `next`, NULL for none, is the row to have ready afterwards. */
 FOR_EACH_PROCESSOR
 static double squared_distance(const Stored *row, const float *query, int64_t width, const Stored *next) {
@@ -117,10 +125,7 @@ static double squared_distance(const Stored *row, const float *query, int64_t wi
             lanes[l] += difference * difference;
         }
     }
-    Doubles all = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
-    double sum = 0;
-    for (int l = 0; l < 8; l++)
-        sum += all[l];
+    double sum = over_lanes(lanes);
     for (; d < width; d++) {
         double difference = (double)row[d] - query[d];
         sum += difference * difference;
@@ -142,10 +147,7 @@ static double squared_at_length_1(const Stored *row, double length, const float 
             Doubles difference = __builtin_convertvector(x, Doubles) - __builtin_convertvector(q, Doubles);
             lanes[l] += difference * difference;
         }
-    Doubles all = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
-    double sum = 0;
-    for (int l = 0; l < 8; l++)
-        sum += all[l];
+    double sum = over_lanes(lanes);
     for (; d < width; d++) {
         double difference = (double)(float)(row[d] / length) - query[d];
         sum += difference * difference;

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from indexer.arrays import Ids, Vectors
 from training.errors import Mismatch
-from training.files import write_tensors
+from training.files import first_of, write_tensors
 
 FORMAT: Final[Literal[1]] = 1
 REMEDY: Final = "`python -m indexer.build --atlas`"
@@ -135,9 +135,9 @@ def _record(path: Path, text: str) -> AtlasRecord:
     try:
         return AtlasRecord.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
-        raise Mismatch(f"{path} is not an atlas of units, or of another format: {what}; {REMEDY} makes it anew") from error
+        raise Mismatch(
+            f"{path} is not an atlas of units, or of another format: {first_of(error)}; {REMEDY} makes it anew"
+        ) from error
 
 
 def _shapes(record: AtlasRecord) -> dict[str, tuple[int, ...]]:

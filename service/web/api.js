@@ -37,10 +37,6 @@ export function post(path, parameters, fields, signal) {
   return call(addressed(path, parameters), { method: "POST", body: form, signal });
 }
 
-export const postJson = (path, parameters, body, signal) => call(addressed(path, parameters), {
-  method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, signal,
-});
-
 // A change, with the key that was typed here.
 export const change = (path, options) => call(path, { ...options, headers: { "X-API-Key": encoded(key.get()) } });
 

@@ -1,23 +1,12 @@
 """What distances mean: on the cards of a search, and in the tab Status."""
 
 import re
-import shutil
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import expect
 
-from indexer import calibrate
 from tests.browser.conftest import Visits
 from tests.browser.visit import PHONE, Visit, serving
-
-
-@pytest.fixture(scope="module")
-def calibrated(index: Path, model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("calibrated") / "index"
-    shutil.copytree(index, folder, symlinks=True)
-    calibrate.main(calibrate.CalibrateSettings(model=model, data=images, index=folder))
-    return folder
 
 
 def test_cards_tell_the_same_class_and_status_how_well_that_is_known(visits: Visits, model: Path, calibrated: Path) -> None:

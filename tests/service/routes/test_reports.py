@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from indexer import calibrate
 from indexer.index import open_index
 from indexer.search.calibration import scale_of
 from indexer.storage import artifact
@@ -21,14 +20,6 @@ from tests.service.calls import PHOTO, assert_problem, send
 
 KEY = {"X-API-Key": "a key"}
 HOW = "python -m indexer.calibrate"
-
-
-@pytest.fixture(scope="module")
-def calibrated(index: Path, model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("calibrated") / "index"
-    shutil.copytree(index, folder, symlinks=True)
-    calibrate.main(calibrate.CalibrateSettings(model=model, data=images, index=folder))
-    return folder
 
 
 @pytest.fixture
