@@ -82,11 +82,7 @@ async def explain(
     with engine.long():
         input = await subjects.one_input(request, item_id)
         other = await subjects.of_item(engine, model, store, neighbor, stages)
-        query = (
-            await subjects.of_input(engine, model, input, stages)
-            if input.item is None
-            else await subjects.of_item(engine, model, store, input.item, stages)
-        )
+        query = await subjects.of(engine, pair, input, stages)
         cells_WGG = _with_none(occlusion.windows(occlusion.SMALL))
         batches = chain.from_iterable(Covering(model.view(subject.pixels_CHW)).views(cells_WGG) for subject in (query, other))
         features_VD, _ = await engine.each_view(model, batches, stages)

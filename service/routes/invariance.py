@@ -73,11 +73,7 @@ async def measure(
     engine.check_room()
     pair = await engine.current.followed()
     with engine.long():
-        input = await subjects.one_input(request, item_id)
-        if input.item is None:
-            subject = await subjects.of_input(engine, pair.model, input, stages)
-        else:
-            subject = await subjects.of_item(engine, pair.model, pair.store, input.item, stages)
+        subject = await subjects.of(engine, pair, await subjects.one_input(request, item_id), stages)
         covariance_33, of_collection = await engine.read(lambda: _covariance(pair.store, subject.pixels_CHW))
         made = await engine.slowly("look", lambda: list(variants(subject.pixels_CHW, colour_step(covariance_33, np.ones(3)))))
         features_PD, _ = await engine.each_view(pair.model, _views(pair.model, subject.pixels_CHW, made), stages)

@@ -12,6 +12,7 @@ from indexer.storage.originals import missing
 from indexer.store import LARGEST_ID, Item
 from service import schemas
 from service.engine import Engine
+from service.pair import Pair
 from service.routes import inputs
 from service.routes.common import engine_of
 from service.routes.inputs import ParsedInput
@@ -47,8 +48,7 @@ async def read(request: Request, item: int | None, stages: Stages) -> Subject:
     engine.check_room()
     parsed = await one_input(request, item)
     if parsed.item is not None:
-        pair = await engine.current.followed()
-        return await of_item(engine, pair.model, pair.store, parsed.item, stages)
+        return await of(engine, await engine.current.followed(), parsed, stages)
     return await of_input(engine, engine.model, parsed, stages)
 
 
@@ -66,6 +66,13 @@ async def one_input(request: Request, item: int | None) -> ParsedInput:
     if parsed[0].data is None and parsed[0].item is None:
         raise BadValue("image", parsed[0].name, "a photograph or an id; vectors and several examples are for /neighbors")
     return parsed[0]
+
+
+async def of(engine: Engine, pair: Pair, input: ParsedInput, stages: Stages) -> Subject:
+    """A photograph that was sent, or an item's."""
+    if input.item is None:
+        return await of_input(engine, pair.model, input, stages)
+    return await of_item(engine, pair.model, pair.store, input.item, stages)
 
 
 async def of_input(engine: Engine, model: Model, input: ParsedInput, stages: Stages) -> Subject:
