@@ -9,22 +9,29 @@ export const key = {
   set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
 };
 
-export const call = async (path, options = {}) => (await answered(path, options)).json().catch(() => ({}));
+export async function call(path, options = {}) {
+  const response = await answered(path, options);
+  return response.status === 204 ? null : whole(response.json(), options);
+}
 
 // An answer that is a picture.
-export const blob = async (path, options = {}) => (await answered(path, options)).blob();
+export const blob = async (path, options = {}) => whole((await answered(path, options)).blob(), options);
 
 async function answered(path, options) {
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch (error) {
-    if (options.signal?.aborted) throw error;
-    throw new Error("The service does not answer. Is it still running?");
-  }
+  const response = await whole(fetch(path, options), options);
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
   throw Object.assign(new Error(problem.detail || `${response.status} ${response.statusText}`), { status: response.status });
+}
+
+// What is left in the middle, or is cut off, is no answer: neither is taken for one without contents.
+async function whole(reading, { signal }) {
+  try {
+    return await reading;
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new Error("The service does not answer. Is it still running?");
+  }
 }
 
 // GET with parameters; those that are empty are left out, and a list gives one several times.

@@ -124,6 +124,12 @@ def test_a_slow_answer_of_a_tab_that_was_left_is_dropped(visit: Visit) -> None:
     expect(page.get_by_role("list", name="Kernels of column 0")).to_have_count(1)
 
 
+def test_an_answer_that_is_cut_off_is_none(visit: Visit) -> None:
+    visit.page.route("**/items/3", lambda route: route.fulfill(body='{"id": 3', content_type="application/json"))
+    page = visit.open("#/compare?id=3")
+    expect(page.get_by_role("alert")).to_contain_text("The service does not answer")
+
+
 def test_a_part_that_cannot_be_fetched_is_an_error_with_a_way_on(visit: Visit) -> None:
     visit.expect("ERR_FAILED")
     visit.page.route("**/tabs/units.js", lambda route: route.abort())
