@@ -11,17 +11,17 @@ import torch
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from training.claims import drawing, pixels, table
+from training.claims import drawing, pixels, table, workers
 from training.claims.arm import SIDE, Data, RunResult, RunSpec
 from training.claims.claim import Claim, claims
 from training.claims.plan import Plan
 from training.claims.record import REPORT, Report
 from training.claims.report import report
 from training.claims.scale import SCALES, Size, work
-from training.claims.workers import Place, finish
+from training.claims.workers import Place
 from training.errors import BadValue
 from training.files import exclusively, replacing
-from training.program import Settings, machine, run_program
+from training.program import Settings, machine, progress, run_program
 
 PACKED: Final = "packed"
 _ON_GPU: Final = 12  # processes that share one
@@ -77,10 +77,10 @@ def main(settings: ClaimsSettings) -> None:
         scale = SCALES[settings.size]
         available = {data: train for data, (train, _) in photographs.items()}
         plan = Plan(chosen, scale, place, available, settings.seeds)
-        runs = f"{len(plan.pilots())} pilots and {len(plan.runs())} runs"
-        print(f"{settings.size}: {runs} on {place.device}, {place.processes} at a time", flush=True)
+        counts = f"{len(plan.pilots())} pilots and {len(plan.runs())} runs"
+        print(f"{settings.size}: {counts} on {place.device}, {place.processes} at a time", flush=True)
         until = None if settings.minutes is None else time.monotonic() + 60 * settings.minutes
-        complete = _run(plan.pilots(), plan, "pilots", until) and _run(plan.runs(), plan, "runs", until)
+        complete = _run(plan.pilots(), plan, "pilots", until) and _run(plan.runs(), plan, "runs", until) and _examine(plan, until)
         used: dict[Data, dict[Literal["train", "test"], int]] = {
             data: {"train": min(scale.images[data], train), "test": min(scale.tests[data], test)}
             for data, (train, test) in photographs.items()
@@ -146,11 +146,20 @@ def _run(specs: Sequence[RunSpec], plan: Plan, what: str, until: float | None) -
     left = [spec for spec in specs if not plan.place.result(spec).is_file()]
     total, done, begun = sum(map(work, left)), 0.0, time.monotonic()
     number = 0
-    for number, result in enumerate(finish(plan.place, left, until), 1):
-        done += work(result.spec)
+    for number, spec in enumerate(workers.train(plan.place, left, until), 1):
+        result = plan.made(spec)
+        done += work(spec)
         elapsed = time.monotonic() - begun
-        print(_line(what, number, len(left), result, elapsed * (total - done) / done), flush=True)
+        if result:
+            print(_line(what, number, len(left), result, elapsed * (total - done) / done), flush=True)
     return number == len(left)
+
+
+def _examine(plan: Plan, until: float | None) -> bool:
+    """As _run, for what claims measure of the networks that runs left."""
+    left = [examination for examination in plan.examinations() if not plan.place.figures(examination).is_file()]
+    done = list(progress(workers.examine(plan.place, left, until), len(left), "examining", "networks"))
+    return len(done) == len(left)
 
 
 def _line(what: str, number: int, count: int, result: RunResult, left_s: float) -> str:

@@ -39,6 +39,7 @@ class Arm(_Record):
     colour: Reading = "none"
     decay: bool = True
     until_error: float | None = None  # training ends once the running training error is below
+    half_of_classes: bool = False  # every other class, by name, is left out; the network never sees its photographs
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -111,6 +112,12 @@ class Errors(_Record):
     ten: int  # wrong from ten views averaged
     only_centre: int  # wrong from the centre view and right from ten
     only_ten: int
+
+
+class Figures(_Record):
+    """What a claim measured of the network that a run left, by name."""
+
+    figures: dict[str, float]
 
 
 class RunResult(_Record):

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from training.claims import paper
 from training.claims.arm import Arm, RunResult
+from training.claims.pixels import Pixels
+from training.network.alexnet import AlexNet
 
 Unit = Literal["points", "times", "g"]  # of error, per cent; a ratio, which is compared by its logarithm; Hedges' g
 
@@ -25,8 +27,19 @@ class Results(Protocol):
     def of(self, arm: Arm, seed: int) -> RunResult | None:
         """The run of an arm with a seed, at the rate chosen for the arm; None where it has not been made."""
 
-    def first_layer(self, arm: Arm, seed: int) -> Tensor | None:
-        """The kernels of conv1 that the run left, (K, 3, 11, 11); None where there is no such run."""
+    def figures(self, claim: str, arm: Arm, seed: int) -> Mapping[str, float] | None:
+        """What a claim's `examine` gave of that run's network; None where there is nothing yet."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What there is to examine after a run of AlexNet-67."""
+
+    seed: int
+    net: AlexNet  # trained, on the device of the photographs, as for inference
+    train: Pixels  # where it was trained on half of the classes, those of the others too
+    test: Pixels
+    mean_CSS: Tensor  # which is taken off its crops
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,8 @@ class Claim:
     arms: Mapping[str, Arm]
     measure: Callable[[Results], list[Comparison]]
     seeds: int = 5  # at full size
+    # Gives figures by name, of the network that each run of its arms left; done after the runs, from the weights that they left
+    examine: Callable[[Left], dict[str, float]] | None = None
 
 
 def claims() -> list[Claim]:

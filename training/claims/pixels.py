@@ -37,8 +37,13 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.labels_N)
 
-    def only(self, chosen: slice) -> "Pixels":
-        """Some of them."""
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return int(self.labels_N.max()) + 1
+
+    def only(self, chosen: slice | Tensor) -> "Pixels":
+        """Some of them, by their numbers or by a mask."""
         return Pixels(self.squares_NCSS[chosen], self.labels_N[chosen])
 
     def to(self, device: torch.device) -> "Pixels":

@@ -4,14 +4,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from safetensors.torch import load_file
-from torch import Tensor
-
-from training.claims.arm import Arm, Data, RunResult, RunSpec
+from training.claims.arm import Arm, Data, Figures, RunResult, RunSpec
 from training.claims.claim import Claim
 from training.claims.scale import PILOT_SEED, Scale
 from training.claims.statistics import crossing
-from training.claims.workers import MODELS, Place, read_result
+from training.claims.workers import Examination, Place, read_record
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Plan:
 
     def made(self, spec: RunSpec) -> RunResult | None:
         """The result of a run; None where it has not been made."""
-        return read_result(self.place.result(spec))
+        return read_record(RunResult, self.place.result(spec))
 
     def pilots(self) -> list[RunSpec]:
         """A run for each rate of each arm; none where the scale takes the middle of the grids."""
@@ -53,6 +50,10 @@ class Plan:
             for arm in _once(arm for claim in self.claims if seed < self.seeds_of(claim) for arm in claim.arms.values())
         ]
 
+    def examinations(self) -> list[Examination]:
+        """What claims measure of the networks that runs left."""
+        return [Examination(claim.name, spec) for claim in self.claims if claim.examine for spec in self.of_claim(claim).runs()]
+
     def rate(self, arm: Arm) -> float:
         """The rate of the pilot with the smallest error on photographs held out; for an arm that waits, of the fastest."""
         if not self.scale.pilots:
@@ -64,10 +65,10 @@ class Plan:
         """As Results has it."""
         return self.made(self._spec(arm, self.rate(arm), seed))
 
-    def first_layer(self, arm: Arm, seed: int) -> Tensor | None:
+    def figures(self, claim: str, arm: Arm, seed: int) -> Mapping[str, float] | None:
         """As Results has it."""
-        path = self.place.out / MODELS / f"{self._spec(arm, self.rate(arm), seed).name}.safetensors"
-        return load_file(path)["conv1.weight"] if path.is_file() else None
+        found = read_record(Figures, self.place.figures(Examination(claim, self._spec(arm, self.rate(arm), seed))))
+        return found.figures if found else None
 
     def _arms(self) -> list[Arm]:
         return _once(arm for claim in self.claims for arm in claim.arms.values())

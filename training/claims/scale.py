@@ -31,6 +31,8 @@ class Scale:
         pilot = seed == PILOT_SEED
         shares = 5 if waits else 3 if arm.data == "cifar" else 1
         epochs = max(1, epochs // shares) if pilot else epochs
+        if arm.half_of_classes:
+            epochs *= 2  # of half the photographs: as many steps
         images = min(self.images[arm.data], available)
         return RunSpec(arm=arm, rate=rate, seed=seed, epochs=epochs, images=images, tests=self.tests[arm.data], pilot=pilot)
 

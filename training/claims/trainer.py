@@ -89,20 +89,18 @@ class _Training:
 
 def run(
     spec: RunSpec,
-    parts: tuple[Pixels, Pixels],
+    pixels: tuple[Pixels, Pixels],
     state: Path,
     stopping: Callable[[], bool],
     made_by: tuple[str, str],
 ) -> tuple[RunResult, Net]:
     """Trains and measures; goes on from `state` where that is there, and writes it once a minute.
 
-    `parts` are training and test, on the device to train on; `made_by` are machine and commit. Raises Stopped where `stopping`.
+    `pixels` are training and test, on the device to train on; `made_by` are machine and commit. Raises Stopped where `stopping`.
     """
-    train, test = parts
-    learned = train.only(slice(spec.trained_on))
-    measured = train.only(slice(spec.trained_on, spec.images)) if spec.pilot else test.only(slice(spec.tests))
+    learned, measured = parts(spec, *pixels)
     mean_CSS = learned.mean_CSS()
-    training = _new(spec, int(train.labels_N.max()) + 1, mean_CSS.device)
+    training = _new(spec, pixels[0].classes, mean_CSS.device)
     if state.is_file():
         training.load(state)
     matrix_PP = None
@@ -132,6 +130,15 @@ def run(
         torch=torch.__version__,
     )
     return result, net
+
+
+def parts(spec: RunSpec, train: Pixels, test: Pixels) -> tuple[Pixels, Pixels]:
+    """The photographs that a run trains on, and those that it is measured on."""
+    learned = train.only(slice(spec.trained_on))
+    measured = train.only(slice(spec.trained_on, spec.images)) if spec.pilot else test.only(slice(spec.tests))
+    if spec.arm.half_of_classes:
+        learned, measured = (some.only(some.labels_N % 2 == 0) for some in (learned, measured))
+    return learned, measured
 
 
 def _new(spec: RunSpec, classes: int, device: torch.device) -> _Training:

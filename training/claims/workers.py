@@ -8,23 +8,38 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from pydantic import BaseModel
+from safetensors.torch import load_file
 
 from training.claims import measuring, pixels, trainer
-from training.claims.arm import Data, RunResult, RunSpec
+from training.claims.arm import Data, Figures, RunSpec
+from training.claims.claim import Left, claims
 from training.claims.pixels import Pixels
 from training.errors import FC7Error
 from training.files import replacing, write_tensors
+from training.network.alexnet import AlexNet
 from training.program import keep_freed_memory
 
-RUNS, MODELS, STATES = "runs", "models", "states"
+RUNS, MODELS, STATES, FIGURES = "runs", "models", "states", "figures"
+Record = TypeVar("Record", bound=BaseModel)
+Work = TypeVar("Work")
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a claim measures of the network that a run left."""
+
+    claim: str
+    spec: RunSpec
 
 
 @dataclass(frozen=True)
@@ -41,32 +56,50 @@ class Place:
         """The file of a run's result."""
         return self.out / RUNS / f"{spec.name}.json"
 
+    def model(self, spec: RunSpec) -> Path:
+        """The file of the weights that a run of AlexNet-67 left."""
+        return self.out / MODELS / f"{spec.name}.safetensors"
 
-def read_result(path: Path) -> RunResult | None:
-    """A result that a run wrote; None where there is none."""
+    def figures(self, examination: Examination) -> Path:
+        """The file of what a claim measured of a run's network."""
+        return self.out / FIGURES / f"{examination.claim}-{examination.spec.name}.json"
+
+
+def read_record(kind: type[Record], path: Path) -> Record | None:
+    """What a process wrote; None where it has not."""
     try:
-        return RunResult.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise FC7Error(f"{path} is not the result of a run of this version; remove it") from error
+        raise FC7Error(f"{path} is not a {kind.__name__} of this version; remove it") from error
 
 
-def finish(place: Place, left: Sequence[RunSpec], until: float | None = None) -> Iterator[RunResult]:
-    """Makes runs that are not there yet, in order, and gives each as it ends.
+def train(place: Place, left: Sequence[RunSpec], until: float | None = None) -> Iterator[RunSpec]:
+    """Makes runs that are not there yet, in order, and gives each as it ends; its result is on disk then.
 
     At the time `until` of the monotonic clock, or where the consumer leaves, by Ctrl-C say, runs in progress stop after their
     step; with the same place they go on later.
     """
+    return _each(place, _train, left, until)
+
+
+def examine(place: Place, left: Sequence[Examination], until: float | None = None) -> Iterator[Examination]:
+    """As `train`, for what claims measure of the networks that runs left."""
+    return _each(place, _examine, left, until)
+
+
+def _each(place: Place, do: Callable[[Work], None], left: Sequence[Work], until: float | None) -> Iterator[Work]:
     if not left:
         return
-    for folder in (RUNS, MODELS, STATES):
+    for folder in (RUNS, MODELS, STATES, FIGURES):
         (place.out / folder).mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     count = min(place.processes, len(left))
     with ProcessPoolExecutor(count, context, _begin, (place, count, stop, os.getpid())) as pool:
-        futures: set[Future[str]] = {pool.submit(_run, spec.model_dump_json()) for spec in left}
+        works = {pool.submit(do, work): work for work in left}
+        futures: set[Future[None]] = set(works)
         try:
             while futures:
                 timeout = None if until is None else max(0.0, until - time.monotonic())
@@ -74,7 +107,8 @@ def finish(place: Place, left: Sequence[RunSpec], until: float | None = None) ->
                 if not done:
                     return
                 for future in done:
-                    yield RunResult.model_validate_json(future.result())
+                    future.result()
+                    yield works[future]
         except BrokenProcessPool as error:
             raise FC7Error("a process that trained was ended from outside, for its memory perhaps; see --processes") from error
         finally:
@@ -116,15 +150,31 @@ def _begin(place: Place, count: int, stop: Event, parent: int) -> None:
     _worker = _Worker(place, stop, parent, {})
 
 
-def _run(text: str) -> str:
-    spec, place = RunSpec.model_validate_json(text), _worker.place
+def _train(spec: RunSpec) -> None:
+    place = _worker.place
     state = place.out / STATES / f"{spec.name}.safetensors"
     if _worker.stopping():
         raise measuring.Stopped
     result, net = trainer.run(spec, _worker.of(spec.arm.data), state, _worker.stopping, place.made_by)
     if spec.arm.data == "caltech" and not spec.pilot:
-        write_tensors(place.out / MODELS / f"{spec.name}.safetensors", {"conv1.weight": net.conv1.weight.cpu()})
-    with replacing(place.result(spec)) as path:
-        path.write_text(result.model_dump_json() + "\n", encoding="utf-8")
+        write_tensors(place.model(spec), {name: tensor.cpu() for name, tensor in net.state_dict().items()})
+    _write(place.result(spec), result)
     state.unlink(missing_ok=True)
-    return result.model_dump_json()
+
+
+def _examine(examination: Examination) -> None:
+    spec, place = examination.spec, _worker.place
+    if _worker.stopping():
+        raise measuring.Stopped
+    [measure] = [claim.examine for claim in claims() if claim.name == examination.claim and claim.examine]
+    train, test = _worker.of(spec.arm.data)
+    learned, _ = trainer.parts(spec, train, test)
+    net = AlexNet(spec.arm.alexnet(train.classes)).to(torch.device(place.device)).to(memory_format=torch.channels_last).eval()
+    net.load_state_dict(load_file(place.model(spec), place.device))
+    left = Left(spec.seed, net, train.only(slice(spec.images)), test.only(slice(spec.tests)), learned.mean_CSS())
+    _write(place.figures(examination), Figures(figures=measure(left)))
+
+
+def _write(path: Path, record: BaseModel) -> None:
+    with replacing(path) as written:
+        written.write_text(record.model_dump_json() + "\n", encoding="utf-8")

@@ -11,14 +11,13 @@ import pytest
 import torch
 
 from tests.training.claims.conftest import TINY
-from training.claims import __main__ as command
 from training.claims import claim, scale, table, workers
 from training.claims.__main__ import ClaimsSettings, main
 from training.claims.arm import RunResult, RunSpec
 from training.claims.claim import claims
 from training.claims.plan import Plan
 from training.claims.record import Report
-from training.claims.workers import Place
+from training.claims.workers import Examination, Place
 from training.errors import BadSettings, BadValue, Mismatch
 from training.program import parse
 
@@ -26,22 +25,36 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Here:
-    """Runs in this process, one after the other; what it made is counted."""
+    """Works in this process, one thing after the other; what it made and examined is kept."""
 
     def __init__(self) -> None:
         self.made: list[RunSpec] = []
+        self.examined: list[Examination] = []
         self.most: int | None = None
 
-    def finish(self, place: Place, left: Sequence[RunSpec], until: float | None = None) -> Iterator[RunResult]:
-        """As workers.finish; it is interrupted after `most`."""
-        for folder in (workers.RUNS, workers.MODELS, workers.STATES):
-            (place.out / folder).mkdir(exist_ok=True)
-        workers._worker = workers._Worker(place, stop=_Never(), parent=0, parts={})  # type: ignore[arg-type]
+    def train(self, place: Place, left: Sequence[RunSpec], until: float | None = None) -> Iterator[RunSpec]:
+        """As workers.train; it is interrupted after `most`."""
+        _begin(place)
         for spec in left:
             if self.most is not None and len(self.made) >= self.most:
                 raise KeyboardInterrupt
             self.made.append(spec)
-            yield RunResult.model_validate_json(workers._run(spec.model_dump_json()))
+            workers._train(spec)
+            yield spec
+
+    def examine(self, place: Place, left: Sequence[Examination], until: float | None = None) -> Iterator[Examination]:
+        """As workers.examine."""
+        _begin(place)
+        for examination in left:
+            self.examined.append(examination)
+            workers._examine(examination)
+            yield examination
+
+
+def _begin(place: Place) -> None:
+    for folder in (workers.RUNS, workers.MODELS, workers.STATES, workers.FIGURES):
+        (place.out / folder).mkdir(exist_ok=True)
+    workers._worker = workers._Worker(place, stop=_Never(), parent=0, parts={})  # type: ignore[arg-type]
 
 
 class _Never:
@@ -53,7 +66,8 @@ class _Never:
 def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     """In place of processes."""
     runs = Here()
-    monkeypatch.setattr(command, "finish", runs.finish)
+    monkeypatch.setattr(workers, "train", runs.train)
+    monkeypatch.setattr(workers, "examine", runs.examine)
     monkeypatch.setattr(workers._Worker, "stopping", lambda _: False)
     return runs
 
@@ -117,7 +131,7 @@ def test_the_rate_is_that_of_the_pilot_with_the_smallest_error_on_photographs_he
     found = Report.model_validate_json((out / "claims.json").read_bytes())
     for arm in found.claims[0].arms:
         of_arm = [spec for spec in here.made if spec.pilot and spec.arm == claims()[_at("crops")].arms[arm.name]]
-        errors = {spec.rate: workers.read_result(out / "runs" / f"{spec.name}.json").error for spec in of_arm}  # type: ignore[union-attr]
+        errors = {spec.rate: workers.read_record(RunResult, out / "runs" / f"{spec.name}.json").error for spec in of_arm}  # type: ignore[union-attr]
         assert arm.rate == min(errors, key=errors.__getitem__)
         assert sorted(arm.grid) == sorted(errors)
 

@@ -13,7 +13,7 @@ none.
 from training.analysis import kernels
 from training.analysis.arms import Layer
 from training.claims.arm import Arm
-from training.claims.claim import Claim, Comparison, Results
+from training.claims.claim import Claim, Comparison, Left, Results
 from training.claims.networks import CALTECH, NO_EXCHANGE, NO_LRN, ONE_COLUMN
 
 STATISTIC = "chroma"
@@ -33,15 +33,16 @@ def measure(results: Results) -> list[Comparison]:
     return rows
 
 
+def examine(left: Left) -> dict[str, float]:
+    """|g| less that of random groups of the same kernels."""
+    columns = left.net.config.columns
+    figures = kernels.figures(left.net.conv1.weight.detach().cpu(), columns)
+    return {STATISTIC: Layer("", left.seed, columns, figures).effect(STATISTIC).excess}
+
+
 def _excesses(results: Results, arm: Arm) -> dict[int, float]:
-    """|g| less that of random groups, by seed."""
-    found: dict[int, float] = {}
-    for seed in range(results.seeds):
-        weight_KCHW = results.first_layer(arm, seed)
-        if weight_KCHW is not None:
-            columns = 1 if arm == ONE_COLUMN else 2
-            found[seed] = Layer("", seed, columns, kernels.figures(weight_KCHW, columns)).effect(STATISTIC).excess
-    return found
+    every = {seed: results.figures("specialise", arm, seed) for seed in range(results.seeds)}
+    return {seed: figures[STATISTIC] for seed, figures in every.items() if figures}
 
 
 CLAIM = Claim(
@@ -52,4 +53,5 @@ CLAIM = Claim(
     nothing="the columns lie no further apart than those of the controls",
     arms={"AlexNet-67": CALTECH, **CONTROLS},
     measure=measure,
+    examine=examine,
 )
