@@ -34,6 +34,14 @@ def test_all_claims_stand_in_a_table_and_each_has_a_page_of_its_own(visits: Visi
     visit.assert_accessible()
 
 
+def test_brightness_is_drawn_over_its_levels(visits: Visits, address: str) -> None:
+    visit = visits(address)
+    page = visit.open("#/claims/brightness")
+    expect(page.get_by_role("img", name="How far FC7 moves. Gain: pixels times")).to_be_visible()
+    expect(page.get_by_role("region", name="Differences of brightness")).to_contain_text("0.15")
+    visit.assert_accessible()
+
+
 def test_a_claim_reads_on_a_phone_in_the_dark(visits: Visits, address: str) -> None:
     visit = visits(address, viewport=PHONE, color_scheme="dark")
     page = visit.open("#/claims/lrn")

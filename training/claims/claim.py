@@ -14,7 +14,8 @@ from training.claims.arm import Arm, RunResult
 from training.claims.pixels import Pixels
 from training.network.alexnet import AlexNet
 
-Unit = Literal["points", "times", "g"]  # of error, per cent; a ratio, which is compared by its logarithm; Hedges' g
+# Points of error, per cent; a ratio, which is compared by its logarithm; Hedges' g; a share of the distance between photographs
+Unit = Literal["points", "times", "g", "share"]
 
 
 class Results(Protocol):

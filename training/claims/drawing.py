@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from training.claims.record import Curve, Report, Row
+from training.claims.record import Curve, Moves, Report, Row
 
 _WIDTH: Final = 760
 _COLOURS: Final[dict[str, str]] = {"relu": "#1f6fb4", "tanh": "#c4451c", "abs-tanh": "#3a8f3a"}
@@ -27,6 +27,8 @@ def pictures(report: Report) -> dict[str, str]:
     rows = [row for claim in report.claims for row in claim.rows if row.unit == "g"]
     if rows:
         drawn["figure3.svg"] = dots(rows)
+    if report.brightness:
+        drawn["brightness.svg"] = brightness(report.brightness)
     return drawn
 
 
@@ -62,6 +64,37 @@ def figure1(curves: Sequence[Curve]) -> str:
     return _svg(top + height + 56, parts, "Training error over epochs of networks of ReLU, tanh and |tanh| units")
 
 
+def brightness(moves: Sequence[Moves]) -> str:
+    """How far FC7 of every network moves, over gain (by its logarithm) and over bias, a panel each."""
+    arms = list(dict.fromkeys(one.arm for one in moves))
+    colours = dict(zip(arms, _COLOURS.values(), strict=False))
+    highest = max(max(one.moves) for one in moves) or 1.0
+    panel, height, left, top = _WIDTH // 2 - 60, 240, 50, 40
+    parts: list[str] = []
+    for i, kind in enumerate(dict.fromkeys(one.kind for one in moves)):
+        x0 = left + i * (panel + 60)
+        some = [one for one in moves if one.kind == kind]
+        places = [math.log2(level) if kind == "gain" else level for level in some[0].levels]
+        low, high = places[0], places[-1]
+        xs = [x0 + panel * (place - low) / (high - low) for place in places]
+        parts += [_text(x0, top - 18, {"gain": "pixels times", "bias": "pixels plus"}[kind])]
+        parts += [f'<line class="line" x1="{x0}" y1="{top + height}" x2="{x0 + panel}" y2="{top + height}"/>']
+        parts += [_text(x, top + height + 18, f"{level:g}", "middle") for x, level in zip(xs, some[0].levels, strict=True)]
+        for tick in _ticks(0.0, highest, logs=False):
+            parts += [_text(x0 - 6, top + height * (1 - tick / highest) + 4, f"{tick:g}", "end")]
+        for one in some:
+            ys = (top + height * (1 - move / highest) for move in one.moves)
+            points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
+            parts += [f'<polyline points="{points}" fill="none" stroke="{colours[one.arm]}" stroke-width="1.6"/>']
+    y = top + height + 38
+    for i, arm in enumerate(arms):
+        x = left + 90 * i
+        parts += [f'<line x1="{x}" y1="{y}" x2="{x + 20}" y2="{y}" stroke="{colours[arm]}" stroke-width="2"/>']
+        parts += [_text(x + 26, y + 4, arm)]
+    parts += [_text(_WIDTH - 10, y + 4, "move of FC7 as a share of that between classes; a line a seed", "end", "faint")]
+    return _svg(y + 18, parts, "How far FC7 moves with brightness, with LRN and without")
+
+
 def forest(report: Report) -> str:
     """Every comparison: its mean, its interval, its seeds as dots, and the published figure as a diamond; 0, or 1, is nothing."""
     parts: list[str] = []
@@ -75,6 +108,7 @@ def forest(report: Report) -> str:
         ),
         ("ratio of epochs, logarithmic", [r for r in every if r.unit == "times"]),
         ("|g| of the columns' chroma", [r for r in every if r.unit == "g"]),
+        ("how far FC7 moves, as a share of the distance between photographs", [r for r in every if r.unit == "share"]),
     ):
         if not rows:
             continue

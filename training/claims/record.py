@@ -82,6 +82,16 @@ class Curve(_Record):
     errors: list[float]
 
 
+class Moves(_Record):
+    """How far FC7 of one network moves when photographs are perturbed, as a share of the distance between photographs."""
+
+    arm: str
+    seed: int
+    kind: str
+    levels: list[float]
+    moves: list[float]
+
+
 class Report(_Record):
     """All that was measured, and on what."""
 
@@ -95,3 +105,4 @@ class Report(_Record):
     seconds: float  # of training, in all runs
     claims: list[ClaimReport]
     figure1: list[Curve]
+    brightness: list[Moves]

@@ -3,10 +3,12 @@
 import math
 from typing import Literal
 
+from training.analysis.perturbations import PERTURBATIONS
 from training.claims.arm import Arm, Data
 from training.claims.claim import Claim, Comparison
+from training.claims.paper import brightness
 from training.claims.plan import Plan
-from training.claims.record import ArmRow, ClaimReport, Curve, Report, Row, Verdict
+from training.claims.record import ArmRow, ClaimReport, Curve, Moves, Report, Row, Verdict
 from training.claims.scale import Size
 from training.claims.statistics import Summary, seeds_for, summary
 
@@ -24,6 +26,7 @@ def report(plan: Plan, size: Size, photographs: dict[Data, dict[Literal["train",
         seconds=round(sum(result.seconds for result in results), 1),
         claims=[_claim(plan, claim) for claim in plan.claims],
         figure1=_figure1(plan),
+        brightness=_brightness(plan),
     )
 
 
@@ -105,6 +108,24 @@ def _figure1(plan: Plan) -> list[Curve]:
         for arm in claim.arms.values()
         for seed in range(plan.seeds_of(claim))
         if (run := plan.of(arm, seed))
+    ]
+
+
+def _brightness(plan: Plan) -> list[Moves]:
+    claims = [claim for claim in plan.claims if claim.name == "brightness"]
+    return [
+        Moves(
+            arm=name,
+            seed=seed,
+            kind=kind,
+            levels=list(PERTURBATIONS[kind].levels),
+            moves=[_rounded(figures[brightness.name(kind, level)]) for level in PERTURBATIONS[kind].levels],
+        )
+        for claim in claims
+        for name, arm in claim.arms.items()
+        for seed in range(plan.seeds_of(claim))
+        if (figures := plan.figures("brightness", arm, seed))
+        for kind in brightness.KINDS
     ]
 
 

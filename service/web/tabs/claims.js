@@ -32,7 +32,7 @@ function arms(claim) {
 
 const mean = (values) => (values.length ? (100 * values.reduce((sum, value) => sum + value, 0) / values.length).toFixed(1) : "-");
 
-const AXES = { points: "points of error", times: "times as long, in powers of two", g: "|g| beyond chance" };
+const AXES = { points: "points of error", times: "times as long, in powers of two", g: "|g| beyond chance", share: "share of the distance between photographs" };
 
 // Rows of one unit: their means and intervals, every seed a dot, and a numbered list of what they are.
 function forest(name, unit, rows) {
@@ -89,12 +89,37 @@ function figure1(curves) {
   });
 }
 
+const KINDS = { gain: "Gain: pixels times", bias: "Bias: pixels plus" };
+
+// The mean of the seeds' moves over the levels, and from the smallest to the largest.
+function brightness(every) {
+  return Object.entries(KINDS).flatMap(([kind, name]) => {
+    const some = every.filter((moves) => moves.kind === kind);
+    if (!some.length) return [];
+    return [element("h4", { textContent: name }), lineChart({
+      title: `How far FC7 moves. ${name}`,
+      x: { label: kind, log: kind === "gain" },
+      y: { label: "move, as a share of that between classes", min: 0 },
+      series: [...new Set(some.map(({ arm }) => arm))].map((arm) => {
+        const seeds = some.filter((moves) => moves.arm === arm);
+        const values = seeds[0].levels.map((level, i) => [level, seeds.map(({ moves }) => moves[i])]);
+        return {
+          name: `${arm}, ${seeds.length} seeds`,
+          points: values.map(([x, ys]) => [x, ys.reduce((sum, y) => sum + y, 0) / ys.length]),
+          band: values.map(([x, ys]) => [x, Math.min(...ys), Math.max(...ys)]),
+        };
+      }),
+    })];
+  });
+}
+
 function one(claim, report) {
   return [
     element("p", { textContent: `${claim.says}. Published: ${claim.published}. There would be no effect if ${claim.nothing}.` }),
     claim.rows.length ? differences(claim) : empty("No pair of runs is made yet; the same command goes on."),
     ...plots(claim),
     ...(claim.name === "relu" ? [element("h3", { textContent: "Figure 1" }), ...figure1(report.figure1)] : []),
+    ...(claim.name === "brightness" ? brightness(report.brightness) : []),
     element("h3", { textContent: "Arms" }),
     arms(claim),
     element("p", { className: "quiet", textContent: `${claim.runs} runs, ${claim.missing} still to make; ${(claim.seconds / 60).toFixed(0)} minutes of training.` }),
@@ -122,6 +147,7 @@ function drawings(report) {
     ["Errors of which nothing is published", "points", of(rows, "points").filter((row) => row.published === null)],
     ["Epochs", "times", of(rows, "times")],
     ["Figure 3 over seeds: how far the columns lie apart in chroma", "g", of(rows, "g")],
+    ["Brightness: how far FC7 moves, as a share of the distance between photographs", "share", of(rows, "share")],
   ];
   return [
     element("p", { className: "quiet", textContent: "Pale dots are seeds, a bar their mean's interval of 95 %, a diamond the published figure." }),

@@ -1,7 +1,7 @@
 """A small report of claims, made up."""
 
 from training.claims.claim import Comparison
-from training.claims.record import ArmRow, ClaimReport, Curve, Report
+from training.claims.record import ArmRow, ClaimReport, Curve, Moves, Report
 from training.claims.report import row
 
 
@@ -14,6 +14,7 @@ def made_report() -> Report:
         Comparison("no LRN less LRN, CIFAR net", "points", [1.0, 1.4, 1.2], published=2.0),
         Comparison("no LRN less LRN, AlexNet-67", "points", [1.0, -1.4, 0.2], published=1.4, p=0.01),
     ]
+    share = [Comparison("moved by gain 0.5, no LRN less LRN", "share", [0.1, 0.2])]
     claims = [
         ClaimReport(
             name=name,
@@ -27,7 +28,7 @@ def made_report() -> Report:
             missing=0,
             seconds=120.0,
         )
-        for name, rows in (("relu", relu), ("lrn", lrn))
+        for name, rows in (("relu", relu), ("lrn", lrn), ("brightness", share))
     ]
     return Report(
         size="full",
@@ -39,4 +40,8 @@ def made_report() -> Report:
         seconds=240.0,
         claims=claims,
         figure1=[Curve(start="paper", nonlinearity=unit, seed=0, errors=[0.8, 0.5, 0.2]) for unit in ("relu", "tanh")],
+        brightness=[
+            Moves(arm=arm, seed=0, kind="gain", levels=[0.5, 1.5], moves=[0.4, high])
+            for arm, high in (("LRN", 0.3), ("no LRN", 1.3))
+        ],
     )

@@ -91,7 +91,7 @@ def test_every_claim_is_measured_on_made_up_photographs(
     assert all(len(row.seeds) == 2 for row in rows if not row.label.startswith("epochs to 25 %"))
     assert (out / "claims.md").read_text() == table.table(found) + "\n"
     assert table.table(found) in capsys.readouterr().out
-    for name in ("figure1.svg", "forest.svg", "figure3.svg"):
+    for name in ("figure1.svg", "forest.svg", "figure3.svg", "brightness.svg"):
         assert ET.fromstring((out / name).read_text()).tag.endswith("svg")  # noqa: S314
 
 

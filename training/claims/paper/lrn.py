@@ -29,7 +29,7 @@ def measure(results: Results) -> list[Comparison]:
 
 CLAIM = Claim(
     name="lrn",
-    section="3.3",
+    section="3.3a",
     says="Local response normalisation lowers the error",
     published="13 % to 11 % on CIFAR-10; 1.4 / 1.2 points on ImageNet (log: run 148)",
     nothing="the interval of the difference holds 0",
