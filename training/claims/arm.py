@@ -39,6 +39,7 @@ class Arm(_Record):
     colour: Reading = "none"
     decay: bool = True
     until_error: float | None = None  # training ends once the running training error is below
+    all_images: bool = False  # every photograph there is, at a size that has time for them
     half_of_classes: bool = False  # every other class, by name, is left out; the network never sees its photographs
 
     @property

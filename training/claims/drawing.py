@@ -10,7 +10,6 @@ from training.claims.record import Curve, Moves, Report, Row
 _WIDTH: Final = 760
 _COLOURS: Final[dict[str, str]] = {"relu": "#1f6fb4", "tanh": "#c4451c", "abs-tanh": "#3a8f3a"}
 _NAMES: Final[dict[str, str]] = {"relu": "ReLU", "tanh": "tanh", "abs-tanh": "|tanh|"}
-_STARTS: Final[dict[str, str]] = {"paper": "starts of 2012", "fan-in": "starts by fan-in"}
 # one drawing for light and dark pages
 _STYLE: Final = (
     "<style>text{font:12px sans-serif;fill:#222}.faint{fill:#666}.line{stroke:#999}.mark{stroke:#222;fill:#222}.page{fill:#fff}"
@@ -33,14 +32,15 @@ def pictures(report: Report) -> dict[str, str]:
 
 
 def figure1(curves: Sequence[Curve]) -> str:
-    """The training error of every network over its epochs, a panel for each start; a dashed line at 25 %, as in the paper."""
-    starts = [start for start in _STARTS if any(curve.start == start for curve in curves)]
-    longest = max(len(curve.errors) for curve in curves)
-    panel, height, left, top = _WIDTH // 2 - 60, 240, 50, 40
+    """The training error of every network over its epochs, a panel for each setting; a dashed line at 25 %, as in the paper."""
+    settings = list(dict.fromkeys(curve.setting for curve in curves))
+    panel, height, left, top = _WIDTH // len(settings) - 60, 240, 50, 40
     parts: list[str] = []
-    for i, start in enumerate(starts):
+    for i, setting in enumerate(settings):
         x0 = left + i * (panel + 60)
-        parts += [_text(x0, top - 18, _STARTS[start])]
+        some = [curve for curve in curves if curve.setting == setting]
+        longest = max(len(curve.errors) for curve in some)
+        parts += [_text(x0, top - 18, setting)]
         for share in (0.0, 0.25, 0.5, 0.75):
             y = top + height * (1 - share)
             dashes = ' stroke-dasharray="5 4"' if share == 0.25 else ""
@@ -48,7 +48,7 @@ def figure1(curves: Sequence[Curve]) -> str:
             parts += [_text(x0 - 6, y + 4, f"{share:.0%}", "end")]
         ticks = range(0, longest + 1, max(1, round(longest / 6)))
         parts += [_text(x0 + panel * tick / longest, top + height + 18, str(tick), "middle") for tick in ticks]
-        for curve in (curve for curve in curves if curve.start == start):
+        for curve in some:
             points = " ".join(
                 f"{x0 + panel * (e + 0.5) / longest:.1f},{top + height * (1 - error):.1f}" for e, error in enumerate(curve.errors)
             )

@@ -40,7 +40,8 @@ class Plan:
 
     def pilots(self) -> list[RunSpec]:
         """A run for each rate of each arm; none where the scale takes the middle of the grids."""
-        return [self._spec(arm, rate, PILOT_SEED) for arm in self._arms() for rate in arm.rates] if self.scale.pilots else []
+        every = [self._pilot(arm, rate) for arm in self._arms() for rate in arm.rates] if self.scale.pilots else []
+        return list({spec.name: spec for spec in every}.values())
 
     def runs(self) -> list[RunSpec]:
         """The runs that are measured; those of one seed stand together, so that what is there at any time is pairs."""
@@ -55,10 +56,13 @@ class Plan:
         return [Examination(claim.name, spec) for claim in self.claims if claim.examine for spec in self.of_claim(claim).runs()]
 
     def rate(self, arm: Arm) -> float:
-        """The rate of the pilot with the smallest error on photographs held out; for an arm that waits, of the fastest."""
+        """The rate of the pilot with the smallest error on photographs held out; for an arm that waits, of the fastest.
+
+        An arm that trains on all photographs takes that of the same arm on fewer.
+        """
         if not self.scale.pilots:
             return arm.rates[len(arm.rates) // 2]
-        found = {rate: self.made(self._spec(arm, rate, PILOT_SEED)) for rate in arm.rates}
+        found = {rate: self.made(self._pilot(arm, rate)) for rate in arm.rates}
         return min(found, key=lambda rate: _merit(found[rate]))
 
     def of(self, arm: Arm, seed: int) -> RunResult | None:
@@ -72,6 +76,9 @@ class Plan:
 
     def _arms(self) -> list[Arm]:
         return _once(arm for claim in self.claims for arm in claim.arms.values())
+
+    def _pilot(self, arm: Arm, rate: float) -> RunSpec:
+        return self._spec(arm.model_copy(update={"all_images": False}), rate, PILOT_SEED)
 
     def _spec(self, arm: Arm, rate: float, seed: int) -> RunSpec:
         return self.scale.spec(arm, rate, seed, self.available[arm.data])

@@ -76,7 +76,7 @@ class ClaimReport(_Record):
 class Curve(_Record):
     """The running training error of one network of figure 1, after each epoch."""
 
-    start: str
+    setting: str
     nonlinearity: str
     seed: int
     errors: list[float]

@@ -6,7 +6,7 @@ from typing import Literal
 from training.analysis.perturbations import PERTURBATIONS
 from training.claims.arm import Arm, Data
 from training.claims.claim import Claim, Comparison
-from training.claims.paper import brightness
+from training.claims.paper import brightness, relu
 from training.claims.plan import Plan
 from training.claims.record import ArmRow, ClaimReport, Curve, Moves, Report, Row, Verdict
 from training.claims.scale import Size
@@ -98,16 +98,12 @@ def _verdict(found: Summary, count: int, published: float | None) -> Verdict:
 def _figure1(plan: Plan) -> list[Curve]:
     claims = [claim for claim in plan.claims if claim.name == "relu"]
     return [
-        Curve(
-            start=arm.start,
-            nonlinearity=str(arm.net["nonlinearity"]),
-            seed=seed,
-            errors=[round(epoch.error, 4) for epoch in run.curve],
-        )
+        Curve(setting=setting.name, nonlinearity=unit, seed=seed, errors=[round(epoch.error, 4) for epoch in run.curve])
         for claim in claims
-        for arm in claim.arms.values()
+        for setting in relu.SETTINGS
+        for unit in setting.nonlinearities
         for seed in range(plan.seeds_of(claim))
-        if (run := plan.of(arm, seed))
+        if (run := plan.of(setting.arm(unit), seed))
     ]
 
 

@@ -7,7 +7,6 @@ import { empty } from "../components/states.js";
 import { facts, table } from "../components/table.js";
 import { address } from "../router.js";
 
-const STARTS = { paper: "starts of 2012", "fan-in": "starts by fan-in" };
 const SIZES = { quick: "--quick: one seed, a direction and no more", full: "--full", large: "--large" };
 
 const shown = (unit, value) => (value === null ? "-" : unit === "times" ? `${value.toFixed(2)} times` : value.toFixed(2));
@@ -72,13 +71,12 @@ function over(curves) {
 }
 
 function figure1(curves) {
-  return Object.entries(STARTS).flatMap(([start, name]) => {
-    const some = curves.filter((curve) => curve.start === start);
-    if (!some.length) return [];
+  return [...new Set(curves.map(({ setting }) => setting))].flatMap((setting) => {
+    const some = curves.filter((curve) => curve.setting === setting);
     const longest = Math.max(...some.map((curve) => curve.errors.length));
     const curvesOf = (unit) => some.filter((curve) => curve.nonlinearity === unit);
-    return [element("h4", { textContent: name }), lineChart({
-      title: `Training error over epochs, ${name}`,
+    return [element("h4", { textContent: setting }), lineChart({
+      title: `Training error over epochs, ${setting}`,
       x: { label: "epoch", min: 0 },
       y: { label: "running training error, %", min: 0 },
       series: [

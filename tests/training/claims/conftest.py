@@ -9,7 +9,7 @@ from training.claims import scale
 from training.claims.scale import Scale
 from training.files import write_tensors
 
-TINY = Scale({"cifar": 20, "caltech": 12}, {"cifar": 7, "caltech": 10}, {"cifar": 2, "caltech": 1}, 3, pilots=True, seeds=2)
+TINY = Scale({"cifar": 10, "caltech": 12}, 20, {"cifar": 7, "caltech": 10}, {"cifar": 2, "caltech": 1}, 3, pilots=True, seeds=2)
 
 
 def write_packed(path: Path, side: int, train: int, test: int) -> None:

@@ -39,7 +39,7 @@ def made_report() -> Report:
         epochs={"cifar": 2},
         seconds=240.0,
         claims=claims,
-        figure1=[Curve(start="paper", nonlinearity=unit, seed=0, errors=[0.8, 0.5, 0.2]) for unit in ("relu", "tanh")],
+        figure1=[Curve(setting="starts of 2012", nonlinearity=unit, seed=0, errors=[0.8, 0.5, 0.2]) for unit in ("relu", "tanh")],
         brightness=[
             Moves(arm=arm, seed=0, kind="gain", levels=[0.5, 1.5], moves=[0.4, high])
             for arm, high in (("LRN", 0.3), ("no LRN", 1.3))

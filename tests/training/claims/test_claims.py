@@ -84,7 +84,7 @@ def test_every_claim_is_measured_on_made_up_photographs(
     found = Report.model_validate_json((out / "claims.json").read_bytes())
     assert [claim.name for claim in found.claims] == [claim.name for claim in claims()]
     assert all(claim.rows and not claim.missing for claim in found.claims)
-    assert found.photographs == {"cifar": {"train": 20, "test": 7}, "caltech": {"train": 12, "test": 5}}
+    assert found.photographs == {"cifar": {"train": 10, "test": 7}, "caltech": {"train": 12, "test": 5}}
     results = [RunResult.model_validate_json(path.read_bytes()) for path in (out / "runs").iterdir()]
     assert {(result.spec.arm.data, result.test.photographs) for result in results} == {("cifar", 7), ("caltech", 5)}
     rows = [row for claim in found.claims for row in claim.rows]

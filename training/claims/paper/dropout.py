@@ -12,8 +12,8 @@ from training.claims.claim import Claim, Comparison, Results, difference, pairs,
 from training.claims.networks import CALTECH, changed
 from training.claims.statistics import level_times
 
-HALF = changed(CALTECH, hidden=1024)
-NONE = changed(HALF, dropout=0.0)
+NONE = changed(CALTECH, hidden=1024)
+HALF = changed(NONE, dropout=0.5)
 
 
 def measure(results: Results) -> list[Comparison]:
