@@ -68,6 +68,7 @@ class Claim:
     arms: Mapping[str, Arm]
     measure: Callable[[Results], list[Comparison]]
     seeds: int = 5  # at full size
+    long: bool = False  # measured by --long, which measures nothing else
     # Gives figures by name, of the network that each run of its arms left; done after the runs, from the weights that they left
     examine: Callable[[Left], dict[str, float]] | None = None
 

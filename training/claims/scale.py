@@ -6,7 +6,7 @@ from typing import Final, Literal
 from training.claims.arm import BATCH, Arm, Data, RunSpec
 from training.claims.measuring import CLEAN, TRAIN
 
-Size = Literal["quick", "full", "large"]
+Size = Literal["quick", "full", "large", "long"]
 PILOT_SEED: Final = 1000  # rates are chosen with it, and nothing is measured
 PILOT_SHARES: Final[dict[Data, int]] = {"cifar": 3, "caltech": 2}  # AlexNet-67 is at chance after a third of its epochs
 
@@ -64,6 +64,15 @@ SCALES: Final[dict[Size, Scale]] = {
         {"cifar": 30, "caltech": 60},
         60,
         pilots=True,
+        seeds=None,
+    ),
+    "long": Scale(
+        {"cifar": 50_000, "caltech": 3_000},
+        50_000,
+        {"cifar": 10_000, "caltech": 6_000},
+        {"cifar": 240, "caltech": 60},
+        60,
+        pilots=False,
         seeds=None,
     ),
 }

@@ -13,7 +13,12 @@ from training.files import replacing
 BEGIN: Final = "<!-- claims: written by python -m training.claims -->"
 END: Final = "<!-- claims: end -->"
 _HEAD: Final = ("claim", "compared", "here", "seeds +/-", "published", "could have been seen", "verdict")
-_SIZES: Final[dict[Size, str]] = {"quick": "--quick: one seed, direction only", "full": "--full", "large": "--large"}
+_SIZES: Final[dict[Size, str]] = {
+    "quick": "--quick: one seed, direction only",
+    "full": "--full",
+    "large": "--large",
+    "long": "--long",
+}
 
 
 def table(report: Report) -> str:

@@ -7,7 +7,7 @@ import { empty } from "../components/states.js";
 import { facts, table } from "../components/table.js";
 import { address } from "../router.js";
 
-const SIZES = { quick: "--quick: one seed, a direction and no more", full: "--full", large: "--large" };
+const SIZES = { quick: "--quick: one seed, a direction and no more", full: "--full", large: "--large", long: "--long" };
 
 const shown = (unit, value) => (value === null ? "-" : unit === "times" ? `${value.toFixed(2)} times` : value.toFixed(2));
 const logarithm = (unit, value) => (value === null || unit !== "times" ? value : Math.log2(value));

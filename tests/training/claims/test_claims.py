@@ -82,7 +82,7 @@ def test_every_claim_is_measured_on_made_up_photographs(
     monkeypatch.setitem(scale.SCALES, "quick", replace(TINY, pilots=False))
     main(settings(out, "--seeds", "2"))
     found = Report.model_validate_json((out / "claims.json").read_bytes())
-    assert [claim.name for claim in found.claims] == [claim.name for claim in claims()]
+    assert [claim.name for claim in found.claims] == [claim.name for claim in claims() if not claim.long]
     assert all(claim.rows and not claim.missing for claim in found.claims)
     assert found.photographs == {"cifar": {"train": 10, "test": 7}, "caltech": {"train": 12, "test": 5}}
     results = [RunResult.model_validate_json(path.read_bytes()) for path in (out / "runs").iterdir()]
@@ -95,9 +95,22 @@ def test_every_claim_is_measured_on_made_up_photographs(
         assert ET.fromstring((out / name).read_text()).tag.endswith("svg")  # noqa: S314
 
 
+def test_what_takes_long_is_measured_alone(out: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(scale.SCALES, "long", replace(TINY, pilots=False))
+    main(parse(ClaimsSettings, ["--long", "--out", str(out), "--device", "cpu"]))
+    found = Report.model_validate_json((out / "claims.json").read_bytes())
+    assert [claim.name for claim in found.claims] == ["thirteen"]
+    [without, *_] = [row for row in found.claims[0].rows if row.label == "error without LRN, centre view"]
+    [run] = [path for path in (out / "runs").iterdir() if '"lrn":false' in path.read_text()]
+    test = RunResult.model_validate_json(run.read_bytes()).test
+    assert (without.mean, without.published) == (pytest.approx(100 * test.centre / test.photographs, abs=1e-3), 13.0)
+
+
 def test_quick_is_under_ten_minutes_of_two_cores_with_a_third_to_spare() -> None:
     place = Place(Path("out"), {}, "cpu", 2, ("", ""))
-    plan = Plan(claims(), scale.SCALES["quick"], place, {"cifar": 50_000, "caltech": 3_000}, None)
+    plan = Plan(
+        [claim for claim in claims() if not claim.long], scale.SCALES["quick"], place, {"cifar": 50_000, "caltech": 3_000}, None
+    )
     minutes = sum(map(scale.work, plan.runs())) / 2 / 60
     packing = 1.0  # of all photographs, minutes
     assert minutes + packing < 10 * 2 / 3
@@ -166,7 +179,7 @@ def test_the_committed_table_is_that_of_the_committed_results() -> None:
 
 
 def test_wrong_options_are_named(out: Path) -> None:
-    with pytest.raises(BadSettings, match="one of --quick, --full and --large"):
+    with pytest.raises(BadSettings, match="one of --quick, --full, --large and --long"):
         parse(ClaimsSettings, ["--out", str(out)])
     with pytest.raises(BadValue, match=r"only must be one of .*lrn.*got 'magic'"):
         main(settings(out, "--only", "magic"))
