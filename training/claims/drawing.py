@@ -9,6 +9,7 @@ from training.claims.record import Curve, Moves, Report, Row
 
 _WIDTH: Final = 760
 _COLOURS: Final[dict[str, str]] = {"relu": "#1f6fb4", "tanh": "#c4451c", "abs-tanh": "#3a8f3a"}
+_BETWEEN: Final = 28.0  # labels of an axis, pixels
 _NAMES: Final[dict[str, str]] = {"relu": "ReLU", "tanh": "tanh", "abs-tanh": "|tanh|"}
 # one drawing for light and dark pages
 _STYLE: Final = (
@@ -79,7 +80,9 @@ def brightness(moves: Sequence[Moves]) -> str:
         xs = [x0 + panel * (place - low) / (high - low) for place in places]
         parts += [_text(x0, top - 18, {"gain": "pixels times", "bias": "pixels plus"}[kind])]
         parts += [f'<line class="line" x1="{x0}" y1="{top + height}" x2="{x0 + panel}" y2="{top + height}"/>']
-        parts += [_text(x, top + height + 18, f"{level:g}", "middle") for x, level in zip(xs, some[0].levels, strict=True)]
+        ends = [-_BETWEEN, *xs]
+        labels = zip(xs, some[0].levels, ends, strict=False)
+        parts += [_text(x, top + height + 18, f"{level:g}", "middle") for x, level, before in labels if x - before >= _BETWEEN]
         for tick in _ticks(0.0, highest, logs=False):
             parts += [_text(x0 - 6, top + height * (1 - tick / highest) + 4, f"{tick:g}", "end")]
         for one in some:
