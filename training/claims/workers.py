@@ -171,7 +171,7 @@ def _examine(examination: Examination) -> None:
     learned, _ = trainer.parts(spec, train, test)
     net = AlexNet(spec.arm.alexnet(train.classes)).to(torch.device(place.device)).to(memory_format=torch.channels_last).eval()
     net.load_state_dict(load_file(place.model(spec), place.device))
-    left = Left(spec.seed, net, train.only(slice(spec.images)), test.only(slice(spec.tests)), learned.mean_CSS())
+    left = Left(spec.arm, spec.seed, net, train.only(slice(spec.images)), test.only(slice(spec.tests)), learned.mean_CSS())
     _write(place.figures(examination), Figures(figures=measure(left)))
 
 

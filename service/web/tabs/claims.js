@@ -32,7 +32,7 @@ function arms(claim) {
 
 const mean = (values) => (values.length ? (100 * values.reduce((sum, value) => sum + value, 0) / values.length).toFixed(1) : "-");
 
-const AXES = { points: "points of error", times: "times as long, in powers of two", g: "|g| beyond chance" };
+const AXES = { points: "points of error", times: "times as long, in powers of two", g: "|g| beyond chance", precision: "points of precision, more is better" };
 
 // Rows of one unit: their means and intervals, every seed a dot, and a numbered list of what they are.
 function forest(name, unit, rows) {
@@ -122,6 +122,7 @@ function drawings(report) {
     ["Errors of which nothing is published", "points", of(rows, "points").filter((row) => row.published === null)],
     ["Epochs", "times", of(rows, "times")],
     ["Figure 3 over seeds: how far the columns lie apart in chroma", "g", of(rows, "g")],
+    ["Neighbours found", "precision", of(rows, "precision")],
   ];
   return [
     element("p", { className: "quiet", textContent: "Pale dots are seeds, a bar their mean's interval of 95 %, a diamond the published figure." }),

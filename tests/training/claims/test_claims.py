@@ -6,15 +6,17 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from tests.training.claims.conftest import TINY
-from training.claims import claim, scale, table, workers
+from tests.training.claims.made import made_report
+from training.claims import claim, drawing, scale, table, workers
 from training.claims.__main__ import ClaimsSettings, main
 from training.claims.arm import RunResult, RunSpec
-from training.claims.claim import claims
+from training.claims.claim import Unit, claims
 from training.claims.plan import Plan
 from training.claims.record import Report
 from training.claims.workers import Examination, Place
@@ -163,6 +165,14 @@ def test_the_committed_table_is_that_of_the_committed_results() -> None:
     page = (ROOT / "training" / "README.md").read_text()
     found = Report.model_validate_json((ROOT / "training" / "claims" / "results" / "claims.json").read_bytes())
     assert f"{table.BEGIN}\n{table.table(found)}\n{table.END}\n" in page
+
+
+def test_every_row_of_every_unit_is_drawn() -> None:
+    rows = [row for claim in made_report().claims for row in claim.rows]
+    assert {row.unit for row in rows} == set(get_args(Unit))
+    drawn = ET.fromstring(drawing.forest(made_report()))  # noqa: S314
+    texts = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert sorted(row.label for row in rows) == sorted(text for text in texts if text in {row.label for row in rows})
 
 
 def test_wrong_options_are_named(out: Path) -> None:
