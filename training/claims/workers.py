@@ -147,6 +147,7 @@ def _begin(place: Place, count: int, stop: Event, parent: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count) if place.device == "cpu" else 1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     keep_freed_memory()
+    os.environ["RANK"] = "1"  # the parent alone shows progress
     _worker = _Worker(place, stop, parent, {})
 
 
