@@ -74,7 +74,7 @@ def test_raw_pixels_are_ranked_by_the_means_of_4_x_4_of_them(left: Left, figures
 
 def test_classes_of_even_number_are_neither_held_nor_asked_for_where_the_network_learned_them(left: Left) -> None:
     net = Reader(CONFIG).eval()
-    net.seen_as = (1, 1, 3, 3)  # a photograph of an even class would be found among those of an odd one
+    net.seen_as = (1, 1, 1, 3)  # an even class is taken for an odd one, and for the other even one
     found = codes.examine(replace(left, arm=NEVER, net=net))
     assert found["mAP FC7"] == found["mAP FC7 codes"] == pytest.approx(1)
     assert codes.examine(replace(left, net=net))["mAP FC7"] < 0.6
