@@ -25,6 +25,7 @@ def test_all_claims_stand_in_a_table_and_each_has_a_page_of_its_own(visits: Visi
     page = visit.open("#/claims")
     expect(page.get_by_text("Not measured here.")).to_have_count(0)
     expect(page.get_by_role("region", name="All claims")).to_contain_text("no LRN less LRN, AlexNet-67: -0.07, not resolved")
+    expect(page.get_by_role("img", name="Neighbours found: mAP, FC7 codes less raw-pixel codes 11.83")).to_be_visible()
     visit.assert_accessible()
     page.get_by_role("link", name="What is said of relu").click()
     visit.settled()

@@ -14,8 +14,13 @@ from training.claims.arm import Arm, RunResult
 from training.claims.pixels import Pixels
 from training.network.alexnet import AlexNet
 
-# Points of error, per cent; a ratio, which is compared by its logarithm; Hedges' g; a share of the distance between photographs
-Unit = Literal["points", "times", "g", "share"]
+Unit = Literal[
+    "points",  # of error, per cent
+    "times",  # a ratio, which is compared by its logarithm
+    "g",  # Hedges'
+    "share",  # of the distance between photographs
+    "precision",  # points of mAP or of precision at 10, per cent; more is better
+]
 
 
 class Results(Protocol):
@@ -36,6 +41,7 @@ class Results(Protocol):
 class Left:
     """What there is to examine after a run of AlexNet-67."""
 
+    arm: Arm
     seed: int
     net: AlexNet  # trained, on the device of the photographs, as for inference
     train: Pixels  # where it was trained on half of the classes, those of the others too
@@ -49,7 +55,7 @@ class Comparison:
 
     label: str
     unit: Unit
-    seeds: Sequence[float]  # points of error, or the logarithm of a ratio
+    seeds: Sequence[float]  # in the unit; the logarithm of a ratio
     censored: Sequence[bool] = ()
     published: float | None = None  # in the same unit, a ratio as it is
     p: float | None = None  # McNemar's, over photographs, where the figure is paired by photograph

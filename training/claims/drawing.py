@@ -112,6 +112,7 @@ def forest(report: Report) -> str:
         ("ratio of epochs, logarithmic", [r for r in every if r.unit == "times"]),
         ("|g| of the columns' chroma", [r for r in every if r.unit == "g"]),
         ("how far FC7 moves, as a share of the distance between photographs", [r for r in every if r.unit == "share"]),
+        ("difference of mAP or of precision at 10, points: above 0 is better", [r for r in every if r.unit == "precision"]),
     ):
         if not rows:
             continue

@@ -85,5 +85,6 @@ def work(spec: RunSpec) -> float:
     """Seconds of one core that a run takes, about."""
     whole = 2.0 if spec.arm.net.get("input_size") == 32 else 1.0
     measured = spec.held_out if spec.pilot else spec.tests
+    trained_on = spec.trained_on / 2 if spec.arm.half_of_classes else spec.trained_on
     looked = spec.views * measured + min(TRAIN, spec.trained_on) + spec.epochs * min(CLEAN, spec.trained_on)
-    return whole * (spec.epochs * spec.trained_on + looked / _FORWARD) / RATES[spec.arm.data] + BATCH[spec.arm.data] / 64
+    return whole * (spec.epochs * trained_on + looked / _FORWARD) / RATES[spec.arm.data] + BATCH[spec.arm.data] / 64

@@ -141,6 +141,13 @@ def parts(spec: RunSpec, train: Pixels, test: Pixels) -> tuple[Pixels, Pixels]:
     return learned, measured
 
 
+def initial(config: AlexNetConfig, seed: int) -> AlexNet:
+    """AlexNet-67 as a run with this seed begins."""
+    net = AlexNet(config)
+    initialise(net, _FIGURE3["init"], seed, _FIGURE3["conv1_std"])
+    return net
+
+
 def _new(spec: RunSpec, classes: int, device: torch.device) -> _Training:
     net: Net
     groups: list[tuple[Tensor | None, float, float]]  # parameter, times the rate, decay
@@ -150,8 +157,7 @@ def _new(spec: RunSpec, classes: int, device: torch.device) -> _Training:
         groups = [(layer.weight, 1.0, decay if spec.arm.decay else 0.0) for layer, decay in net.decays()]
         groups += [(layer.bias, 2.0, 0.0) for layer in net.layers()]  # epsB .002 beside epsW .001, layer-params-13pct.cfg
     else:
-        net = AlexNet(spec.arm.alexnet(classes))
-        initialise(net, _FIGURE3["init"], spec.seed, _FIGURE3["conv1_std"])
+        net = initial(spec.arm.alexnet(classes), spec.seed)
         conv1_times = _FIGURE3["conv1_lr"] / 0.01  # of the preset's rate
         groups = [(net.conv1.weight, conv1_times, _FIGURE3["conv1_decay"])]
         groups += [(layer.weight, 1.0, 5e-4) for layer in net.layers()[1:]]

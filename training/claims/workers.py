@@ -147,6 +147,7 @@ def _begin(place: Place, count: int, stop: Event, parent: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count) if place.device == "cpu" else 1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     keep_freed_memory()
+    os.environ["RANK"] = "1"  # the parent alone shows progress
     _worker = _Worker(place, stop, parent, {})
 
 
@@ -171,7 +172,7 @@ def _examine(examination: Examination) -> None:
     learned, _ = trainer.parts(spec, train, test)
     net = AlexNet(spec.arm.alexnet(train.classes)).to(torch.device(place.device)).to(memory_format=torch.channels_last).eval()
     net.load_state_dict(load_file(place.model(spec), place.device))
-    left = Left(spec.seed, net, train.only(slice(spec.images)), test.only(slice(spec.tests)), learned.mean_CSS())
+    left = Left(spec.arm, spec.seed, net, train.only(slice(spec.images)), test.only(slice(spec.tests)), learned.mean_CSS())
     _write(place.figures(examination), Figures(figures=measure(left)))
 
 

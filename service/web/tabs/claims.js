@@ -31,7 +31,7 @@ function arms(claim) {
 
 const mean = (values) => (values.length ? (100 * values.reduce((sum, value) => sum + value, 0) / values.length).toFixed(1) : "-");
 
-const AXES = { points: "points of error", times: "times as long, in powers of two", g: "|g| beyond chance", share: "share of the distance between photographs" };
+const AXES = { points: "points of error", times: "times as long, in powers of two", g: "|g| beyond chance", share: "share of the distance between photographs", precision: "points of precision, more is better" };
 
 // Rows of one unit: their means and intervals, every seed a dot, and a numbered list of what they are.
 function forest(name, unit, rows) {
@@ -146,6 +146,7 @@ function drawings(report) {
     ["Epochs", "times", of(rows, "times")],
     ["Figure 3 over seeds: how far the columns lie apart in chroma", "g", of(rows, "g")],
     ["Brightness: how far FC7 moves, as a share of the distance between photographs", "share", of(rows, "share")],
+    ["Neighbours found", "precision", of(rows, "precision")],
   ];
   return [
     element("p", { className: "quiet", textContent: "Pale dots are seeds, a bar their mean's interval of 95 %, a diamond the published figure." }),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from training.claims.claim import Left
+from training.claims.networks import CALTECH
 from training.claims.paper import brightness
 from training.claims.pixels import Pixels
 
@@ -25,7 +26,7 @@ def left(*reds: int) -> Left:
     """Photographs of one red each, of a class each."""
     squares_NCSS = torch.tensor(reds, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4).contiguous()
     pixels = Pixels(squares_NCSS, torch.arange(len(reds)))
-    return Left(0, Red(), pixels, pixels, torch.zeros(3, 4, 4))  # type: ignore[arg-type]
+    return Left(CALTECH, 0, Red(), pixels, pixels, torch.zeros(3, 4, 4))  # type: ignore[arg-type]
 
 
 def test_moves_are_shares_of_the_distance_between_photographs() -> None:

@@ -6,15 +6,17 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from tests.training.claims.conftest import TINY
-from training.claims import claim, scale, table, workers
+from tests.training.claims.made import made_report
+from training.claims import claim, drawing, scale, table, workers
 from training.claims.__main__ import ClaimsSettings, main
 from training.claims.arm import RunResult, RunSpec
-from training.claims.claim import claims
+from training.claims.claim import Unit, claims
 from training.claims.plan import Plan
 from training.claims.record import Report
 from training.claims.workers import Examination, Place
@@ -86,7 +88,12 @@ def test_every_claim_is_measured_on_made_up_photographs(
     assert all(claim.rows and not claim.missing for claim in found.claims)
     assert found.photographs == {"cifar": {"train": 10, "test": 7}, "caltech": {"train": 12, "test": 5}}
     results = [RunResult.model_validate_json(path.read_bytes()) for path in (out / "runs").iterdir()]
-    assert {(result.spec.arm.data, result.test.photographs) for result in results} == {("cifar", 7), ("caltech", 5)}
+    of_even_classes = ("caltech", 3)
+    assert {(result.spec.arm.data, result.test.photographs) for result in results} == {
+        ("cifar", 7),
+        ("caltech", 5),
+        of_even_classes,
+    }
     rows = [row for claim in found.claims for row in claim.rows]
     assert all(len(row.seeds) == 2 for row in rows if not row.label.startswith("epochs to 25 %"))
     assert (out / "claims.md").read_text() == table.table(found) + "\n"
@@ -178,6 +185,14 @@ def test_the_committed_table_is_that_of_the_committed_results() -> None:
     assert f"{table.BEGIN}\n{table.table(found)}\n{table.END}\n" in page
 
 
+def test_every_row_of_every_unit_is_drawn() -> None:
+    rows = [row for claim in made_report().claims for row in claim.rows]
+    assert {row.unit for row in rows} == set(get_args(Unit))
+    drawn = ET.fromstring(drawing.forest(made_report()))  # noqa: S314
+    texts = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert sorted(row.label for row in rows) == sorted(text for text in texts if text in {row.label for row in rows})
+
+
 def test_wrong_options_are_named(out: Path) -> None:
     with pytest.raises(BadSettings, match="one of --quick, --full, --large and --long"):
         parse(ClaimsSettings, ["--out", str(out)])
@@ -201,3 +216,12 @@ def test_processes_stop_when_time_is_over_and_go_on(out: Path) -> None:
     assert len(list((out / "runs").glob("*.json"))) == 10
     described = json.loads(next((out / "runs").glob("*.json")).read_text())
     assert described["torch"] == torch.__version__
+
+
+@pytest.mark.slow
+def test_processes_that_examine_leave_progress_to_the_command(out: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    main(settings(out, "--only", "codes", "--seeds", "1", "--processes", "2"))
+    assert len(list((out / "figures").iterdir())) == 2
+    shown = capfd.readouterr().err
+    assert "examining" in shown
+    assert "principal components" not in shown
