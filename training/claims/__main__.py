@@ -73,6 +73,8 @@ class ClaimsSettings(Settings):
 def main(settings: ClaimsSettings) -> None:
     """Makes the runs that are missing, and reports on all that are there."""
     chosen = _chosen(settings.only, settings.size)
+    if settings.page:
+        table.check(settings.page)  # before hours of runs
     with exclusively(settings.out):
         place = _place(settings, {arm.data for claim in chosen for arm in claim.arms.values()})
         photographs = {data: pixels.counts(path) for data, path in place.packed.items()}
@@ -98,7 +100,6 @@ def write(out: Path, found: Report, page: Path | None) -> None:
     """Writes the results into a folder, and into a page where one is given."""
     folders = [out]
     if page:
-        table.replace_in(page, found)
         folders.append(page.parent / "claims" / "results")
     files = {REPORT: found.model_dump_json(), "claims.md": table.table(found), **drawing.pictures(found)}
     for folder in folders:
@@ -107,6 +108,8 @@ def write(out: Path, found: Report, page: Path | None) -> None:
             if folder == out or name != "claims.md":
                 with replacing(folder / name) as path:
                     path.write_text(text + "\n", encoding="utf-8")
+    if page:
+        table.replace_in(page, found)
 
 
 def _chosen(names: Sequence[str], size: Size) -> list[Claim]:
@@ -121,10 +124,15 @@ def _place(settings: ClaimsSettings, data: set[Data]) -> Place:
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    present = torch.cuda.device_count()
+    if device not in ("cpu", *(("cuda", *(f"cuda:{i}" for i in range(present))) if present else ())):
+        raise BadValue("device", device, f"auto, cpu, or a CUDA device of this machine, which has {present}")
     roots: dict[Data, Path] = {"cifar": settings.cifar, "caltech": settings.caltech}
     packed: dict[Data, Path] = {name: settings.out / PACKED / f"{name}.safetensors" for name in roots if name in data}
     for name, path in packed.items():
-        if not path.is_file():
+        if path.is_file():
+            pixels.check_packed_from(path, f"--{name}", roots[name])
+        else:
             pixels.pack(roots[name], path, SIDE[name])
     cores = os.cpu_count() or 1
     processes = settings.processes or (cores if device == "cpu" else min(cores, _ON_GPU))
@@ -145,7 +153,7 @@ def _commit() -> str:
 
 def _run(specs: Sequence[RunSpec], plan: Plan, what: str, until: float | None) -> bool:
     """Makes the runs that are missing; whether none is left when the time is over."""
-    left = [spec for spec in specs if not plan.place.result(spec).is_file()]
+    left = plan.left(specs)
     total, done, begun = sum(map(work, left)), 0.0, time.monotonic()
     number = 0
     for number, spec in enumerate(workers.train(plan.place, left, until), 1):
@@ -159,7 +167,9 @@ def _run(specs: Sequence[RunSpec], plan: Plan, what: str, until: float | None) -
 
 def _examine(plan: Plan, until: float | None) -> bool:
     """As _run, for what claims measure of the networks that runs left."""
-    left = [examination for examination in plan.examinations() if not plan.place.figures(examination).is_file()]
+    left = plan.examinations()
+    if not left:
+        return True
     done = list(progress(workers.examine(plan.place, left, until), len(left), "examining", "networks"))
     return len(done) == len(left)
 

@@ -26,7 +26,8 @@ RATES: Final[dict[Data, dict[Start, tuple[float, ...]]]] = {
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # the losses of a network that diverged are no numbers, and JSON has none of those
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Arm(_Record):
@@ -116,7 +117,7 @@ class Errors(_Record):
 
 
 class Figures(_Record):
-    """What a claim measured of the network that a run left, by name."""
+    """What a claim measured of the network that a run left, by name; nothing of one that diverged."""
 
     figures: dict[str, float]
 

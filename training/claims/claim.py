@@ -57,6 +57,7 @@ class Comparison:
     unit: Unit
     seeds: Sequence[float]  # in the unit; the logarithm of a ratio
     censored: Sequence[bool] = ()
+    against: int = 0  # more seeds, without a figure, whose sign is negative
     published: float | None = None  # in the same unit, a ratio as it is
     p: float | None = None  # McNemar's, over photographs, where the figure is paired by photograph
     note: str = ""
@@ -114,10 +115,13 @@ def ratio(
 ) -> list[Comparison]:
     """How many times as long the first took as the second, a seed each, by logarithms; `given` is what a run had.
 
-    A first time that was not reached makes the ratio at least what it is with `given`. A seed whose second time was not reached
-    says nothing of the ratio and is left out.
+    A first time that was not reached makes the ratio at least what it is with `given`. A second time that was not reached leaves
+    the seed without a figure: where the first was reached, it counts against the claim; where neither was, it says nothing.
     """
     known = [(first, second) for first, second in times if second is not None]
     values = [math.log((given if first is None else first) / second) for first, second in known]
     censored = [first is None for first, _ in known]
-    return [Comparison(label, "times", values, censored, published, note=note)] if values else []
+    against = sum(first is not None and second is None for first, second in times)
+    if against:
+        note = "; ".join(filter(None, [note, f"seeds not in the mean, in which only the first got there: {against}"]))
+    return [Comparison(label, "times", values, censored, against, published, note=note)] if values else []

@@ -11,10 +11,10 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from training.errors import FC7Error, NotReady
+from training.errors import FC7Error, Mismatch, NotReady
 from training.files import write_tensors
 from training.images.folders import Part, list_examples, read_photographs
 from training.images.preprocess import ImageLimits, Photograph
@@ -25,6 +25,7 @@ from training.run.whitening import PATCH, power
 
 _PARTS: Final[tuple[Part, Part]] = ("train", "test")
 _PATCHES: Final = 20_000
+_ROOT: Final = "root"  # what a packed file calls the folder that its photographs are from
 
 
 @dataclass(frozen=True)
@@ -114,18 +115,24 @@ def pack(root: Path, path: Path, side: int) -> None:
     for part in _PARTS:
         examples = list_examples(root, part)
         reads = progress(read_photographs(root, examples, ImageLimits(), side), len(examples), f"packing {part}")
-        kept = [
-            (read.sha256, classes.index(read.example.label), read.outcome.pixels_CHW)
-            for read in reads
-            if isinstance(read.outcome, Photograph) and read.example.label in classes
-        ]
+        kept, rejects = [], []
+        for read in reads:
+            if not isinstance(read.outcome, Photograph):
+                rejects.append(f"{read.example.shown}: {read.outcome}")
+            elif read.example.label not in classes:
+                rejects.append(f"{read.example.shown}: no photograph to train on is of its class")
+            else:
+                kept.append((read.sha256, classes.index(read.example.label), read.outcome.pixels_CHW))
+        print(f"{len(kept)} photographs of the part {part!r}, {len(rejects)} rejected", flush=True)
+        for reject in rejects:
+            print(f"  rejected {reject}")
         kept.sort(key=lambda item: item[0])
         if not kept:
             raise NotReady(f"no photograph of the part {part!r} below {root} can be read")
         tensors[part] = torch.stack([pixels_CSS for _, _, pixels_CSS in kept])
         tensors[f"{part}.labels"] = torch.tensor([label for _, label, _ in kept])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, tensors, {"classes": "\n".join(classes), "folder": root.name})
+    write_tensors(path, tensors, {"classes": "\n".join(classes), _ROOT: str(root.resolve())})
 
 
 def load(path: Path) -> tuple[Pixels, Pixels]:
@@ -133,9 +140,35 @@ def load(path: Path) -> tuple[Pixels, Pixels]:
     try:
         with safe_open(path, "pt") as file:
             train, test = (Pixels(file.get_tensor(part), file.get_tensor(f"{part}.labels")) for part in _PARTS)
+        for part in (train, test):
+            count, *shape = part.squares_NCSS.shape
+            if (
+                not count
+                or shape != [3, *shape[1:2] * 2]
+                or part.squares_NCSS.dtype != torch.uint8
+                or len(part.labels_N) != count
+            ):
+                raise ValueError("no squares with a class each")
     except Exception as error:
         raise FC7Error(f"{path} does not hold packed photographs ({error}); remove it to pack them anew") from error
     return train, test
+
+
+def check_packed_from(path: Path, option: str, root: Path) -> None:
+    """Raises Mismatch, naming `option`, where the photographs of a packed file are those of another folder than `root`.
+
+    A folder that is no longer there is not looked for: what is packed serves without.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            packed = (file.metadata() or {}).get(_ROOT)
+    except SafetensorError as error:
+        raise FC7Error(f"{path} does not hold packed photographs ({error}); remove it to pack them anew") from error
+    if packed and root.is_dir() and str(root.resolve()) != packed:
+        raise Mismatch(
+            f"{path} holds the photographs of {packed}, which the runs beside it saw, and {option} is {root.resolve()}; "
+            "give another --out"
+        )
 
 
 def counts(path: Path) -> tuple[int, int]:

@@ -38,6 +38,11 @@ class Plan:
         """The result of a run; None where it has not been made."""
         return read_record(RunResult, self.place.result(spec))
 
+    def left(self, specs: Sequence[RunSpec]) -> list[RunSpec]:
+        """Those that are to be made: without a result, or without the weights that are still to be examined."""
+        lost = {one.spec.name for one in self.examinations() if not self.place.model(one.spec).is_file()}
+        return [spec for spec in specs if self.made(spec) is None or spec.name in lost]
+
     def pilots(self) -> list[RunSpec]:
         """A run for each rate of each arm; none where the scale takes the middle of the grids."""
         every = [self._pilot(arm, rate) for arm in self._arms() for rate in arm.rates] if self.scale.pilots else []
@@ -52,8 +57,9 @@ class Plan:
         ]
 
     def examinations(self) -> list[Examination]:
-        """What claims measure of the networks that runs left."""
-        return [Examination(claim.name, spec) for claim in self.claims if claim.examine for spec in self.of_claim(claim).runs()]
+        """What claims measure of the networks that runs left, and have not yet."""
+        every = [Examination(claim.name, spec) for claim in self.claims if claim.examine for spec in self.of_claim(claim).runs()]
+        return [examination for examination in every if read_record(Figures, self.place.figures(examination)) is None]
 
     def rate(self, arm: Arm) -> float:
         """The rate of the pilot with the smallest error on photographs held out; for an arm that waits, of the fastest.

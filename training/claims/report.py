@@ -70,11 +70,11 @@ def row(comparison: Comparison) -> Row:
         low=None if found.low is None else _rounded(shown(found.low)),
         high=None if found.high is None else _rounded(shown(found.high)),
         positive=found.positive,
-        negative=found.negative,
+        negative=found.negative + comparison.against,
         detectable=None if found.detectable is None else _rounded(shown(found.detectable)),
         seeds_for_published=None if wanted is None or found.deviation is None else seeds_for(wanted, found.deviation),
         p=comparison.p,
-        verdict=_verdict(found, len(comparison.seeds), wanted),
+        verdict=_verdict(found, len(comparison.seeds), wanted) if not comparison.against else "not resolved",
         note=comparison.note,
     )
 

@@ -103,8 +103,12 @@ def crossing(curve: Sequence[float], level: float) -> float | None:
     return None
 
 
-def level_times(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """When each of two curves reaches the lowest level that both reach, in epochs; a point stands at the end of its epoch."""
-    level = max(min(first), min(second)) * (1 + 1e-9)
-    one, other = (0.5 + (crossing(curve, level) or 0.0) for curve in (first, second))
-    return one, other
+def level_times(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
+    """When each of two curves reaches the lowest level that both reach, in epochs; a point stands at the end of its epoch.
+
+    None where one of them has no finite value.
+    """
+    lowest = [min(filter(math.isfinite, curve), default=math.inf) for curve in (first, second)]
+    level = max(lowest) * (1 + 1e-9)
+    one, other = (crossing(curve, level) for curve in (first, second))
+    return None if one is None or other is None else (0.5 + one, 0.5 + other)

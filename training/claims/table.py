@@ -1,5 +1,6 @@
 """The claims as a Markdown table, and its place in a page."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from training.files import replacing
 
 BEGIN: Final = "<!-- claims: written by python -m training.claims -->"
 END: Final = "<!-- claims: end -->"
+_PLACE: Final = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
 _HEAD: Final = ("claim", "compared", "here", "seeds +/-", "published", "could have been seen", "verdict")
 _SIZES: Final[dict[Size, str]] = {
     "quick": "--quick: one seed, direction only",
@@ -30,15 +32,20 @@ def table(report: Report) -> str:
     return "\n".join(lines)
 
 
+def check(page: Path) -> None:
+    """Raises Mismatch where a page has no markers, or its folder takes no files."""
+    if not _PLACE.search(page.read_text("utf-8")):
+        raise Mismatch(f"{page} has no lines {BEGIN} and {END} for the table to stand between")
+    if not os.access(page.parent, os.W_OK):
+        raise Mismatch(f"{page} cannot be replaced: nothing can be written into {page.parent}")
+
+
 def replace_in(page: Path, report: Report) -> None:
     """Writes the table between the page's markers. Raises Mismatch where it has none."""
-    text = page.read_text("utf-8")
-    pattern = f"{re.escape(BEGIN)}\n.*?{re.escape(END)}"
-    if not re.search(pattern, text, re.DOTALL):
-        raise Mismatch(f"{page} has no lines {BEGIN} and {END} for the table to stand between")
+    check(page)
     new = f"{BEGIN}\n{table(report)}\n{END}"
     with replacing(page) as path:
-        path.write_text(re.sub(pattern, lambda _: new, text, flags=re.DOTALL), encoding="utf-8")
+        path.write_text(_PLACE.sub(lambda _: new, page.read_text("utf-8")), encoding="utf-8")
 
 
 def figure(row: Row, value: float | None, sign: bool = True) -> str:

@@ -8,6 +8,7 @@ Legend: B batch, C channels, S side of a square, H height, W width.
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,14 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.claims.arm import BATCH, PIXEL_SCALE, Epoch, RunResult, RunSpec
 from training.claims.measuring import CLEAN, TRAIN, Net, Stopped, clean_loss, errors, half, operations
 from training.claims.pixels import Pixels, fixed_views, views, whitening
-from training.files import write_tensors
+from training.files import printable, write_tensors
 from training.network.alexnet import AlexNet, AlexNetConfig
 from training.network.cifar import CifarConfig, CifarNet
 from training.network.initialisation import initialise
@@ -102,7 +103,11 @@ def run(
     mean_CSS = learned.mean_CSS()
     training = _new(spec, pixels[0].classes, mean_CSS.device)
     if state.is_file():
-        training.load(state)
+        try:
+            training.load(state)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            print(f"{state} is not the state of its run ({printable(str(error))[:200]}); the run begins anew", file=sys.stderr)
+            training = _new(spec, pixels[0].classes, mean_CSS.device)
     matrix_PP = None
     if spec.arm.data == "caltech":
         matrix_PP = whitening(learned, mean_CSS, PIXEL_SCALE, _FIGURE3["conv1_whitening"])

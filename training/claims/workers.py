@@ -4,13 +4,16 @@ Two runs of one thread each do not wait for each other, as two threads of one ru
 of a GPU idle, so several processes share it.
 """
 
+import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import TypeVar
 
 import torch
 from pydantic import BaseModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from training.claims import measuring, pixels, trainer
@@ -97,8 +101,9 @@ def _each(place: Place, do: Callable[[Work], None], left: Sequence[Work], until:
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     count = min(place.processes, len(left))
-    with ProcessPoolExecutor(count, context, _begin, (place, count, stop, os.getpid())) as pool:
-        works = {pool.submit(do, work): work for work in left}
+    with ProcessPoolExecutor(count, context, _begin, (place, count, stop)) as pool:
+        with _signals_held():
+            works = {pool.submit(do, work): work for work in left}
         futures: set[Future[None]] = set(works)
         try:
             while futures:
@@ -110,11 +115,23 @@ def _each(place: Place, do: Callable[[Work], None], left: Sequence[Work], until:
                     future.result()
                     yield works[future]
         except BrokenProcessPool as error:
+            for process in multiprocessing.active_children():
+                process.kill()  # which the pool would wait for
             raise FC7Error("a process that trained was ended from outside, for its memory perhaps; see --processes") from error
         finally:
             stop.set()
             for future in futures:
                 future.cancel()
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM come after the block. Processes begun in it never get them: their parent says when they stop."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker: "_Worker"
@@ -126,11 +143,10 @@ class _Worker:
 
     place: Place
     stop: Event
-    parent: int
     parts: dict[Data, tuple[Pixels, Pixels]]
 
     def stopping(self) -> bool:
-        return self.stop.is_set() or os.getppid() != self.parent
+        return self.stop.is_set()
 
     def of(self, data: Data) -> tuple[Pixels, Pixels]:
         if data not in self.parts:
@@ -140,15 +156,20 @@ class _Worker:
         return self.parts[data]
 
 
-def _begin(place: Place, count: int, stop: Event, parent: int) -> None:
+def _begin(place: Place, count: int, stop: Event) -> None:
     global _worker
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the parent says when
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count) if place.device == "cpu" else 1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     keep_freed_memory()
     os.environ["RANK"] = "1"  # the parent alone shows progress
-    _worker = _Worker(place, stop, parent, {})
+    _worker = _Worker(place, stop, {})
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)  # it was killed, and nobody else would end this process
 
 
 def _train(spec: RunSpec) -> None:
@@ -171,9 +192,15 @@ def _examine(examination: Examination) -> None:
     train, test = _worker.of(spec.arm.data)
     learned, _ = trainer.parts(spec, train, test)
     net = AlexNet(spec.arm.alexnet(train.classes)).to(torch.device(place.device)).to(memory_format=torch.channels_last).eval()
-    net.load_state_dict(load_file(place.model(spec), place.device))
+    path = place.model(spec)
+    try:
+        net.load_state_dict(load_file(path, place.device))
+    except (SafetensorError, RuntimeError) as error:
+        raise FC7Error(f"{path} does not hold weights of its run; remove it, and the same command makes the run again") from error
     left = Left(spec.arm, spec.seed, net, train.only(slice(spec.images)), test.only(slice(spec.tests)), learned.mean_CSS())
-    _write(place.figures(examination), Figures(figures=measure(left)))
+    diverged = not all(weights.isfinite().all() for weights in net.parameters())
+    figures = {} if diverged else measure(left)
+    _write(place.figures(examination), Figures(figures=figures if all(map(math.isfinite, figures.values())) else {}))
 
 
 def _write(path: Path, record: BaseModel) -> None:

@@ -10,17 +10,18 @@ from typing import get_args
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.training.claims.conftest import TINY
 from tests.training.claims.made import made_report
 from training.claims import claim, drawing, scale, table, workers
 from training.claims.__main__ import ClaimsSettings, main
-from training.claims.arm import RunResult, RunSpec
+from training.claims.arm import RATES, RunResult, RunSpec
 from training.claims.claim import Unit, claims
 from training.claims.plan import Plan
 from training.claims.record import Report
 from training.claims.workers import Examination, Place
-from training.errors import BadSettings, BadValue, Mismatch
+from training.errors import BadSettings, BadValue, FC7Error, Mismatch
 from training.program import parse
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,7 +57,7 @@ class Here:
 def _begin(place: Place) -> None:
     for folder in (workers.RUNS, workers.MODELS, workers.STATES, workers.FIGURES):
         (place.out / folder).mkdir(exist_ok=True)
-    workers._worker = workers._Worker(place, stop=_Never(), parent=0, parts={})  # type: ignore[arg-type]
+    workers._worker = workers._Worker(place, stop=_Never(), parts={})  # type: ignore[arg-type]
 
 
 class _Never:
@@ -174,9 +175,90 @@ def test_the_table_stands_between_the_markers_of_a_page(out: Path, here: Here, t
     found = Report.model_validate_json((tmp_path / "claims" / "results" / "claims.json").read_bytes())
     assert page.read_text() == f"before\n{table.BEGIN}\n{table.table(found)}\n{table.END}\nafter\n"
     assert (tmp_path / "claims" / "results" / "forest.svg").is_file()
+
+
+def test_a_page_and_a_device_are_looked_at_before_any_run(out: Path, here: Here, tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
     page.write_text("no markers")
     with pytest.raises(Mismatch, match="has no lines"):
-        main(settings(out, "--only", "crops", "--seeds", "1", "--page", str(page)))
+        main(settings(out, "--only", "crops", "--page", str(page)))
+    with pytest.raises(
+        BadValue, match=r"device must be auto, cpu, or a CUDA device of this machine, which has \d+, got 'cuda:99'"
+    ):
+        main(settings(out, "--only", "crops", "--device", "cuda:99"))
+    assert not here.made
+
+
+def test_photographs_that_were_packed_from_another_folder_are_not_taken_for_those_asked_for(
+    out: Path, here: Here, tmp_path: Path
+) -> None:
+    packed = out / "packed" / "caltech.safetensors"
+    packed.unlink()
+    for folder in ("one", "other"):
+        for part in ("train", "test"):
+            for name in ("cat", "dog"):
+                for i in range(3):
+                    path = tmp_path / folder / part / name / f"{i}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.new("RGB", (16, 16), (60 * i, 90, 10)).save(path)
+    options = ("--only", "crops", "--seeds", "1", "--caltech")
+    main(settings(out, *options, str(tmp_path / "one")))
+    count = len(here.made)
+    with pytest.raises(Mismatch, match=rf"caltech.*{tmp_path}/one.*--caltech is {tmp_path}/other; give another --out"):
+        main(settings(out, *options, str(tmp_path / "other")))
+    (tmp_path / "one").rename(tmp_path / "moved")
+    main(settings(out, *options, str(tmp_path / "one")))
+    assert len(here.made) == count
+
+
+def test_weights_that_were_removed_before_they_were_examined_are_made_again(out: Path, here: Here) -> None:
+    main(settings(out, "--only", "brightness", "--seeds", "1"))
+    count = len(here.made)
+    models, figures = sorted((out / "models").iterdir()), sorted((out / "figures").iterdir())
+    models[0].unlink()
+    main(settings(out, "--only", "brightness", "--seeds", "1"))
+    assert len(here.made) == count  # for all that they are for is there
+    for path in figures:
+        path.unlink()
+    main(settings(out, "--only", "brightness", "--seeds", "1"))
+    assert [f"{spec.name}.safetensors" for spec in here.made[count:]] == [models[0].name]
+    assert sorted((out / "figures").iterdir()) == figures
+    figures[0].unlink()
+    for path in models:
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(FC7Error, match=r"models/\w+\.safetensors does not hold weights of its run; remove it"):
+        main(settings(out, "--only", "brightness", "--seeds", "1"))
+
+
+def test_a_damaged_result_is_named_before_any_run(out: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(scale.SCALES, "quick", replace(TINY, pilots=False))
+    here.most = 2
+    with pytest.raises(KeyboardInterrupt):
+        main(settings(out, "--only", "crops"))
+    damaged = out / "runs" / f"{here.made[1].name}.json"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    here.most = None
+    with pytest.raises(FC7Error, match=f"{damaged} is not a RunResult of this version; remove it"):
+        main(settings(out, "--only", "crops"))
+    assert len(here.made) == 2
+
+
+def test_networks_that_diverge_are_reported_and_their_results_read_again(
+    out: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(scale.SCALES, "quick", replace(TINY, pilots=False, epochs={"cifar": 3, "caltech": 3}))
+    for starts in RATES.values():
+        for start in starts:
+            monkeypatch.setitem(starts, start, (1e30,))
+    for _ in range(2):
+        main(settings(out, "--only", "relu,dropout,brightness,codes,ten-views", "--seeds", "1"))
+        found = json.loads((out / "claims.json").read_text(), parse_constant=pytest.fail)
+        labels = [row["label"] for claim in found["claims"] for row in claim["rows"]]
+        assert any(label.startswith("centre view less ten views") for label in labels)
+        assert not any("moved by" in label or "codes" in label or "to equal training loss" in label for label in labels)
+        assert "nan" not in (out / "forest.svg").read_text().lower()
+    results = [json.loads(path.read_text(), parse_constant=pytest.fail) for path in (out / "runs").iterdir()]
+    assert any(epoch["loss"] == "NaN" for result in results for epoch in result["curve"])
 
 
 def test_the_committed_table_is_that_of_the_committed_results() -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from training.claims import pixels
 from training.claims.pixels import Pixels
 from training.errors import FC7Error, NotReady
+from training.files import write_tensors
 from training.images.preprocess import Crops, centre_view, ten_views, training_view
 from training.images.statistics import Statistics
 
@@ -59,6 +60,38 @@ def test_a_packed_folder_has_the_pixels_of_its_files_by_class(tmp_path: Path) ->
     assert train.squares_NCSS.shape == (6, 3, 32, 32)
     assert (train.squares_NCSS[:, 1, 0, 0] == 100 * train.labels_N).all()
     assert sorted(train.squares_NCSS[:, 0, 5, 5].tolist()) == [0, 0, 10, 10, 20, 20]
+
+
+def test_what_is_not_packed_is_told_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train/cat/0", "train/cat/1", "test/cat/0", "test/dog/0"):
+        path = tmp_path / "images" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (9, 9, len(str(path)))).save(path)
+    (tmp_path / "images" / "train" / "cat" / "1.png").write_bytes(b"\x89PNG and no more")
+    pixels.pack(tmp_path / "images", tmp_path / "cifar.safetensors", 32)
+    assert pixels.counts(tmp_path / "cifar.safetensors") == (1, 1)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "1 photographs of the part 'train', 1 rejected"
+    assert told[1].startswith("  rejected train/cat/1.png: ")
+    assert told[2:] == [
+        "1 photographs of the part 'test', 1 rejected",
+        "  rejected test/dog/0.png: no photograph to train on is of its class",
+    ]
+
+
+def test_a_file_of_other_tensors_is_not_taken_for_photographs(tmp_path: Path) -> None:
+    path = tmp_path / "cifar.safetensors"
+    for squares in (
+        torch.zeros(2, 3, 8, 9, dtype=torch.uint8),
+        torch.zeros(2, 3, 8, 8),
+        torch.zeros(3, 3, 8, 8, dtype=torch.uint8),
+    ):
+        labels_N = torch.zeros(2, dtype=torch.int64)
+        write_tensors(
+            path, {"train": squares, "train.labels": labels_N, "test": squares.clone(), "test.labels": labels_N.clone()}
+        )
+        with pytest.raises(FC7Error, match=f"{path} does not hold packed photographs .*; remove it"):
+            pixels.load(path)
 
 
 def test_a_folder_that_is_not_there_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from training.claims.claim import ratio
+from training.claims.report import row
 from training.claims.statistics import crossing, detectable, level_times, mcnemar, power, seeds_for, summary
 
 
@@ -64,6 +66,19 @@ def test_a_curve_crosses_between_the_middles_of_two_epochs() -> None:
 def test_equal_losses_are_compared_at_the_lowest_that_both_reach() -> None:
     # the slower ends at 1.0 after 4 epochs; the faster has it after its second
     assert level_times([4.0, 3.0, 2.0, 1.0], [2.0, 1.0, 0.5, 0.1]) == pytest.approx((4.0, 2.0))
+
+
+def test_losses_that_are_no_numbers_are_not_waited_for() -> None:
+    nan = math.nan
+    assert level_times([4.0, 3.0, 2.0, nan], [nan, 3.0, 2.0, 1.0]) == pytest.approx((3.0, 3.0))
+    assert level_times([nan], [2.0, 1.0]) is None
+
+
+def test_a_seed_in_which_only_the_first_got_there_counts_against_the_claim() -> None:
+    [found] = ratio("tanh over ReLU", [(20.0, 4.0), (24.0, 4.0), (10.0, None), (None, None)], 30.0, published=6.0, note="rates 1")
+    told = row(found)
+    assert (told.seeds, told.positive, told.negative, told.verdict) == ([5.0, 6.0], 2, 1, "not resolved")
+    assert told.note == "rates 1; seeds not in the mean, in which only the first got there: 1"
 
 
 def test_censored_ratios_bound_the_mean_and_have_no_interval() -> None:

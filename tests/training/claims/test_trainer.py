@@ -59,6 +59,20 @@ def test_a_run_that_was_stopped_ends_with_the_same_figures_and_weights(
         assert torch.equal(weights, again.state_dict()[name])
 
 
+@pytest.mark.parametrize("wrong", [b"", b"junk", None])
+def test_a_run_whose_state_is_damaged_begins_anew(
+    parts: Parts, tmp_path: Path, wrong: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, _ = made(parts, spec(CIFAR), tmp_path / "state")
+    if wrong is None:  # another network's
+        made(parts, spec(NO_LRN["CIFAR net"].model_copy(update={"net": {"pool_size": 1, "pool_stride": 1}})), tmp_path / "state")
+    else:
+        (tmp_path / "state").write_bytes(wrong)
+    again, _ = made(parts, spec(CIFAR), tmp_path / "state")
+    assert again.curve == whole.curve
+    assert f"{tmp_path / 'state'} is not the state of its run" in capsys.readouterr().err
+
+
 def test_a_pilot_never_sees_the_test_part_and_is_measured_on_what_it_is_not_trained_on(parts: Parts, tmp_path: Path) -> None:
     train, test = parts
     nothing = Pixels(test.squares_NCSS[:0], test.labels_N[:0])

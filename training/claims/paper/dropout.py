@@ -20,7 +20,7 @@ def measure(results: Results) -> list[Comparison]:
     """How much longer dropout takes to a loss, and what leaving it out does to the gap and to the error."""
     found = pairs(results, HALF, NONE)
     curves = [tuple([epoch.clean_loss for epoch in run.curve] for run in pair) for pair in found]
-    times = [level_times(half, none) for half, none in curves]
+    times = [both for half, none in curves if (both := level_times(half, none))]
     given = max((half.spec.epochs for half, _ in found), default=1)
     rows = ratio("epochs to equal training loss, half dropped over none", times, given, published=2.0)
     rows += difference(results, "gap, none dropped less half", NONE, HALF, gap=True)

@@ -66,11 +66,12 @@ def measure(results: Results) -> list[Comparison]:
             found = pairs(results, setting.arm(other), setting.arm("relu"))
             errors = [([epoch.error for epoch in slow.curve], [epoch.error for epoch in fast.curve]) for slow, fast in found]
             times = [(crossing(slow, GOAL), crossing(fast, GOAL)) for slow, fast in errors]
-            given = max((slow.spec.epochs for slow, _ in found), default=1)
+            epochs = max((slow.spec.epochs for slow, _ in found), default=1)
             rates = ", ".join(f"{rate:g}" for rate in sorted({run.spec.rate for pair in found for run in pair}))
             label = f"epochs to 25 %, {NAMES[other]} over ReLU, {setting.name}"
             reached = sum(fast is not None for _, fast in times)
-            note = f"rates {rates}; ReLU got there in {reached} of {len(times)} runs of at most {given} epochs"
+            note = f"rates {rates}; ReLU got there in {reached} of {len(times)} runs of at most {epochs} epochs"
+            given = epochs - 0.5  # where the last epoch's error stands
             rows += ratio(label, times, given, published=PUBLISHED[other], note=note)
             rows += _apart(f"error when ReLU is there, {NAMES[other]} less ReLU, {setting.name}", errors)
     return rows
