@@ -54,6 +54,11 @@ def test_what_is_no_report_is_503(client: TestClient, tmp_path: Path, text: str)
     assert_problem(client.get("/reports/claims"), 503, "is not a report of claims of this version")
 
 
+def test_a_report_with_what_is_no_number_is_503(client: TestClient, tmp_path: Path) -> None:
+    (tmp_path / REPORT).write_text(json.dumps({**made_report().model_dump(), "seconds": float("nan")}))
+    assert_problem(client.get("/reports/claims"), 503, "is not a report of claims of this version")
+
+
 def test_a_report_that_is_too_long_is_not_read(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "LARGEST", 10)
     (tmp_path / REPORT).write_text(made_report().model_dump_json())
