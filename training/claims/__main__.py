@@ -19,11 +19,12 @@ from training.claims.record import REPORT, Report
 from training.claims.report import report
 from training.claims.scale import SCALES, Size, work
 from training.claims.workers import Place
-from training.errors import BadValue
+from training.errors import BadValue, NotReady
 from training.files import exclusively, replacing
 from training.program import Settings, machine, progress, run_program
 
 PACKED: Final = "packed"
+_FEWEST: Final = 5  # photographs, of which a pilot holds out a fifth
 _ON_GPU: Final = 12  # processes that share one
 
 
@@ -78,6 +79,9 @@ def main(settings: ClaimsSettings) -> None:
     with exclusively(settings.out):
         place = _place(settings, {arm.data for claim in chosen for arm in claim.arms.values()})
         photographs = {data: pixels.counts(path) for data, path in place.packed.items()}
+        for data, (train, _) in photographs.items():
+            if train < _FEWEST:
+                raise NotReady(f"{place.packed[data]} has {train} photographs to train on; pilots need {_FEWEST}")
         scale = SCALES[settings.size]
         available = {data: train for data, (train, _) in photographs.items()}
         plan = Plan(chosen, scale, place, available, settings.seeds)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.claims.conftest import TINY
+from tests.training.claims.conftest import TINY, write_packed
 from tests.training.claims.made import made_report
 from training.claims import claim, drawing, scale, table, workers
 from training.claims.__main__ import ClaimsSettings, main
@@ -21,7 +21,7 @@ from training.claims.claim import Unit, claims
 from training.claims.plan import Plan
 from training.claims.record import Report
 from training.claims.workers import Examination, Place
-from training.errors import BadSettings, BadValue, FC7Error, Mismatch
+from training.errors import BadSettings, BadValue, FC7Error, Mismatch, NotReady
 from training.program import parse
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -186,6 +186,13 @@ def test_a_page_and_a_device_are_looked_at_before_any_run(out: Path, here: Here,
         BadValue, match=r"device must be auto, cpu, or a CUDA device of this machine, which has \d+, got 'cuda:99'"
     ):
         main(settings(out, "--only", "crops", "--device", "cuda:99"))
+    assert not here.made
+
+
+def test_too_few_photographs_are_named_before_any_run(out: Path, here: Here) -> None:
+    write_packed(out / "packed" / "caltech.safetensors", 128, 4, 2)
+    with pytest.raises(NotReady, match=r"caltech\.safetensors has 4 photographs to train on; pilots need 5"):
+        main(settings(out, "--only", "crops"))
     assert not here.made
 
 
