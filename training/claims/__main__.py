@@ -1,7 +1,6 @@
 """The paper's claims, measured again: `python -m training.claims --quick`."""
 
 import os
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from training.claims.scale import SCALES, Size, work
 from training.claims.workers import Place
 from training.errors import BadValue, NotReady
 from training.files import exclusively, replacing
-from training.program import Settings, machine, progress, run_program
+from training.program import Settings, commit, machine, progress, run_program
 
 PACKED: Final = "packed"
 _FEWEST: Final = 5  # photographs, of which a pilot holds out a fifth
@@ -140,19 +139,11 @@ def _place(settings: ClaimsSettings, data: set[Data]) -> Place:
             pixels.pack(roots[name], path, SIDE[name])
     cores = os.cpu_count() or 1
     processes = settings.processes or (cores if device == "cpu" else min(cores, _ON_GPU))
-    return Place(settings.out, packed, device, processes, (_machine(device), settings.commit or _commit()))
+    return Place(settings.out, packed, device, processes, (_machine(device), settings.commit or commit()))
 
 
 def _machine(device: str) -> str:
     return machine() if device == "cpu" else f"{torch.cuda.get_device_name(device)}, {machine()}"
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=9", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _run(specs: Sequence[RunSpec], plan: Plan, what: str, until: float | None) -> bool:

@@ -3,7 +3,8 @@
 The paper's log: averaging the probabilities of four corners, the centre and their mirrors lowers the errors by 1.6 and 1.3
 points against the centre alone. Here: every network of the other claims that was trained on crops, each test photograph both
 ways. The figure of a seed is the mean over its networks of one kind. Beside the interval over seeds stands McNemar's exact test
-over the photographs of all of them: how many only one of the two ways has wrong. It would be nothing if the interval held 0.
+over the photographs of all of them: how many only one of the two ways has wrong. It counts a photograph once for each network, as
+though networks were wrong independently, so its p is too small. It would be nothing if the interval held 0.
 """
 
 from training.claims.arm import NETWORK, Arm, Data, RunResult
