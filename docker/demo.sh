@@ -7,6 +7,10 @@
 #   FC7_METRIC     what is near: euclidean (default), or cosine, by the angle between features
 set -eu
 
+# What ends this script ends the program that it runs too, which has yet to save where it stopped
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
 data=${FC7_DEMO_DATA:-groceries}
 home=${FC7_HOME:-var}
 case $data in

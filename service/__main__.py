@@ -17,7 +17,7 @@ from service import logs
 from service.app import create_app
 from service.connections import Connection, Connections
 from service.middleware.admission import Gate
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, local_url
 from training.errors import BadValue, FC7Error
 from training.program import keep_freed_memory, run_program
 
@@ -83,7 +83,6 @@ def main(settings: ServiceSettings) -> None:
         except OSError as error:
             raise BadValue("port", settings.port, f"free on {settings.host} ({error.strerror})") from error
         port = listener.getsockname()[1]
-        host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
         app = create_app(settings)
         connections = Connections(settings, _most_connections(settings.max_connections), app.state.metrics)
         config = uvicorn.Config(
@@ -97,7 +96,7 @@ def main(settings: ServiceSettings) -> None:
             timeout_graceful_shutdown=1,
         )
         with suppress(KeyboardInterrupt):
-            server = _Server(config, f"http://{host}:{port}", app.state.gate, settings.stop_s)
+            server = _Server(config, local_url(settings.host, port), app.state.gate, settings.stop_s)
             server.run(sockets=[listener])
             if not server.started:
                 raise FC7Error("the service did not start; its log says why")

@@ -171,6 +171,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def local_url(host: str, port: int) -> str:
+    """Where this machine finds what listens there: on all addresses, which 0.0.0.0 and :: stand for, by that of loopback."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(same_host(host), host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def same_host(host: str) -> str:
     """One spelling for all those of a name or a number, which may be in brackets; an IPv4 address in IPv6 is the former."""
     host = host.removeprefix("[").removesuffix("]").removesuffix(".").lower()

@@ -75,6 +75,8 @@ ELSEWHERE: Final = {
     "make fuzz-service": "takes long; tests/service/test_fuzz.py sends fewer of the same requests",
     "docker compose up": "needs Docker; `make demo` runs the same script",
     "DATA=cifar10 docker compose up": "needs Docker, and downloads",
+    "FC7_API_KEY=secret docker compose up": "needs Docker",
+    'DATA=/photos docker compose run --rm --service-ports --volume "$PWD/photos:/photos:ro" fc7': "needs Docker, and trains",
     'docker run --rm --publish 127.0.0.1:8000:8000 --volume "$PWD/pairs:/pairs" --entrypoint python fc7 -m service '
     "--model /pairs/1/model --index /pairs/1/index": "needs Docker",
     "python -m training.datasets --data imagenette --out imagenette": "downloads",

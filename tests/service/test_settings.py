@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, local_url
 from training.errors import BadSettings, BadValue
 from training.program import parse, run_program
 
@@ -157,6 +157,22 @@ def test_other_variables_that_kubernetes_and_docker_set_for_a_service_named_fc7_
     }.items():
         monkeypatch.setenv(name, value)
     assert parse(ServiceSettings, []) == ServiceSettings()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("192.0.2.1", "http://192.0.2.1:8000"),
+        ("fc7.example.org", "http://fc7.example.org:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),  # noqa: S104
+        ("::", "http://[::1]:8000"),
+        ("0:0::0", "http://[::1]:8000"),
+    ],
+)
+def test_the_service_says_an_address_that_a_browser_on_this_machine_can_open(host: str, url: str) -> None:
+    assert local_url(host, 8000) == url
 
 
 # Keys
