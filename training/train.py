@@ -104,7 +104,8 @@ def _trained(
     if saver.path.is_file():
         run.load(saver.path, saver.settings)
         at = run.position
-        _say(placement, f"going on in epoch {at.epoch} of {settings.epochs} after {at.step} of {training.steps()} steps")
+        if at.epoch <= settings.epochs:
+            _say(placement, f"going on in epoch {at.epoch} of {settings.epochs} after {at.step} of {training.steps()} steps")
     if settings.conv1_whitening and "conv1" not in settings.frozen and run.position.epoch <= settings.epochs:
         run.whitening_PP = _whitening(settings, placement, training)
     _say(placement, f"{placement.summary()}; {_precision(run)}")
