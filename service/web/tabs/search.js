@@ -86,11 +86,12 @@ async function ask(view) {
 async function neighbors(view, signal, of, page) {
   const options = optionsOf(view.query);
   const first = await page(options);
-  const { metric, results: [result] } = first;
+  const { metric, columns, results: [result] } = first;
+  const alone = columns === "both" ? "" : ` Column ${columns}'s half of them alone is compared.`;
   const list = cards("Neighbours");
   const add = (answer) => list.append(...answer.results[0].neighbors.map((item) => neighbor(view, item, metric)));
   if (!result.neighbors.length) return [empty(result.note ?? "No photograph passes these filters.")];
-  return [element("p", { className: "quiet", textContent: result.note ?? `${of}${NEAREST[metric]}` }), list,
+  return [element("p", { className: "quiet", textContent: result.note ?? `${of}${NEAREST[metric]}${alone}` }), list,
     paged({ first, signal, next: (cursor) => page({ ...options, cursor }), add, text: "More", nextOf: (answer) => answer.results[0].next })];
 }
 
