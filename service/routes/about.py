@@ -6,7 +6,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Depends, Request, Response
 
 from indexer.search import ways
-from indexer.storage import calibration
+from indexer.storage import calibration, layout
 from service import __version__, schemas
 from service.engine import Engine
 from service.metrics import CONTENT_TYPE
@@ -124,5 +124,6 @@ def _index_info(engine: Engine) -> schemas.IndexInfo | None:
         reason=reason,
         recall=manifest.recall,
         calibrated=calibration.is_there(store),
+        mapped=layout.has_layout(store),
         columns=["both"] if whole else ["0", "1", "both"],
     )

@@ -53,6 +53,7 @@ def decoded(data: bytes) -> list[tuple[int, int, int, int]]:
 
 def test_the_points_are_those_of_the_file(client: TestClient, mapped: Path) -> None:
     store = open_index(mapped)
+    assert client.get("/info").json()["index"]["mapped"]
     body = client.get("/map").json()
     assert (body["model"], body["layer"], body["index_version"]) == (store.fingerprint, "fc7", 1)
     assert (body["items"], body["shown"], body["since"], body["removed"], body["more_labels"]) == (24, 24, 0, 0, 0)
@@ -120,6 +121,7 @@ def test_what_was_removed_is_left_out_and_what_was_added_is_told(client: TestCli
 
 def test_an_index_without_a_map_says_what_makes_one(model: Path, index: Path) -> None:
     with TestClient(create_app(ServiceSettings(model=model, index=index)), raise_server_exceptions=False) as client:
+        assert client.get("/info").json()["index"]["mapped"] is False
         for path in ("/map", "/map/points"):
             assert_problem(client.get(path), 404, "this index has no map; `python -m indexer.build --map` makes one")
 
