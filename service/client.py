@@ -150,12 +150,63 @@ class FC7:
 
     def duplicates_pages(self, k: int = 100, **options: Any) -> Iterator[list[Json]]:
         """All groups of near-duplicates, `k` at a time at most; the other options are those of `duplicates`."""
-        again, cursor = _again(options), None
-        while True:
-            answer = self.duplicates(k, cursor=cursor, **again)
-            yield answer["groups"]
-            if (cursor := answer["next"]) is None:
-                return
+        return _pages(self.duplicates, "groups", k=k, **options)
+
+    def labels(self, k: int = 10, cursor: str | None = None) -> Json:
+        """`k` of the `labels` in their order, each with how many `items` have it; `next` is the `cursor` of those that follow."""
+        return self._send("GET", "/labels", params=_given(k=k, cursor=cursor))
+
+    def labels_pages(self, k: int = 100) -> Iterator[list[Json]]:
+        """All labels, `k` at a time."""
+        return _pages(self.labels, "labels", k=k)
+
+    def items(
+        self,
+        k: int = 10,
+        label: str | Iterable[str] | None = None,
+        exclude_label: str | Iterable[str] | None = None,
+        path_prefix: str | None = None,
+        added_after: datetime | str | None = None,
+        added_before: datetime | str | None = None,
+        cursor: str | None = None,
+    ) -> Json:
+        """`k` of the `items` that pass, in order of their ids; the filters are those of `neighbors`. `of` is how many pass.
+
+        `next` is the `cursor` of the items that follow.
+        """
+        filters = _filters(label, exclude_label, path_prefix, added_after, added_before)
+        return self._send("GET", "/items", params=_given(k=k, **filters, cursor=cursor))
+
+    def items_pages(self, k: int = 100, **options: Any) -> Iterator[list[Json]]:
+        """All items that pass, `k` at a time; the other options are those of `items`."""
+        return _pages(self.items, "items", k=k, **options)
+
+    def item(self, id: int) -> Json:
+        """What the index knows of one item."""
+        return self._send("GET", f"/items/{id}")
+
+    def layers(self) -> Json:
+        """The `layers` with their columns and units, and by the index's `atlas` the most and the least selective of these."""
+        return self._send("GET", "/units")
+
+    def units(self, layer: str, column: int = 0, order: str = "index", start: int = 0, k: int = 48) -> Json:
+        """`k` of the `units` of a column, from the `start`-th on, by `order`: "index", "selectivity", "active" or "maximum".
+
+        `next` is the `start` of those that follow.
+        """
+        return self._send("GET", f"/units/{layer}/{column}", params={"order": order, "start": start, "k": k})
+
+    def unit(self, layer: str, column: int, unit: int) -> Json:
+        """One unit: its `activity`, and the `photographs` that excite it most; of conv1 its `kernel` too."""
+        return self._send("GET", f"/units/{layer}/{column}/{unit}")
+
+    def invariance(self, query: Photograph | SupportsIndex, pictures: bool = False) -> Json:
+        """How far FC7, code and neighbours of a photograph or an item move when it is perturbed: `curves`."""
+        return self._about("/invariance", query, pictures=pictures)
+
+    def invariance_report(self) -> Json:
+        """How far the collection's do, as `python -m training.invariance` found."""
+        return self._send("GET", "/reports/invariance")
 
     def calibration(self) -> Json:
         """What `python -m indexer.calibrate` measured: how far `same_class` and `percentile` of neighbours can be trusted."""
@@ -243,6 +294,16 @@ def _again(options: dict[str, Any]) -> dict[str, Any]:
         name: value if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
         for name, value in options.items()
     }
+
+
+def _pages(ask: Callable[..., Json], field: str, **options: Any) -> Iterator[list[Json]]:
+    """What `field` of each answer holds, from cursor to cursor."""
+    again, cursor = _again(options), None
+    while True:
+        answer = ask(cursor=cursor, **again)
+        yield answer[field]
+        if (cursor := answer["next"]) is None:
+            return
 
 
 def _texts(texts: str | Iterable[str] | None) -> list[str] | None:

@@ -724,6 +724,8 @@ class IndexInfo(BaseModel):
     reason: str = Field(description="why it is searched so")
     recall: dict[str, float] = Field(description="of the other modes against exact search, as measured when it was built")
     calibrated: bool = Field(description="whether it is known what its distances mean; see GET /reports/calibration")
+    mapped: bool = Field(description="whether it has a map; see GET /map")
+    columns: list[Literal["0", "1", "both"]] = Field(description="what `columns` of POST /neighbors may be here")
 
 
 class InfoAnswer(BaseModel):

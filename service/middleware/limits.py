@@ -149,7 +149,8 @@ class AnswerHead:
 class SecureHeaders:
     """Adds the headers that keep a browser from guessing types, framing the page, or loading from elsewhere.
 
-    Pages of other origins may not show the pictures either, unless some of them may ask.
+    Pages of other origins may not show the pictures either, unless some of them may ask. No cache keeps an answer that does not
+    say itself how: without an ETag nobody can ask whether it still holds, and the index may change.
     """
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
@@ -165,6 +166,7 @@ class SecureHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(self._headers)
+                headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         return await self._app(scope, receive, with_headers)

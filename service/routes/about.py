@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from indexer.storage import calibration
+from indexer.search import ways
+from indexer.storage import calibration, layout
 from service import __version__, schemas
 from service.engine import Engine
 from service.metrics import CONTENT_TYPE
@@ -99,11 +100,12 @@ def _public(record: dict[str, Any]) -> dict[str, Any]:
 
 def _index_info(engine: Engine) -> schemas.IndexInfo | None:
     try:
-        store = engine.pair.store
-        mode, reason = engine.mode(store)
+        pair = engine.pair
+        mode, reason = engine.mode(pair.store)
     except NotReady:
         return None
-    manifest = store.manifest
+    store, manifest = pair.store, pair.store.manifest
+    whole = ways.lacking("column-0", store, store.version, pair.model.net.config.columns)
     parts: Counter[str] = Counter()
     for path, record in manifest.files.items():
         parts[path.rpartition("/")[2]] += record.bytes
@@ -122,4 +124,6 @@ def _index_info(engine: Engine) -> schemas.IndexInfo | None:
         reason=reason,
         recall=manifest.recall,
         calibrated=calibration.is_there(store),
+        mapped=layout.has_layout(store),
+        columns=["both"] if whole else ["0", "1", "both"],
     )

@@ -9,13 +9,15 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from indexer.opening import OpenStore
 from indexer.storage import layout
 from indexer.storage.layout import LayoutReport
 from service import schemas
 from service.routes import files
-from service.routes.common import DescribedRoute, engine_of, pictures, problems, settings_of
+from service.routes.common import DescribedRoute, as_json, engine_of, pictures, problems, settings_of
+from service.routes.kept import Kept
 from training.errors import NotFound
 
 MAGIC: Final = b"FC7P"
@@ -41,20 +43,19 @@ class _Map:
     state: str  # what tells these points from others
 
 
-_MAPS: Final[WeakKeyDictionary[OpenStore, _Map]] = WeakKeyDictionary()
+_MAPS: Final[WeakKeyDictionary[OpenStore, Kept[_Map]]] = WeakKeyDictionary()  # by store: nothing of a map outlives its store
 State = Annotated[str | None, Query(max_length=64, description="as in `points` of GET /map: these points alone, kept for ever")]
 
 
-@router.get("/map", responses=problems(404, 422, 503), tags=["map"])
-def described(request: Request) -> schemas.MapAnswer:
+@router.get("/map", response_model=schemas.MapAnswer, responses=problems(404, 422, 503), tags=["map"])
+async def described(request: Request) -> Response:
     """The map of the collection: how it was made, how true it is, its labels, and where its points are.
 
     Items that were removed since are left out; those that were added since are not on it.
     """
-    store = engine_of(request).current.newest().store
-    places = _map_of(store)
+    store, places = await _newest(request)
     report = places.report
-    return schemas.MapAnswer(
+    answer = schemas.MapAnswer(
         model=store.fingerprint,
         layer=store.manifest.layer,
         index_version=store.version_number,
@@ -74,20 +75,22 @@ def described(request: Request) -> schemas.MapAnswer:
         points=f"{settings_of(request).root_path}/map/points?state={places.state}",
         bytes=len(places.points),
     )
+    return as_json(answer)
 
 
 @router.get("/map/points", response_class=Response, responses=problems(404, 422, 503) | pictures(MEDIA_TYPE), tags=["map"])
-def points(request: Request, state: State = None) -> Response:
+async def points(request: Request, state: State = None) -> Response:
     """Where the items lie, in little-endian order of bytes; N items in order of id, gzipped where that is accepted.
 
     "FC7P"; N, uint32; how far each id is above the one before, the first above 0, uint32 (N,); x, y and the place of the label in
     `labels` of GET /map, each uint16 (N,). x goes to the right and y upwards, from 0 to 65535. Labels from 65535 on are 65535.
     """
-    places = _map_of(engine_of(request).current.newest().store)
+    _, places = await _newest(request)
     if state not in (None, places.state):
         raise NotFound(f"the map has no points {state!r} any more; GET /map says which it has")
     is_gzipped = _takes_gzip(request.headers.get("accept-encoding", ""))
-    answer = files.answer(request, places.compressed if is_gzipped else places.points, MEDIA_TYPE)
+    content = places.compressed if is_gzipped else places.points
+    answer = await run_in_threadpool(files.answer, request, content, MEDIA_TYPE)  # which hashes it
     answer.headers["Vary"] = "Accept-Encoding"
     if is_gzipped:
         answer.headers["Content-Encoding"] = "gzip"
@@ -101,15 +104,15 @@ def _takes_gzip(accepted: str) -> bool:
     return any(_GZIP.fullmatch(one.strip()) for one in accepted.lower().split(","))
 
 
-def _map_of(store: OpenStore) -> _Map:
-    """Raises NotFound where the store was built without one."""
-    places = _MAPS.get(store)
-    if places is None:
-        places = _MAPS[store] = _made(store)
-    return places
+async def _newest(request: Request) -> tuple[OpenStore, _Map]:
+    """The newest store, and its map, which is formed once however many ask. Raises NotFound where it was built without one."""
+    engine = engine_of(request)
+    store = (await run_in_threadpool(engine.current.newest)).store
+    kept = _MAPS.setdefault(store, Kept("look", 1))
+    return store, await kept.result(engine, "map", lambda: _formed(store))
 
 
-def _made(store: OpenStore) -> _Map:
+def _formed(store: OpenStore) -> _Map:
     whole, ids = layout.read(store), store.ids()
     here = np.isin(whole.ids_N, ids, assume_unique=True)
     numbers_N = whole.numbers_N[here]

@@ -60,7 +60,7 @@ export function start(main, bar) {
       const module = await load(tab.name, fail);
       if (!module || signal.aborted) return;
       root.replaceChildren();
-      await module.show(root, place, { signal, title, go, replace });
+      await module.show(root, place, { signal, title, go, step, replace });
     } catch (error) {
       fail(error, tab && show);
     } finally {
@@ -75,6 +75,9 @@ export function start(main, bar) {
 const go = (tab, parts, parameters) => {
   location.hash = address(tab, parts, parameters);
 };
+
+// The same in place of where one is: the browser does not go back to that.
+const step = (tab, parts, parameters) => location.replace(address(tab, parts, parameters));
 
 // Another address for what is shown already.
 const replace = (tab, parts, parameters) => {

@@ -80,6 +80,32 @@ def test_a_point_is_chosen_by_the_mouse_and_searched_from(visits: Visits, addres
     visit.settled()
 
 
+def test_a_neighbour_and_what_was_asked_about_lead_to_their_places_on_the_map(visits: Visits, address: str, mapped: Path) -> None:
+    visit = visits(address, viewport=PHONE)
+    visit.expect(SLOW)
+    page = visit.open("#/search?photo=7")
+    visit.assert_accessible()
+    neighbour = page.get_by_role("list", name="Neighbours").get_by_role("listitem").nth(1)
+    lead = neighbour.get_by_role("link", name="on the map")
+    [id] = re.findall(r"items/(\d+)/", neighbour.locator("img").get_attribute("src") or "")
+    ways = [(lead, int(id)), (page.get_by_role("link", name="See it on the map"), 7)]
+    for link, item in ways:
+        link.focus()
+        page.keyboard.press("Enter")
+        x, y = place_of(mapped, item)
+        expect(page).to_have_url(re.compile(f"#/map.x={x:.4f}&y={y:.4f}&zoom=6.00&photo={item}$"))
+        expect(page.get_by_role("link", name=f"Search from photograph {item}", exact=True)).to_be_visible()
+        visit.settled()
+        page.go_back()
+        visit.settled()
+
+
+def test_without_a_map_nothing_leads_to_one(visit: Visit) -> None:
+    page = visit.open("#/search?photo=7")
+    expect(page.get_by_role("list", name="Neighbours").get_by_role("listitem")).to_have_count(12)
+    expect(page.locator("a[href*='#/map?']")).to_have_count(0)
+
+
 def test_few_points_in_view_have_their_thumbnails(visits: Visits, address: str) -> None:
     visit = looking(visits, address, "#/map?photo=7")
     pictures = visit.page.locator(".pictures img")

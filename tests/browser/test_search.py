@@ -1,10 +1,11 @@
 """The Search tab: a photograph's classes and neighbours, filters, examples, several photographs, and what goes wrong."""
 
+import re
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import FilePayload, Page, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 
 from indexer.opening import open_store
 from tests.browser.conftest import Visits
@@ -76,6 +77,60 @@ def test_filters_are_in_the_address_and_come_back_with_it(visit: Visit) -> None:
     page.go_back()
     visit.settled()
     expect(page.get_by_label("path begins")).to_have_value("none/")
+
+
+def test_a_column_alone_is_chosen_by_the_keyboard_on_a_phone_and_is_in_the_address(visits: Visits, served: str) -> None:
+    visit = visits(served, viewport=PHONE)
+    visit.open()
+    page = choose(visit, PHOTO)
+    summary = page.get_by_text("Options", exact=True)
+    summary.focus()
+    summary.press("Enter")
+    columns = page.get_by_label("columns")
+    expect(columns).to_have_value("both")
+    columns.focus()
+    page.keyboard.type("column 1")
+    visit.settled()
+    page.wait_for_url("**columns=1*")
+    assert paths(page) == neighbors(served, k=12, columns=1) != neighbors(served, k=12)
+    expect(page.get_by_text("Column 1's half of them alone is compared.", exact=False)).to_be_visible()
+    visit.assert_accessible()
+    page.get_by_role("list", name="Neighbours", exact=True).get_by_role("link").nth(3).click()
+    expect(page).to_have_url(re.compile(r"columns=1&photo=\d+$"))
+    visit.settled()
+    expect(columns).to_have_value("1")
+    columns.select_option("both")
+    visit.settled()
+    assert "columns" not in page.url
+
+
+def test_of_a_mode_and_a_column_that_do_not_go_together_the_last_stands(visit: Visit) -> None:
+    page = visit.open("#/search?photo=5&mode=code")
+    columns, mode = page.get_by_label("columns"), page.get_by_role("combobox", name="search")
+    columns.select_option("0")
+    visit.settled()
+    expect(mode).to_have_value("")
+    assert page.url.endswith("photo=5&columns=0")
+    mode.select_option("exact")
+    visit.settled()
+    assert page.url.endswith("photo=5&columns=0&mode=exact")
+    mode.select_option("two-stage")
+    visit.settled()
+    expect(columns).to_have_value("both")
+    assert page.url.endswith("photo=5&mode=two-stage")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_where_no_column_can_be_compared_alone_none_is_offered(visit: Visit) -> None:
+    def whole(route: Route) -> None:
+        body = route.fetch().json()
+        body["index"]["columns"] = ["both"]
+        route.fulfill(json=body)
+
+    visit.page.route("**/info", whole)
+    page = visit.open("#/search?photo=5")
+    expect(page.get_by_role("spinbutton", name="neighbours")).to_be_visible()
+    expect(page.get_by_label("columns")).to_have_count(0)
 
 
 def test_a_neighbour_leads_to_its_own_neighbours_and_back_again(visit: Visit, index: Path) -> None:

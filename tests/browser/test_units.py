@@ -55,13 +55,16 @@ def test_units_are_gone_through_by_layer_column_and_key(visits: Visits, seen: st
     expect(heading).to_have_text("Conv5 unit 2 of column 1")
     visit.settled()
     visit.assert_accessible()
+    entries = page.evaluate("history.length")
     page.keyboard.press("ArrowRight")
     expect(heading).to_have_text("Conv5 unit 3 of column 1")
-    for name in ("2 of column 1", "1 of column 1", "0 of column 1", "5 of column 0"):
+    for column, unit in ((1, 2), (1, 1), (1, 0), (0, 5)):
         page.keyboard.press("ArrowLeft")
-        expect(heading).to_have_text(f"Conv5 unit {name}")
+        expect(heading).to_have_text(f"Conv5 unit {unit} of column {column}")
+        expect(page).to_have_url(f"{seen}/#/units/conv5/{column}/{unit}")
+    assert page.evaluate("history.length") == entries  # a key that is held leaves no trail to go back along
     page.go_back()
-    expect(heading).to_have_text("Conv5 unit 0 of column 1")
+    expect(heading).to_have_text("Units of conv5, column 1")
 
 
 def test_a_page_of_units_that_cannot_be_had_is_said(visits: Visits, seen: str) -> None:

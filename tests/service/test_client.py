@@ -9,15 +9,17 @@ import shutil
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 import uvicorn
+from fastapi.testclient import TestClient
 
 from indexer.opening import open_store
 from service import client
@@ -237,6 +239,77 @@ def test_what_is_asked_about_one_photograph_is_sent_and_about_an_item_is_named()
         ("/views", {"id": "3", "top": "3"}, False),
         ("/activations", {"layer": "conv2", "top": "5"}, True),
     ]
+
+
+def test_labels_items_and_units_are_asked_for_with_what_was_given_and_nothing_more() -> None:
+    script = Script(*[OK] * 7)
+    with script.client() as fc7:
+        fc7.labels(3, cursor="c")
+        fc7.items(label=iter(["red", ""]), path_prefix="a/", added_before=datetime(2026, 11, 26, tzinfo=UTC), cursor="d")
+        fc7.item(17)
+        fc7.layers()
+        fc7.units("conv2", 1, order="active", start=48, k=5)
+        fc7.unit("fc6", 0, 3)
+        fc7.invariance_report()
+    assert [(request.method, str(request.url)) for request in script.requests] == [
+        ("GET", "http://fc7/labels?k=3&cursor=c"),
+        (
+            "GET",
+            "http://fc7/items?k=10&label=red&label=&path_prefix=a%2F&added_before=2026-11-26T00%3A00%3A00%2B00%3A00&cursor=d",
+        ),
+        ("GET", "http://fc7/items/17"),
+        ("GET", "http://fc7/units"),
+        ("GET", "http://fc7/units/conv2/1?order=active&start=48&k=5"),
+        ("GET", "http://fc7/units/fc6/0/3"),
+        ("GET", "http://fc7/reports/invariance"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def looked_into(model: Path, atlas_index: Path) -> Iterator[FC7]:
+    """A client of a service of 24 items with a unit atlas."""
+    with TestClient(create_app(ServiceSettings(model=model, index=atlas_index))) as service:
+        yield FC7("http://testserver", transport=service._transport)
+
+
+def test_labels_and_items_are_those_of_the_index(looked_into: FC7, atlas_index: Path) -> None:
+    known = open_store(atlas_index).items(range(24))
+    counts = Counter(item.label for item in known)
+    assert {entry["label"]: entry["items"] for entry in looked_into.labels()["labels"]} == counts
+    assert [[entry["label"] for entry in page] for page in looked_into.labels_pages(2)] == [["blue", "green"], ["red"]]
+    assert looked_into.items(1, label="red")["of"] == counts["red"] == 8
+    pages = list(looked_into.items_pages(5, label=iter(["red", "blue"]), path_prefix="train/"))
+    assert [len(page) for page in pages] == [5, 5, 5, 1]
+    assert [item["path"] for page in pages for item in page] == [item.path for item in known if item.label != "green"]
+    assert looked_into.item(5)["path"] == known[5].path
+    with pytest.raises(FC7ServiceError, match="no item has the id 99"):
+        looked_into.item(99)
+
+
+def test_units_are_those_of_the_atlas(looked_into: FC7, atlas_index: Path) -> None:
+    atlas = open_store(atlas_index).atlas
+    assert atlas
+    assert {layer["layer"]: layer["units"] for layer in looked_into.layers()["layers"]} == {
+        name: layer.units for name, layer in atlas.record.layers.items()
+    }
+    answer = looked_into.units("conv5", 1, start=2, k=3)
+    assert ([unit["unit"] for unit in answer["units"]], answer["next"]) == ([2, 3, 4], 5)
+    strongest = looked_into.units("conv5", 1, order="maximum")["units"]
+    assert [unit["maximum"] for unit in strongest] == sorted((unit["maximum"] for unit in strongest), reverse=True)
+    one = looked_into.unit("conv5", 1, strongest[0]["unit"])
+    assert one["photographs"][0]["activation"] == pytest.approx(strongest[0]["maximum"])
+
+
+def test_what_a_photograph_and_an_item_keep_when_they_are_perturbed(looked_into: FC7) -> None:
+    of_photograph, of_item = looked_into.invariance(PHOTO), looked_into.invariance(17, pictures=True)
+    assert (of_photograph["id"], of_item["id"]) == (None, 17)
+    pictures = [
+        {point["picture"] is None for curve in answer["curves"] for point in curve["points"]}
+        for answer in (of_photograph, of_item)
+    ]
+    assert pictures == [{True}, {False}]
+    with pytest.raises(FC7ServiceError, match=r"`python -m training\.invariance"):
+        looked_into.invariance_report()
 
 
 def test_one_photograph_is_looked_into(address: str) -> None:

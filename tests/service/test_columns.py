@@ -88,6 +88,24 @@ def test_a_network_of_one_column_says_so(one_column: TestClient) -> None:
     assert one_column.post("/neighbors?id=1&columns=both").status_code == 200
 
 
+@pytest.fixture
+def in_milvus(tmp_path: Path, model: Path, images: Path) -> Iterator[TestClient]:
+    """A service of an index whose items lie in a local Milvus file."""
+    folder, store = tmp_path / "index", str(tmp_path / "milvus.db")
+    build.main(build.BuildSettings(model=model, data=images, index=folder, part="test", store=store))
+    with TestClient(create_app(ServiceSettings(model=model, index=folder))) as client:
+        yield client
+
+
+@pytest.mark.parametrize("served", ["client", "one_column", "in_milvus"])
+def test_info_offers_the_columns_that_a_search_takes(served: str, request: pytest.FixtureRequest) -> None:
+    service: TestClient = request.getfixturevalue(served)
+    answers = {columns: service.post(f"/neighbors?id=1&columns={columns}").status_code for columns in HALVES}
+    assert set(answers.values()) <= {200, 422}
+    assert service.get("/info").json()["index"]["columns"] == [columns for columns in HALVES if answers[columns] == 200]
+    assert answers["0"] == (200 if served == "client" else 422)
+
+
 @pytest.mark.parametrize("layer", ["fc6", "conv5"])
 def test_an_index_of_another_layer_is_asked_and_added_to_by_it(
     tmp_path: Path, model: Path, images: Path, layer: FeatureLayer

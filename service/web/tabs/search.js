@@ -47,11 +47,15 @@ export async function show(root, { query }, context) {
           context.replace("search", [], query);
           ask(view);
         })),
-      given && element("p", {}, element("a", { href: address("layers", [], { photo: given.reference }), textContent: "See it through the network" }))),
+      given && element("p", { className: "ways" },
+        element("a", { href: address("layers", [], { photo: given.reference }), textContent: "See it through the network" }),
+        info.index.mapped && !given.file && element("a", { href: onMap(given.id), textContent: "See it on the map" }))),
     found);
   if (lost) found.append(failure(lost));
   else await ask(view);
 }
+
+const onMap = (id) => address("map", [], { photo: id });
 
 async function shownIn(given, signal) {
   if (!given) return null;
@@ -86,11 +90,12 @@ async function ask(view) {
 async function neighbors(view, signal, of, page) {
   const options = optionsOf(view.query);
   const first = await page(options);
-  const { metric, results: [result] } = first;
+  const { metric, columns, results: [result] } = first;
+  const alone = columns === "both" ? "" : ` Column ${columns}'s half of them alone is compared.`;
   const list = cards("Neighbours");
   const add = (answer) => list.append(...answer.results[0].neighbors.map((item) => neighbor(view, item, metric)));
   if (!result.neighbors.length) return [empty(result.note ?? "No photograph passes these filters.")];
-  return [element("p", { className: "quiet", textContent: result.note ?? `${of}${NEAREST[metric]}` }), list,
+  return [element("p", { className: "quiet", textContent: result.note ?? `${of}${NEAREST[metric]}${alone}` }), list,
     paged({ first, signal, next: (cursor) => page({ ...options, cursor }), add, text: "More", nextOf: (answer) => answer.results[0].next })];
 }
 
@@ -110,6 +115,7 @@ function neighbor(view, item, metric) {
     extra: [
       ...(view.given && metric ? [whyButton(view.given, item, view.context.signal)] : []),
       vote("like", "+", `Like ${name}, too`), vote("unlike", "\u2212", `Unlike ${name}`),
+      ...(view.info.index.mapped ? [element("a", { href: onMap(item.id), title: `${name} on the map`, "aria-label": `${name} on the map`, textContent: "\u25ce" })] : []),
     ],
   });
 }

@@ -43,6 +43,22 @@ def client(model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) 
         yield client
 
 
+NUMBERS = {"id": "0", "layer": "conv1", "column": "0", "unit": "0", "place": "0"}
+
+
+def test_what_has_an_etag_is_asked_for_again_by_it_and_nothing_else_is_kept(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()["paths"]
+    paths = [path.format_map(NUMBERS) for path, methods in described.items() if "get" in methods]
+    answers = [client.get(path) for path in (*paths, *PARTS, *PICTURES, "/items/999", "/nowhere")]
+    answers += [client.get("/items?k=0"), client.post("/neighbors?id=0"), client.head("/info"), client.put("/info")]
+    kept = {str(answer.request.url): answer.headers["cache-control"] for answer in answers if "etag" in answer.headers}
+    assert set(kept.values()) == {"no-cache"}
+    assert {f"http://testserver{path}" for path in (*PARTS, *PICTURES)} <= set(kept)
+    others = [answer for answer in answers if "etag" not in answer.headers]
+    assert {answer.headers["cache-control"] for answer in others} == {"no-store"}
+    assert {answer.status_code for answer in others} == {200, 404, 405, 422}
+
+
 def assert_unchanged(response: Response, whole: Response) -> None:
     """What RFC 9110, section 15.4.5, asks of a 304."""
     assert (response.status_code, response.content) == (304, b"")

@@ -3,7 +3,9 @@
 import shutil
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from fastapi.testclient import TestClient
@@ -11,7 +13,10 @@ from fastapi.testclient import TestClient
 from indexer import build
 from indexer.index import open_index
 from indexer.storage import layout
+from indexer.storage.artifact import WithManifest
+from indexer.storage.layout import Layout
 from service.app import create_app
+from service.pair import Pair
 from service.routes import map as route
 from service.settings import ServiceSettings
 from tests.conftest import encoded, photograph
@@ -53,6 +58,7 @@ def decoded(data: bytes) -> list[tuple[int, int, int, int]]:
 
 def test_the_points_are_those_of_the_file(client: TestClient, mapped: Path) -> None:
     store = open_index(mapped)
+    assert client.get("/info").json()["index"]["mapped"]
     body = client.get("/map").json()
     assert (body["model"], body["layer"], body["index_version"]) == (store.fingerprint, "fc7", 1)
     assert (body["items"], body["shown"], body["since"], body["removed"], body["more_labels"]) == (24, 24, 0, 0, 0)
@@ -118,8 +124,33 @@ def test_what_was_removed_is_left_out_and_what_was_added_is_told(client: TestCli
     assert_problem(client.get(before["points"]), 404, "any more")
 
 
+def test_points_that_two_ask_for_first_are_formed_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    current, meeting, formed = client.app.state.engine.current, Barrier(2, timeout=30), list[WithManifest]()  # type: ignore[attr-defined]
+    newest, read = current.newest, layout.read
+
+    def together() -> Pair:
+        pair: Pair = newest()
+        meeting.wait()
+        return pair
+
+    def counted(store: WithManifest) -> Layout:
+        formed.append(store)
+        return read(store)
+
+    monkeypatch.setattr(current, "newest", together)
+    monkeypatch.setattr(layout, "read", counted)
+    with ThreadPoolExecutor(2) as threads:
+        for version in (1, 2):
+            answers = list(threads.map(client.get, ["/map/points"] * 2))
+            assert [answer.status_code for answer in answers] == [200, 200]
+            assert answers[0].content == answers[1].content
+            assert len(formed) == version
+            client.delete("/items/5", headers=KEY)
+
+
 def test_an_index_without_a_map_says_what_makes_one(model: Path, index: Path) -> None:
     with TestClient(create_app(ServiceSettings(model=model, index=index)), raise_server_exceptions=False) as client:
+        assert client.get("/info").json()["index"]["mapped"] is False
         for path in ("/map", "/map/points"):
             assert_problem(client.get(path), 404, "this index has no map; `python -m indexer.build --map` makes one")
 

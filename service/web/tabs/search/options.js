@@ -2,9 +2,10 @@
 
 import { choices, element, field, select } from "../../components/elements.js";
 
-const NAMES = ["k", "mode", "views", "label", "exclude_label", "path_prefix", "added_after", "added_before"];
+const NAMES = ["k", "mode", "columns", "views", "label", "exclude_label", "path_prefix", "added_after", "added_before"];
 const LISTS = new Set(["label", "exclude_label"]);
 const NEIGHBORS = 12;
+const WHOLE = "both";
 
 // The options as parameters of an address.
 export const keptOf = (query) =>
@@ -53,7 +54,6 @@ export function controls(query, { model, index }, changed) {
     } }));
   })));
   showChosen();
-  const modes = { "": `${index.mode} (as set)`, exact: "exact", "two-stage": "two-stage", code: "by code" };
   return element("form", { className: "options", onsubmit: (event) => event.preventDefault() },
     field("ten views", element("input", { type: "checkbox", checked: viewsOf(query) === 10,
       onchange: ({ target }) => set("views", target.checked ? "10" : "") })),
@@ -64,9 +64,30 @@ export function controls(query, { model, index }, changed) {
     field("path begins", text("path_prefix", { placeholder: "any" }), { className: "field wide" }),
     field("added from", time("added_after"), { className: "field wide" }),
     field("added before", time("added_before"), { className: "field wide" }),
-    index.bits > 0 && field("search", select(modes, query.get("mode") ?? "", { title: index.reason,
-      onchange: ({ target }) => set("mode", target.value) }), { className: "field wide" }),
+    ...ways(query, index, set),
     labels, chosen);
+}
+
+// How neighbours are found, where there is a choice. Codes and short-lists are of whole features: of a mode and a column that do not
+// go together the one that was chosen last stands.
+function ways(query, index, set) {
+  const pick = (name, value) => {
+    if (columns.value !== WHOLE && !["", "exact"].includes(mode.value)) {
+      const [other, usual] = name === "mode" ? [columns, WHOLE] : [mode, ""];
+      other.value = usual;
+      query.delete(name === "mode" ? "columns" : "mode");
+    }
+    set(name, value === WHOLE ? "" : value);
+  };
+  const mode = select({ "": `${index.mode} (as set)`, exact: "exact", "two-stage": "two-stage", code: "by code" }, query.get("mode") ?? "",
+    { title: index.reason, onchange: () => pick("mode", mode.value) });
+  const texts = Object.fromEntries(index.columns.map((one) => [one, one === WHOLE ? "both" : `column ${one} alone`]));
+  const columns = select(texts, query.get("columns") ?? WHOLE,
+    { title: "Of one column alone its half of the features is compared, by exact search", onchange: () => pick("columns", columns.value) });
+  return [
+    index.bits > 0 && field("search", mode, { className: "field wide" }),
+    index.columns.length > 1 && field("columns", columns, { className: "field wide" }),
+  ];
 }
 
 // A time in UTC as the field for local times has it.

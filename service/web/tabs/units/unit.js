@@ -10,8 +10,8 @@ import { kernelParts } from "./kernel.js";
 import { about, BEYOND, withoutAtlas } from "./layers.js";
 
 export async function showUnit(root, layer, column, unit, context) {
-  const { signal, title, go } = context;
-  walked = { layer, go };
+  const { signal, title, step } = context;
+  walked = { layer, step };
   title(nameOfUnit(layer, column, unit));
   const others = neighbours(layer, Number(column), Number(unit));
   root.append(element("p", { className: "leaves" },
@@ -51,7 +51,7 @@ function neighbours({ layer, columns, units }, column, unit) {
   return found;
 }
 
-let walked = null;  // the layer that was shown last, and what leads to another place
+let walked = null;  // the layer that was shown last, and what leads to the next place
 
 // Keys count from the address, so that none is lost while the unit before is still on its way.
 window.addEventListener("keydown", (event) => {
@@ -61,7 +61,7 @@ window.addEventListener("keydown", (event) => {
   if (tab !== "units" || unit === undefined || layer !== walked?.layer.layer) return;
   const others = neighbours(walked.layer, Number(column), Number(unit));
   const to = { ArrowLeft: others.previous, ArrowRight: others.next }[event.key];
-  if (to) walked.go("units", to);
+  if (to) walked.step("units", to);
 });
 
 function inFigures(activity, { layer }) {
