@@ -27,6 +27,17 @@ STRAY = """() => {
       found.push(texts.currentNode.parentNode.outerHTML.slice(-200));
   return found;
 }"""
+# The address that the page shows. It is behind the browser's between a click and the event that tells the page of it
+SHOWN: Final = """
+window.shown = location.href;
+const replaceState = history.replaceState.bind(history);
+history.replaceState = (...given) => { replaceState(...given); window.shown = location.href; };
+window.addEventListener("hashchange", () => { window.shown = location.href; });
+"""
+CAUGHT_UP: Final = """() => new Promise((resolve) => {
+  const look = () => (window.shown === location.href ? resolve() : setTimeout(look));
+  look();
+})"""
 PHONE: Final = {"width": 360, "height": 740}
 
 
@@ -61,6 +72,7 @@ class Visit:
         self.problems: list[str] = []
         self._expected: list[str] = []
         page.set_default_timeout(1000 * PATIENCE_S)
+        page.add_init_script(SHOWN)
         page.on("console", self._note_message)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("request", self._note_request)
@@ -85,6 +97,7 @@ class Visit:
 
     def settled(self) -> Page:
         """The page, once the tab has been shown and nothing of it is still being asked for."""
+        self.page.evaluate(CAUGHT_UP)
         self.page.wait_for_selector("main[aria-busy=false]:not(:has([aria-busy=true]))")
         return self.page
 
