@@ -91,7 +91,7 @@ ANALYSES = {"training.analysis", "training.claims", "indexer.analysis"}  # which
 # its neighbours, though they are of the network. Whatever else lies below knows nothing of them.
 ABOVE = {
     "training.invariance": {f"indexer.{room}" for room in ("opening", "search", "storage", "store")},
-    "training.claims.paper.codes": {f"indexer.{room}" for room in ("arrays", "codes", "evaluation", "features")},
+    "training.claims.paper.codes": {f"indexer.{room}" for room in ("codes", "evaluation", "features")},
 }
 MODULES = sorted(path for package in ROOMS for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py")
 PAGES = ("service", "training", "indexer", "docker", "tests")

@@ -6,7 +6,9 @@ Legend: B batch, C channels, S side of a square, H height, W width, K classes.
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,6 +47,15 @@ def errors(net: Net, pixels: Pixels, mean_CSS: Tensor, stopping: Callable[[], bo
         counts += torch.stack([centre_B.sum(), ten_B.sum(), (centre_B & ~ten_B).sum(), (ten_B & ~centre_B).sum()])
     centre, tens, only_centre, only_ten = counts.tolist()
     return Errors(photographs=len(pixels), centre=centre, ten=tens, only_centre=only_centre, only_ten=only_ten)
+
+
+@torch.no_grad()
+def features(net: AlexNet, squares_NCSS: Tensor, mean_CSS: Tensor) -> NDArray[np.float32]:
+    """FC7 of the centre views of some photographs, float32 (N, D); a network that diverged has zeros."""
+    size = net.config.input_size
+    views = (next(fixed_views(some.to(mean_CSS.device), mean_CSS, size, ten=False)) for some in squares_NCSS.split(_TOGETHER))
+    parts = [net.features(x_BCHW).nan_to_num(0.0, 0.0, 0.0).cpu() for x_BCHW in views]
+    return np.asarray(torch.cat(parts).numpy())
 
 
 @torch.no_grad()

@@ -17,8 +17,8 @@ import torch
 from training.analysis.invariance import Space
 from training.analysis.perturbations import PERTURBATIONS, Kind, bias, gain
 from training.claims.claim import Claim, Comparison, Left, Results
+from training.claims.measuring import features
 from training.claims.networks import CALTECH, NO_LRN
-from training.claims.pixels import fixed_views
 
 PHOTOGRAPHS: Final = 300
 KINDS: Final[tuple[Kind, Kind]] = ("gain", "bias")
@@ -32,8 +32,7 @@ def examine(left: Left) -> dict[str, float]:
     squares_NCSS = some.squares_NCSS.cpu().numpy()
     points = [(kind, level) for kind in KINDS for level in PERTURBATIONS[kind].levels]
     made = [squares_NCSS, *((gain if kind == "gain" else bias)(squares_NCSS, level)[0] for kind, level in points)]
-    with torch.inference_mode():
-        features_PND = np.stack([_features(left, torch.from_numpy(squares)) for squares in made])
+    features_PND = np.stack([features(left.net, torch.from_numpy(squares), left.mean_CSS) for squares in made])
     alive_N = features_PND[0].any(1)
     features_PND = features_PND[:, alive_N]
     labels = [str(label) for label in some.labels_N[torch.from_numpy(alive_N)].tolist()]
@@ -60,12 +59,6 @@ def measure(results: Results) -> list[Comparison]:
 def name(kind: Kind, level: float) -> str:
     """What a perturbation is called, as in 'bias +30'."""
     return f"{kind} {level:{'+g' if kind == 'bias' else 'g'}}"
-
-
-def _features(left: Left, squares_NCSS: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    size, device = left.net.config.input_size, left.mean_CSS.device
-    [x_NCHW] = fixed_views(squares_NCSS.to(device), left.mean_CSS, size, ten=False)
-    return np.asarray(torch.cat([left.net.features(x_BCHW) for x_BCHW in x_NCHW.split(100)]).cpu().numpy())
 
 
 CLAIM = Claim(

@@ -13,18 +13,16 @@ be nothing if codes of FC7 found no more than codes of raw pixels. The paper giv
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import torch
 
-from indexer.arrays import Vectors
 from indexer.codes import autoencoder, baselines
 from indexer.evaluation.intervals import Resamples
 from indexer.evaluation.protocol import GroundTruth, Measurement
 from indexer.features import colour_histogram, raw_pixels
 from training.claims import trainer
 from training.claims.claim import Claim, Comparison, Left, Results
+from training.claims.measuring import features
 from training.claims.networks import CALTECH
-from training.claims.pixels import Pixels, fixed_views
-from training.network.alexnet import AlexNet
+from training.claims.pixels import Pixels
 
 BITS = 128
 KEYS = {"mAP": ("map", 0), "P@10": ("precision", 10)}
@@ -56,7 +54,7 @@ def examine(left: Left) -> dict[str, float]:
 
 def _ways(left: Left, held: Pixels, asked: Pixels) -> Iterator[tuple[str, Measurement]]:
     before = trainer.initial(left.net.config, left.seed).to(left.mean_CSS.device)
-    fc7, untrained = ([_fc7(net, left, some) for some in (held, asked)] for net in (left.net, before))
+    fc7, untrained = ([features(net, some.squares_NCSS, left.mean_CSS) for some in (held, asked)] for net in (left.net, before))
     pixels = [raw_pixels(some.squares_NCSS.cpu()).astype(np.float32) for some in (held, asked)]
     colours = [colour_histogram(some.squares_NCSS.cpu()) for some in (held, asked)]
     truth = GroundTruth(held.labels_N.cpu().numpy(), asked.labels_N.cpu().numpy())
@@ -68,13 +66,6 @@ def _ways(left: Left, held: Pixels, asked: Pixels) -> Iterator[tuple[str, Measur
     fitted = baselines.fit(fc7[0], lengths, (left.seed,), raw_rows=False)
     for name, rows, coder in (*coders, *((name, fc7, coders[left.seed]) for name, _, coders in fitted if name == ITQ)):
         yield name, truth.measure_codes(coder.encode(rows[0]), coder.encode(rows[1]), np.empty((len(asked), 0), np.int64))
-
-
-@torch.no_grad()
-def _fc7(net: AlexNet, left: Left, pixels: Pixels) -> Vectors:
-    """Of the centre views; a network that diverged has zeros."""
-    parts = (fixed_views(some, left.mean_CSS, net.config.input_size, ten=False) for some in pixels.squares_NCSS.split(250))
-    return torch.cat([net.features(next(views)).nan_to_num(0.0, 0.0, 0.0).cpu() for views in parts]).numpy()
 
 
 def _less(key: str, other: str, name: str, of_seeds: list[Mapping[str, float]]) -> Iterator[Comparison]:
