@@ -19,7 +19,7 @@ from training.claims.report import report
 from training.claims.scale import SCALES, Size, work
 from training.claims.workers import Place
 from training.errors import BadValue, NotReady
-from training.files import exclusively, replacing
+from training.files import exclusively, write_text
 from training.program import Settings, commit, machine, progress, run_program
 
 PACKED: Final = "packed"
@@ -35,7 +35,8 @@ class ClaimsSettings(Settings):
     seed of their own; test photographs are looked at once, at the end of each run. Interrupted, the same command goes on where
     it was.
 
-    The results: OUT/claims.json, OUT/claims.md (a table), OUT/figure1.svg, OUT/forest.svg and OUT/figure3.svg.
+    The results: OUT/claims.json, OUT/claims.md (a table), OUT/figure1.svg, OUT/forest.svg, OUT/figure3.svg and
+    OUT/brightness.svg.
     """
 
     model_config = SettingsConfigDict(cli_prog_name="python -m training.claims")
@@ -109,8 +110,7 @@ def write(out: Path, found: Report, page: Path | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             if folder == out or name != "claims.md":
-                with replacing(folder / name) as path:
-                    path.write_text(text + "\n", encoding="utf-8")
+                write_text(folder / name, text + "\n")
     if page:
         table.replace_in(page, found)
 

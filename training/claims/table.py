@@ -9,7 +9,7 @@ from typing import Final
 from training.claims.record import Report, Row
 from training.claims.scale import Size
 from training.errors import Mismatch
-from training.files import replacing
+from training.files import write_text
 
 BEGIN: Final = "<!-- claims: written by python -m training.claims -->"
 END: Final = "<!-- claims: end -->"
@@ -44,8 +44,7 @@ def replace_in(page: Path, report: Report) -> None:
     """Writes the table between the page's markers. Raises Mismatch where it has none."""
     check(page)
     new = f"{BEGIN}\n{table(report)}\n{END}"
-    with replacing(page) as path:
-        path.write_text(_PLACE.sub(lambda _: new, page.read_text("utf-8")), encoding="utf-8")
+    write_text(page, _PLACE.sub(lambda _: new, page.read_text("utf-8")))
 
 
 def figure(row: Row, value: float | None, sign: bool = True) -> str:

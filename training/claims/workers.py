@@ -29,7 +29,7 @@ from training.claims.arm import Data, Figures, RunSpec
 from training.claims.claim import Left, claims
 from training.claims.pixels import Pixels
 from training.errors import FC7Error
-from training.files import replacing, write_tensors
+from training.files import write_tensors, write_text
 from training.network.alexnet import AlexNet
 from training.program import keep_freed_memory
 
@@ -204,5 +204,4 @@ def _examine(examination: Examination) -> None:
 
 
 def _write(path: Path, record: BaseModel) -> None:
-    with replacing(path) as written:
-        written.write_text(record.model_dump_json() + "\n", encoding="utf-8")
+    write_text(path, record.model_dump_json() + "\n")
