@@ -33,6 +33,9 @@ class Results(Protocol):
     def of(self, arm: Arm, seed: int) -> RunResult | None:
         """The run of an arm with a seed, at the rate chosen for the arm; None where it has not been made."""
 
+    def tried(self, arm: Arm) -> list[RunResult]:
+        """The runs that chose the arm's rate, a rate of the grid each, as far as they have been made."""
+
     def figures(self, claim: str, arm: Arm, seed: int) -> Mapping[str, float] | None:
         """What a claim's `examine` gave of that run's network; None where there is nothing yet."""
 

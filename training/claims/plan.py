@@ -66,10 +66,12 @@ class Plan:
 
         An arm that trains on all photographs takes that of the same arm on fewer.
         """
-        if not self.scale.pilots:
-            return arm.rates[len(arm.rates) // 2]
-        found = {rate: self.made(self._pilot(arm, rate)) for rate in arm.rates}
-        return min(found, key=lambda rate: _merit(found[rate]))
+        found = self.tried(arm)
+        return min(found, key=_merit).spec.rate if found else arm.rates[len(arm.rates) // 2]
+
+    def tried(self, arm: Arm) -> list[RunResult]:
+        """As Results has it."""
+        return [result for rate in arm.rates if self.scale.pilots and (result := self.made(self._pilot(arm, rate)))]
 
     def of(self, arm: Arm, seed: int) -> RunResult | None:
         """As Results has it."""
@@ -90,10 +92,8 @@ class Plan:
         return self.scale.spec(arm, rate, seed, self.available[arm.data])
 
 
-def _merit(result: RunResult | None) -> tuple[float, float]:
+def _merit(result: RunResult) -> tuple[float, float]:
     """The smaller the better."""
-    if result is None:
-        return math.inf, math.inf
     goal = result.spec.arm.until_error
     if goal is None:
         return 0.0, result.error

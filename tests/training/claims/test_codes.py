@@ -104,6 +104,9 @@ class Known:
     def of(self, arm: Arm, seed: int) -> RunResult | None:
         raise NotImplementedError
 
+    def tried(self, arm: Arm) -> list[RunResult]:
+        raise NotImplementedError
+
     def figures(self, claim: str, arm: Arm, seed: int) -> Mapping[str, float] | None:
         assert claim == "codes"
         more = 0.1 if arm == SEEN else 0.0

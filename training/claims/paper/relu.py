@@ -11,7 +11,8 @@ starts of the 2012 code, conv1 from N(0, 1e-4), were made for ReLU, and tanh may
 second time from N(0, 1/sqrt(n)), n the inputs of a unit; and ReLU and tanh a third time on all 50 000 photographs.
 
 The ratio is compared by its logarithm. It would be nothing if the interval held a ratio of 1. Beside it stands how far the
-training errors lie apart when ReLU's run ends, which needs no run to get there.
+training errors lie apart when ReLU's run ends, which needs no run to get there. The note of a ratio has the epochs of the pilots:
+a rate that is the fastest with one seed may be too high for others.
 """
 
 from dataclasses import dataclass
@@ -71,10 +72,19 @@ def measure(results: Results) -> list[Comparison]:
             label = f"epochs to 25 %, {NAMES[other]} over ReLU, {setting.name}"
             reached = sum(fast is not None for _, fast in times)
             note = f"rates {rates}; ReLU got there in {reached} of {len(times)} runs of at most {epochs} epochs"
+            if not setting.all_images:
+                note += "".join(_tried(results, setting.arm(unit), NAMES[unit]) for unit in ("relu", other))
             given = epochs - 0.5  # where the last epoch's error stands
             rows += ratio(label, times, given, published=PUBLISHED[other], note=note)
             rows += _apart(f"error when ReLU is there, {NAMES[other]} less ReLU, {setting.name}", errors)
     return rows
+
+
+def _tried(results: Results, arm: Arm, name: str) -> str:
+    """What every rate of the grid came to, with the seed that chose among them."""
+    times = {run.spec.rate: crossing([epoch.error for epoch in run.curve], GOAL) for run in results.tried(arm)}
+    told = ", ".join(f"{rate:g}: {'not' if time is None else f'{time:.1f}'}" for rate, time in times.items())
+    return f"; pilots of {name}, epochs by rate: {told}" if told else ""
 
 
 def _apart(label: str, errors: list[tuple[list[float], list[float]]]) -> list[Comparison]:
