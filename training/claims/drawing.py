@@ -70,7 +70,7 @@ def brightness(moves: Sequence[Moves]) -> str:
     arms = list(dict.fromkeys(one.arm for one in moves))
     colours = dict(zip(arms, _COLOURS.values(), strict=False))
     highest = max(max(one.moves) for one in moves) or 1.0
-    panel, height, left, top = _WIDTH // 2 - 60, 240, 50, 40
+    panel, height, left, top = _WIDTH // 2 - 65, 240, 50, 40
     parts: list[str] = []
     for i, kind in enumerate(dict.fromkeys(one.kind for one in moves)):
         x0 = left + i * (panel + 60)

@@ -268,6 +268,11 @@ def test_networks_that_diverge_are_reported_and_their_results_read_again(
     assert any(epoch["loss"] == "NaN" for result in results for epoch in result["curve"])
 
 
+def test_every_label_of_the_committed_forest_fits_beside_its_plot() -> None:
+    found = Report.model_validate_json((ROOT / "training" / "claims" / "results" / "claims.json").read_bytes())
+    assert max(len(row.label) for claim in found.claims for row in claim.rows) <= 62  # 6 pixels a character, of 376
+
+
 def test_the_committed_table_is_that_of_the_committed_results() -> None:
     page = (ROOT / "training" / "README.md").read_text()
     found = Report.model_validate_json((ROOT / "training" / "claims" / "results" / "claims.json").read_bytes())

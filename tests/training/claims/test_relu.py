@@ -9,7 +9,7 @@ import pytest
 from training.claims.arm import Arm, Epoch, Errors, RunResult, RunSpec
 from training.claims.paper import relu
 
-FAN_IN, ALL = "starts by fan-in", "starts of 2012, all photographs"
+FAN_IN, ALL = "starts by fan-in", "all photographs"
 ARMS: dict[tuple[str, str], Arm] = {
     (setting.name, unit): setting.arm(unit) for setting in relu.SETTINGS for unit in setting.nonlinearities
 }
