@@ -137,6 +137,11 @@ class RunResult(_Record):
     torch: str
 
     @property
+    def running(self) -> list[float]:
+        """The running training error of every epoch."""
+        return [epoch.error for epoch in self.curve]
+
+    @property
     def error(self) -> float:
         """The share wrong from the centre view, of the photographs that it was not trained on."""
         return self.test.centre / self.test.photographs

@@ -97,8 +97,7 @@ def _merit(result: RunResult) -> tuple[float, float]:
     goal = result.spec.arm.until_error
     if goal is None:
         return 0.0, result.error
-    errors = [epoch.error for epoch in result.curve]
-    return crossing(errors, goal) or math.inf, errors[-1]
+    return crossing(result.running, goal) or math.inf, result.running[-1]
 
 
 def _once(arms: Iterable[Arm]) -> list[Arm]:

@@ -98,7 +98,7 @@ def _verdict(found: Summary, count: int, published: float | None) -> Verdict:
 def _figure1(plan: Plan) -> list[Curve]:
     claims = [claim for claim in plan.claims if claim.name == "relu"]
     return [
-        Curve(setting=setting.name, nonlinearity=unit, seed=seed, errors=[round(epoch.error, 4) for epoch in run.curve])
+        Curve(setting=setting.name, nonlinearity=unit, seed=seed, errors=[_rounded(error) for error in run.running])
         for claim in claims
         for setting in relu.SETTINGS
         for unit in setting.nonlinearities

@@ -19,7 +19,7 @@ from training.claims.__main__ import ClaimsSettings, main
 from training.claims.arm import RATES, RunResult, RunSpec
 from training.claims.claim import Unit, claims
 from training.claims.plan import Plan
-from training.claims.record import Report
+from training.claims.record import REPORT, SHIPPED, Report
 from training.claims.workers import Examination, Place
 from training.errors import BadSettings, BadValue, FC7Error, Mismatch, NotReady
 from training.program import parse
@@ -268,14 +268,19 @@ def test_networks_that_diverge_are_reported_and_their_results_read_again(
     assert any(epoch["loss"] == "NaN" for result in results for epoch in result["curve"])
 
 
+def committed() -> Report:
+    """The results that are shipped."""
+    return Report.model_validate_json((SHIPPED / REPORT).read_bytes())
+
+
 def test_every_label_of_the_committed_forest_fits_beside_its_plot() -> None:
-    found = Report.model_validate_json((ROOT / "training" / "claims" / "results" / "claims.json").read_bytes())
+    found = committed()
     assert max(len(row.label) for claim in found.claims for row in claim.rows) <= 62  # 6 pixels a character, of 376
 
 
 def test_the_committed_table_is_that_of_the_committed_results() -> None:
     page = (ROOT / "training" / "README.md").read_text()
-    found = Report.model_validate_json((ROOT / "training" / "claims" / "results" / "claims.json").read_bytes())
+    found = committed()
     assert f"{table.BEGIN}\n{table.table(found)}\n{table.END}\n" in page
 
 

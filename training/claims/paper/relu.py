@@ -59,7 +59,7 @@ def measure(results: Results) -> list[Comparison]:
     for setting in SETTINGS:
         for other in setting.nonlinearities[1:]:
             found = pairs(results, setting.arm(other), setting.arm("relu"))
-            errors = [([epoch.error for epoch in slow.curve], [epoch.error for epoch in fast.curve]) for slow, fast in found]
+            errors = [(slow.running, fast.running) for slow, fast in found]
             times = [(crossing(slow, GOAL), crossing(fast, GOAL)) for slow, fast in errors]
             epochs = max((slow.spec.epochs for slow, _ in found), default=1)
             rates = ", ".join(f"{rate:g}" for rate in sorted({run.spec.rate for pair in found for run in pair}))
@@ -76,7 +76,7 @@ def measure(results: Results) -> list[Comparison]:
 
 def _tried(results: Results, arm: Arm, name: str) -> str:
     """What every rate of the grid came to, with the seed that chose among them."""
-    times = {run.spec.rate: crossing([epoch.error for epoch in run.curve], GOAL) for run in results.tried(arm)}
+    times = {run.spec.rate: crossing(run.running, GOAL) for run in results.tried(arm)}
     told = ", ".join(f"{rate:g}: {'not' if time is None else f'{time:.1f}'}" for rate, time in times.items())
     return f"; pilots of {name}, epochs by rate: {told}" if told else ""
 
