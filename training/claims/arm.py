@@ -41,6 +41,7 @@ class Arm(_Record):
     decay: bool = True
     until_error: float | None = None  # training ends once the running training error is below
     all_images: bool = False  # every photograph there is, at a size that has time for them
+    float32: bool = False  # throughout; else bfloat16 on a processor, TensorFloat-32 on a GPU, where it has that
     half_of_classes: bool = False  # every other class, by name, is left out; the network never sees its photographs
 
     @property

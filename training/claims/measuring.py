@@ -16,6 +16,7 @@ from training.claims.arm import Errors
 from training.claims.pixels import Pixels, fixed_views
 from training.network.alexnet import AlexNet
 from training.network.cifar import CifarNet
+from training.run.precision import in_bfloat16
 
 Net = AlexNet | CifarNet
 CLEAN: Final = 512  # training photographs that the loss after each epoch is measured on
@@ -27,14 +28,14 @@ class Stopped(Exception):
     """The run was told to stop; it goes on from the epoch it last saved."""
 
 
-def half(device: torch.device) -> torch.autocast:
+def half(device: torch.device, *, float32: bool) -> torch.autocast:
     """bfloat16 where the processor has it; a GPU takes TensorFloat-32, which costs small networks no conversions."""
-    enabled = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    enabled = not float32 and device.type == "cpu" and in_bfloat16("auto", device)
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 @torch.no_grad()
-def errors(net: Net, pixels: Pixels, mean_CSS: Tensor, stopping: Callable[[], bool], *, ten: bool) -> Errors:
+def errors(net: Net, pixels: Pixels, mean_CSS: Tensor, stopping: Callable[[], bool], *, ten: bool, float32: bool) -> Errors:
     """Counts of wrong answers, from the centre view and, where `ten`, from ten views; a net that diverged names class 0."""
     size = net.config.input_size
     counts = torch.zeros(4, dtype=torch.int64, device=mean_CSS.device)
@@ -42,8 +43,8 @@ def errors(net: Net, pixels: Pixels, mean_CSS: Tensor, stopping: Callable[[], bo
         if stopping():
             raise Stopped
         squares_BCSS, labels_B = pixels.squares_NCSS[some], pixels.labels_N[some]
-        centre_B = _answers(net, fixed_views(squares_BCSS, mean_CSS, size, ten=False)) != labels_B
-        ten_B = _answers(net, fixed_views(squares_BCSS, mean_CSS, size, ten=True)) != labels_B if ten else centre_B
+        centre_B = _answers(net, fixed_views(squares_BCSS, mean_CSS, size, ten=False), float32) != labels_B
+        ten_B = _answers(net, fixed_views(squares_BCSS, mean_CSS, size, ten=True), float32) != labels_B if ten else centre_B
         counts += torch.stack([centre_B.sum(), ten_B.sum(), (centre_B & ~ten_B).sum(), (ten_B & ~centre_B).sum()])
     centre, tens, only_centre, only_ten = counts.tolist()
     return Errors(photographs=len(pixels), centre=centre, ten=tens, only_centre=only_centre, only_ten=only_ten)
@@ -59,13 +60,13 @@ def features(net: AlexNet, squares_NCSS: Tensor, mean_CSS: Tensor) -> NDArray[np
 
 
 @torch.no_grad()
-def clean_loss(net: Net, some: Pixels, mean_CSS: Tensor) -> float:
+def clean_loss(net: Net, some: Pixels, mean_CSS: Tensor, *, float32: bool) -> float:
     """The mean loss on the centre views of some photographs; nothing is dropped."""
     net.eval()
     size = net.config.input_size
     total = 0.0
     for squares_BCSS, labels_B in zip(some.squares_NCSS.split(_TOGETHER), some.labels_N.split(_TOGETHER), strict=True):
-        with half(mean_CSS.device):
+        with half(mean_CSS.device, float32=float32):
             logits_BK = net(next(fixed_views(squares_BCSS, mean_CSS, size, ten=False)))
         total += F.cross_entropy(logits_BK.float(), labels_B, reduction="sum").item()
     return total / len(some)
@@ -88,10 +89,10 @@ def operations(net: Net) -> int:
     return sum(counted)
 
 
-def _answers(net: Net, every: Iterator[Tensor]) -> Tensor:
+def _answers(net: Net, every: Iterator[Tensor], float32: bool) -> Tensor:
     """The class of the largest mean probability: int64 (B,)."""
     probabilities: list[Tensor] = []
     for x_BCHW in every:
-        with half(x_BCHW.device):
+        with half(x_BCHW.device, float32=float32):
             probabilities.append(net(x_BCHW).float().softmax(1).nan_to_num(0.0))
     return torch.stack(probabilities).sum(0).argmax(1)

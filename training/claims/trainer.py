@@ -125,8 +125,8 @@ def run(
     result = RunResult(
         spec=spec,
         curve=training.curve,
-        train=errors(net, learned.only(slice(TRAIN)), mean_CSS, stopping, ten=False),
-        test=errors(net, measured, mean_CSS, stopping, ten=spec.views > 1),
+        train=errors(net, learned.only(slice(TRAIN)), mean_CSS, stopping, ten=False, float32=spec.arm.float32),
+        test=errors(net, measured, mean_CSS, stopping, ten=spec.views > 1, float32=spec.arm.float32),
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         operations=operations(net),
         seconds=training.seconds,
@@ -196,7 +196,7 @@ def _epoch(
         if stopping():
             raise Stopped
         x_BCHW, labels_B, masks = _batch(spec, training.config, pixels, mean_CSS, noise, number, step, picks_B)
-        with half(mean_CSS.device):
+        with half(mean_CSS.device, float32=spec.arm.float32):
             logits_BK: Tensor = net(x_BCHW, masks)
         logits_BK = logits_BK.float()
         loss = F.cross_entropy(logits_BK, labels_B)
@@ -209,7 +209,8 @@ def _epoch(
         training.optimizer.step()
         sums += torch.stack([(logits_BK.argmax(1) != labels_B).sum(), loss.detach() * len(labels_B)])
     wrong, loss_sum = (sums / len(pixels)).tolist()
-    training.curve.append(Epoch(error=wrong, loss=loss_sum, clean_loss=clean_loss(net, pixels.only(slice(CLEAN)), mean_CSS)))
+    clean = clean_loss(net, pixels.only(slice(CLEAN)), mean_CSS, float32=spec.arm.float32)
+    training.curve.append(Epoch(error=wrong, loss=loss_sum, clean_loss=clean))
     training.seconds += time.monotonic() - started
 
 

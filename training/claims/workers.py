@@ -160,7 +160,6 @@ def _begin(place: Place, count: int, stop: Event) -> None:
     global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count) if place.device == "cpu" else 1)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     keep_freed_memory()
     os.environ["RANK"] = "1"  # the parent alone shows progress
     _worker = _Worker(place, stop, {})
@@ -177,6 +176,7 @@ def _train(spec: RunSpec) -> None:
     state = place.out / STATES / f"{spec.name}.safetensors"
     if _worker.stopping():
         raise measuring.Stopped
+    _tensor_float(not spec.arm.float32)
     result, net = trainer.run(spec, _worker.of(spec.arm.data), state, _worker.stopping, place.made_by)
     if spec.arm.data == "caltech" and not spec.pilot:
         write_tensors(place.model(spec), {name: tensor.cpu() for name, tensor in net.state_dict().items()})
@@ -191,6 +191,7 @@ def _examine(examination: Examination) -> None:
     [measure] = [claim.examine for claim in claims() if claim.name == examination.claim and claim.examine]
     train, test = _worker.of(spec.arm.data)
     learned, _ = trainer.parts(spec, train, test)
+    _tensor_float(not spec.arm.float32)
     net = AlexNet(spec.arm.alexnet(train.classes)).to(torch.device(place.device)).to(memory_format=torch.channels_last).eval()
     path = place.model(spec)
     try:
@@ -201,6 +202,10 @@ def _examine(examination: Examination) -> None:
     diverged = not all(weights.isfinite().all() for weights in net.parameters())
     figures = {} if diverged else measure(left)
     _write(place.figures(examination), Figures(figures=figures if all(map(math.isfinite, figures.values())) else {}))
+
+
+def _tensor_float(on: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
 
 
 def _write(path: Path, record: BaseModel) -> None:

@@ -14,10 +14,13 @@ from PIL import Image
 
 from tests.training.claims.conftest import TINY, write_packed
 from tests.training.claims.made import made_report
-from training.claims import claim, drawing, scale, table, workers
+from training.claims import claim, drawing, scale, table, trainer, workers
 from training.claims.__main__ import ClaimsSettings, main
 from training.claims.arm import RATES, RunResult, RunSpec
 from training.claims.claim import Unit, claims
+from training.claims.measuring import Stopped
+from training.claims.networks import CIFAR
+from training.claims.paper import lrn
 from training.claims.plan import Plan
 from training.claims.record import REPORT, SHIPPED, Report
 from training.claims.workers import Examination, Place
@@ -129,11 +132,26 @@ def test_runs_that_claims_share_are_made_once_and_a_second_call_makes_none(out: 
     names = [spec.name for spec in here.made]
     assert len(names) == len(set(names))
     pilots = sum(spec.pilot for spec in here.made)
-    assert (pilots, len(names) - pilots) == (3 * 8, 8)  # eight arms, for the claims share one
+    assert (pilots, len(names) - pilots) == (3 * 10, 10)  # ten arms, for the claims share one
     before = (out / "claims.json").read_text()
     main(settings(out, "--only", "lrn,fancy-pca", "--seeds", "1"))
     assert len(here.made) == len(names)
     assert (out / "claims.json").read_text() == before
+
+
+def test_a_gpu_rounds_to_tensor_float_32_but_for_an_arm_in_float32(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def run(*_: object) -> None:
+        seen.extend([torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32])
+        raise Stopped
+
+    monkeypatch.setattr(trainer, "run", run)
+    _begin(Place(out, {"cifar": out / "packed" / "cifar.safetensors"}, "cpu", 1, ("", "")))
+    for arm in (lrn.FLOAT32, CIFAR):
+        with pytest.raises(Stopped):
+            workers._train(TINY.spec(arm, 0.01, 0, 20))
+    assert seen == [False, False, True, True]
 
 
 def test_an_interrupted_command_makes_only_what_is_left(out: Path, here: Here) -> None:

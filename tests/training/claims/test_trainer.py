@@ -115,14 +115,28 @@ def test_ten_views_are_counted_beside_the_centre(parts: Parts, monkeypatch: pyte
     net = CifarNet(CifarConfig(classes=3, input_size=24))
     net.initialise("fan-in", 0)
     mean_CSS = test.mean_CSS()
-    found = measuring.errors(net, test, mean_CSS, lambda: False, ten=True)
-    with torch.no_grad(), measuring.half(torch.device("cpu")):
+    found = measuring.errors(net, test, mean_CSS, lambda: False, ten=True, float32=False)
+    with torch.no_grad(), measuring.half(torch.device("cpu"), float32=False):
         views = [net(x).float().softmax(1) for x in pixels.fixed_views(test.squares_NCSS, mean_CSS, 24, ten=True)]
         centre = net(test.squares_NCSS[:, :, 4:28, 4:28] - mean_CSS[:, 4:28, 4:28]).float().softmax(1)
     assert len(views) == len(TEN_VIEWS)
     one_B, ten_B = centre.argmax(1) != test.labels_N, torch.stack(views).mean(0).argmax(1) != test.labels_N
     assert (found.centre, found.ten) == (int(one_B.sum()), int(ten_B.sum()))
     assert (found.only_centre, found.only_ten) == (int((one_B & ~ten_B).sum()), int((ten_B & ~one_B).sum()))
+
+
+@pytest.mark.parametrize("float32", [False, True])
+def test_an_arm_in_float32_trains_and_is_measured_so(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, float32: bool
+) -> None:
+    monkeypatch.setattr(measuring, "in_bfloat16", lambda *_: True)
+    seen: set[tuple[bool, torch.dtype]] = set()
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda layer, _, out: seen.add((layer.training, out.dtype)))
+    try:
+        made(parts, spec(CIFAR.model_copy(update={"float32": float32}), epochs=1), tmp_path / "state")
+    finally:
+        hook.remove()
+    assert {training for training, dtype in seen if dtype is torch.bfloat16} == (set() if float32 else {True, False})
 
 
 def test_operations_are_two_for_each_weight_and_position() -> None:
