@@ -27,6 +27,7 @@ from training.files import is_text, printable
 T = TypeVar("T")
 PREFIX: Final = "FC7_"
 FILE_VARIABLE: Final = "FC7_SETTINGS"  # names the file of the programs that read one
+_NO_MEMORY: Final = re.compile("out of memory|can't allocate memory", re.IGNORECASE)  # of PyTorch's RuntimeErrors
 
 
 class Settings(BaseSettings):
@@ -94,7 +95,7 @@ def aligned(rows: Sequence[Sequence[str]], numbers: bool = False) -> str:
 
 
 def run_program(settings_type: type[S], main: Callable[[S], None], argv: Sequence[str] | None = None) -> NoReturn:
-    """Parses settings, runs `main`, and exits: 0 done, 1 an error of ours, 2 a wrong setting, 130 interrupted."""
+    """Parses settings, runs `main`, and exits: 0 done, 1 an error of ours or no memory, 2 a wrong setting, 130 interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     program = settings_type.model_config.get("cli_prog_name") or "fc7"
     try:
@@ -105,6 +106,11 @@ def run_program(settings_type: type[S], main: Callable[[S], None], argv: Sequenc
         sys.exit(_complain(program, str(error), 1))
     except OSError as error:
         sys.exit(_complain(program, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        sys.exit(_complain(program, f"there is not enough memory ({what}); smaller batches and fewer processes take less", 1))
     except KeyboardInterrupt:
         then = "goes on where this one stopped" if settings_type.resumes else "begins anew"
         sys.exit(_complain(program, f"interrupted; the same command {then}", 130))

@@ -1,8 +1,13 @@
 """What every command does with settings, errors and interruptions."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
+import numpy as np
 import pytest
+import torch
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
@@ -92,6 +97,7 @@ def test_secrets_are_never_shown(value: str, monkeypatch: pytest.MonkeyPatch) ->
         (FC7Error("disk"), 1, "example: disk"),
         (BadValue("k", 0, "at least 1"), 2, "example: k must be at least 1, got 0"),
         (OSError(28, "No space left on device", "/x"), 1, "example: No space left on device: /x"),
+        (MemoryError(), 1, "example: there is not enough memory (MemoryError); smaller batches and fewer processes take less"),
         (KeyboardInterrupt(), 130, "example: interrupted; the same command begins anew"),
     ],
 )
@@ -105,6 +111,38 @@ def test_errors_become_one_line_and_an_exit_status(
         run_program(Example, fail, [])
     assert stopped.value.code == status
     assert capsys.readouterr().err == words + "\n"
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda: torch.empty(2**55, dtype=torch.uint8),
+        lambda: np.empty(2**55, np.uint8),
+        lambda: _raise(torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB")),
+    ],
+)
+def test_memory_that_is_not_there_is_one_line_that_says_what_takes_less(
+    take: Callable[[], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_settings: Example) -> None:
+        take()
+
+    with pytest.raises(SystemExit) as stopped:
+        run_program(Example, run, [])
+    assert stopped.value.code == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(
+        r"example: there is not enough memory \(.*llocat.*\); smaller batches and fewer processes take less\n", told
+    )
+
+
+def test_another_error_of_pytorchs_is_not_taken_for_it() -> None:
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        run_program(Example, lambda _settings: _raise(RuntimeError("mat1 and mat2 shapes cannot be multiplied")), [])
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def test_an_interrupted_program_says_that_it_goes_on_only_where_it_does(capsys: pytest.CaptureFixture[str]) -> None:
