@@ -62,3 +62,15 @@ def test_results_that_are_shipped_say_whose_they_are(visits: Visits, model: Path
         expect(page.get_by_role("img", name="Figure 3 over seeds")).to_be_visible()
         expect(page.get_by_role("img", name="Training error over epochs, starts of 2012")).to_be_visible()
         visit.assert_accessible()
+
+
+def test_rows_of_which_nothing_is_published_are_opened_by_hand(visits: Visits, model: Path, index: Path) -> None:
+    with serving(model, index) as address:
+        visit = visits(address)
+        row = visit.open("#/claims").get_by_role("row").filter(has_text="ReLU reaches 25 %")
+        expect(row.get_by_text("epochs to 25 %, tanh over ReLU, all photographs")).to_be_visible()
+        other = row.get_by_text("error when ReLU is there, tanh less ReLU, all photographs")
+        expect(other).to_be_hidden()
+        row.get_by_text("more").click()
+        expect(other).to_be_visible()
+        visit.assert_accessible()
