@@ -61,6 +61,7 @@ class Comparison:
     seeds: Sequence[float]  # in the unit; the logarithm of a ratio
     censored: Sequence[bool] = ()
     against: int = 0  # more seeds, without a figure, whose sign is negative
+    unfit: bool = False  # what is censored is so by its rate
     published: float | None = None  # in the same unit, a ratio as it is
     p: float | None = None  # McNemar's, over photographs, where the figure is paired by photograph
     note: str = ""
@@ -115,11 +116,13 @@ def ratio(
     *,
     published: float | None = None,
     note: str = "",
+    unfit: bool = False,
 ) -> list[Comparison]:
     """How many times as long the first took as the second, a seed each, by logarithms; `given` is what a run had.
 
     A first time that was not reached makes the ratio at least what it is with `given`. A second time that was not reached leaves
-    the seed without a figure: where the first was reached, it counts against the claim; where neither was, it says nothing.
+    the seed without a figure: where the first was reached, it counts against the claim; where neither was, it says nothing. With
+    `unfit` a rate that is too high kept the first from being reached, and a bound says nothing either.
     """
     known = [(first, second) for first, second in times if second is not None]
     values = [math.log((given if first is None else first) / second) for first, second in known]
@@ -127,4 +130,6 @@ def ratio(
     against = sum(first is not None and second is None for first, second in times)
     if against:
         note = "; ".join(filter(None, [note, f"seeds not in the mean, in which only the first got there: {against}"]))
-    return [Comparison(label, "times", values, censored, against, published, note=note)] if values else []
+    if unfit:
+        note = "; ".join(filter(None, [note, "not resolved, for a run did not get there at a rate whose pilot did"]))
+    return [Comparison(label, "times", values, censored, against, unfit, published, note=note)] if values else []

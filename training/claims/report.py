@@ -74,7 +74,7 @@ def row(comparison: Comparison) -> Row:
         detectable=None if found.detectable is None else _rounded(shown(found.detectable)),
         seeds_for_published=None if wanted is None or found.deviation is None else seeds_for(wanted, found.deviation),
         p=comparison.p,
-        verdict=_verdict(found, len(comparison.seeds), wanted) if not comparison.against else "not resolved",
+        verdict="not resolved" if comparison.against or comparison.unfit else _verdict(found, len(comparison.seeds), wanted),
         note=comparison.note,
     )
 

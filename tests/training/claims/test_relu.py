@@ -8,6 +8,7 @@ import pytest
 
 from training.claims.arm import Arm, Epoch, Errors, RunResult, RunSpec
 from training.claims.paper import relu
+from training.claims.report import row
 
 FAN_IN, ALL = "starts by fan-in", "all photographs"
 ARMS: dict[tuple[str, str], Arm] = {
@@ -77,3 +78,13 @@ def test_the_note_says_what_the_pilots_of_every_rate_came_to_where_a_setting_has
     told = "; pilots of ReLU, epochs by rate: 0.003: 2.0, 0.01: 1.0; pilots of tanh, epochs by rate: 0.003: not"
     assert [told in note for note in notes] == [True, False]
     assert "pilots" not in notes[1]
+
+
+def test_a_bound_of_a_rate_whose_pilot_got_there_is_not_resolved() -> None:
+    """For the rate is too high then, and the bound says nothing of the unit."""
+    never = [0.5, *[0.3] * 5]
+    curves = {(FAN_IN, "relu"): [[0.3, 0.2]] * 3, (FAN_IN, "tanh"): [never] * 3}
+    for pilot, told in (({0.01: [0.4, 0.2]}, "not resolved"), ({0.01: never, 0.003: [0.4, 0.2]}, "at least")):
+        times, _ = relu.measure(Known(curves, {(FAN_IN, "tanh"): pilot}))
+        assert (row(times).verdict, row(times).censored) == (told, 3)
+        assert ("at a rate whose pilot did" in times.note) == (told == "not resolved")

@@ -11,8 +11,9 @@ starts of the 2012 code, conv1 from N(0, 1e-4), were made for ReLU, and tanh may
 second time from N(0, 1/sqrt(n)), n the inputs of a unit; and ReLU and tanh a third time, as at first, on all 50 000 photographs.
 
 The ratio is compared by its logarithm. It would be nothing if the interval held a ratio of 1. Beside it stands how far the
-training errors lie apart when ReLU's run ends, which needs no run to get there. The note of a ratio has the epochs of the pilots:
-a rate that is the fastest with one seed may be too high for others.
+training errors lie apart when ReLU's run ends, which needs no run to get there. The note of a ratio has the epochs of the
+pilots: a rate that is the fastest with one seed may be too high for others. Where a run does not get there at a rate whose pilot
+did, the bound is of that rate and not of the unit, and nothing is resolved.
 """
 
 from dataclasses import dataclass
@@ -59,18 +60,22 @@ def measure(results: Results) -> list[Comparison]:
     for setting in SETTINGS:
         for other in setting.nonlinearities[1:]:
             found = pairs(results, setting.arm(other), setting.arm("relu"))
-            errors = [(slow.running, fast.running) for slow, fast in found]
-            times = [(crossing(slow, GOAL), crossing(fast, GOAL)) for slow, fast in errors]
+            times = [(crossing(slow.running, GOAL), crossing(fast.running, GOAL)) for slow, fast in found]
             epochs = max((slow.spec.epochs for slow, _ in found), default=1)
             rates = ", ".join(f"{rate:g}" for rate in sorted({run.spec.rate for pair in found for run in pair}))
-            label = f"epochs to 25 %, {NAMES[other]} over ReLU, {setting.name}"
             reached = sum(fast is not None for _, fast in times)
             note = f"rates {rates}; ReLU got there in {reached} of {len(times)} runs of at most {epochs} epochs"
             if not setting.all_images:
                 note += "".join(_tried(results, setting.arm(unit), NAMES[unit]) for unit in ("relu", other))
+            label = f"epochs to 25 %, {NAMES[other]} over ReLU, {setting.name}"
             given = epochs - 0.5  # where the last epoch's error stands
-            rows += ratio(label, times, given, published=PUBLISHED[other], note=note)
-            rows += _apart(f"error when ReLU is there, {NAMES[other]} less ReLU, {setting.name}", errors)
+            pilots = {run.spec.rate: crossing(run.running, GOAL) for run in results.tried(setting.arm(other))}
+            unfit = any(time is None and pilots.get(slow.spec.rate) for (slow, _), (time, _) in zip(found, times, strict=True))
+            rows += ratio(label, times, given, published=PUBLISHED[other], note=note, unfit=unfit)
+            ends = [(slow.running, fast.running, min(len(slow.running), len(fast.running)) - 1) for slow, fast in found]
+            apart = [100 * (slow[end] - fast[end]) for slow, fast, end in ends]
+            if apart:
+                rows.append(Comparison(f"error when ReLU is there, {NAMES[other]} less ReLU, {setting.name}", "points", apart))
     return rows
 
 
@@ -79,13 +84,6 @@ def _tried(results: Results, arm: Arm, name: str) -> str:
     times = {run.spec.rate: crossing(run.running, GOAL) for run in results.tried(arm)}
     told = ", ".join(f"{rate:g}: {'not' if time is None else f'{time:.1f}'}" for rate, time in times.items())
     return f"; pilots of {name}, epochs by rate: {told}" if told else ""
-
-
-def _apart(label: str, errors: list[tuple[list[float], list[float]]]) -> list[Comparison]:
-    """How far the errors lie apart at the last epoch that both runs have."""
-    ends = [(slow, fast, min(len(slow), len(fast)) - 1) for slow, fast in errors]
-    values = [100 * (slow[end] - fast[end]) for slow, fast, end in ends]
-    return [Comparison(label, "points", values)] if values else []
 
 
 CLAIM = Claim(
