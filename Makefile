@@ -105,7 +105,7 @@ bench-train: .venv/dev
 
 .venv/demo: pyproject.toml $(NATIVE)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --progress-bar on --editable '.[demo]'
+	$(BIN)/python -m pip install --progress-bar on --editable '.[client,demo]'
 	@touch $@
 
 .venv/dev: pyproject.toml $(NATIVE)
