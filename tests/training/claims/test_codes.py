@@ -80,6 +80,14 @@ def test_classes_of_even_number_are_neither_held_nor_asked_for_where_the_network
     assert codes.examine(replace(left, net=net))["mAP FC7"] < 0.6
 
 
+def test_a_query_of_a_class_that_the_database_has_not_is_left_out(left: Left, figures: Mapping[str, float]) -> None:
+    three = left.train.only(left.train.labels_N < 3)
+    known = codes.examine(replace(left, train=three, test=left.test.only(left.test.labels_N < 3)))
+    assert codes.examine(replace(left, train=three)) == known
+    assert known["mAP FC7"] == figures["mAP FC7"]
+    assert codes.examine(replace(left, train=three, test=left.test.only(left.test.labels_N == 3))) == {}
+
+
 def test_the_untrained_network_is_the_one_that_the_run_began_with(left: Left) -> None:
     begun = replace(left, net=trainer.initial(CONFIG, 5).eval())
     found, other = codes.examine(replace(begun, seed=5)), codes.examine(replace(begun, seed=6))
