@@ -181,7 +181,7 @@ class Story:
         (bin / "curl").chmod(0o755)
         own = {name: value for name, value in os.environ.items() if not name.startswith("FC7_")}
         path = os.pathsep.join([str(bin), str(Path(sys.executable).parent), os.environ["PATH"]])
-        self._environment = {**own, "PATH": path, "PYTHONPATH": str(ROOT), "FC7_DEMO_EPOCHS": "1", "FC7_PATCH_EPOCHS": "1"}
+        self._environment = {**own, "PATH": path, "PYTHONPATH": str(ROOT), "FC7_DEMO_EPOCHS": "1"}
 
     def run(self, command: Command) -> str | None:
         """Runs a command; what went wrong, None if nothing did."""
@@ -190,11 +190,12 @@ class Story:
         text = command.text.replace(ADDRESS, self._address)
         if "-m training.train " in text:
             text += " --epochs 1"  # the last one holds
+        patches = {} if "--start " in text else {"FC7_PATCH_EPOCHS": "1"}  # a network that is given has none
         try:
             ended = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", text],
                 cwd=self._cwd,
-                env=self._environment,
+                env=self._environment | patches,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -223,7 +224,7 @@ class Story:
             self._service = subprocess.Popen(
                 ["bash", "-c", text],
                 cwd=self._cwd,
-                env=self._environment,
+                env=self._environment | {"FC7_PATCH_EPOCHS": "1"},
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -267,12 +268,18 @@ def _indexer(folder: Path) -> None:
     write_photographs(folder / "caltech" / "test", FRUIT, 3, seed=4000)
     for name in ("model", "owt"):
         write_model(folder / name, SmallConfig(classes=len(FRUIT)), FRUIT)
+    _served_by_the_demo(folder)
+
+
+def _served_by_the_demo(folder: Path) -> None:
+    _as_the_demo_left_it(folder, 8)
+    write_model(folder / "var" / "model", SmallConfig(classes=len(FRUIT)), FRUIT)
+    _run(folder, "indexer.build", "--part", "train", "--atlas")
+    _run(folder, "indexer.duplicates")
 
 
 def _service(folder: Path) -> None:
-    _as_the_demo_left_it(folder, 8)
-    write_model(folder / "var" / "model", SmallConfig(classes=len(FRUIT)), FRUIT)
-    _build(folder, "--part", "train", "--atlas")
+    _served_by_the_demo(folder)
     (folder / "sunflower.jpg").write_bytes(encoded(photograph(1, (230, 200, 20))))
     (folder / "notes.txt").write_text("not a photograph\n")
 
@@ -280,12 +287,12 @@ def _service(folder: Path) -> None:
 def _docker(folder: Path) -> None:
     write_photographs(folder / "photos", FRUIT, 12)
     write_model(folder / "model", SmallConfig(classes=len(FRUIT)), FRUIT)
-    _build(folder, "--data", "photos", "--model", "model", "--index", "index")
+    _run(folder, "indexer.build", "--data", "photos", "--model", "model", "--index", "index")
 
 
-def _build(folder: Path, *options: str) -> None:
+def _run(folder: Path, module: str, *options: str) -> None:
     subprocess.run(
-        [sys.executable, "-m", "indexer.build", *options],
+        [sys.executable, "-m", module, *options],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,
