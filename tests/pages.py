@@ -181,7 +181,7 @@ class Story:
         (bin / "curl").chmod(0o755)
         own = {name: value for name, value in os.environ.items() if not name.startswith("FC7_")}
         path = os.pathsep.join([str(bin), str(Path(sys.executable).parent), os.environ["PATH"]])
-        self._environment = {**own, "PATH": path, "PYTHONPATH": str(ROOT), "FC7_DEMO_EPOCHS": "1"}
+        self._environment = {**own, "PATH": path, "PYTHONPATH": str(ROOT), "FC7_DEMO_EPOCHS": "1", "FC7_PATCH_EPOCHS": "1"}
 
     def run(self, command: Command) -> str | None:
         """Runs a command; what went wrong, None if nothing did."""
@@ -190,12 +190,13 @@ class Story:
         text = command.text.replace(ADDRESS, self._address)
         if "-m training.train " in text:
             text += " --epochs 1"  # the last one holds
-        patches = {} if "--start " in text else {"FC7_PATCH_EPOCHS": "1"}  # a network that is given has none
+            if "--start " in text:
+                text += " --patch-epochs 0"  # which a given network must have
         try:
             ended = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", text],
                 cwd=self._cwd,
-                env=self._environment | patches,
+                env=self._environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -224,7 +225,7 @@ class Story:
             self._service = subprocess.Popen(
                 ["bash", "-c", text],
                 cwd=self._cwd,
-                env=self._environment | {"FC7_PATCH_EPOCHS": "1"},
+                env=self._environment,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

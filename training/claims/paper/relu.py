@@ -65,13 +65,16 @@ def measure(results: Results) -> list[Comparison]:
             rates = ", ".join(f"{rate:g}" for rate in sorted({run.spec.rate for pair in found for run in pair}))
             reached = sum(fast is not None for _, fast in times)
             note = f"rates {rates}; ReLU got there in {reached} of {len(times)} runs of at most {epochs} epochs"
+            tried = {
+                unit: {run.spec.rate: crossing(run.running, GOAL) for run in results.tried(setting.arm(unit))}
+                for unit in ("relu", other)
+            }
             if not setting.all_images:
-                note += "".join(_tried(results, setting.arm(unit), NAMES[unit]) for unit in ("relu", other))
+                note += "".join(_told(tried[unit], NAMES[unit]) for unit in tried)
             label = f"epochs to 25 %, {NAMES[other]} over ReLU, {setting.name}"
             given = epochs - 0.5  # where the last epoch's error stands
-            pilots = {run.spec.rate: crossing(run.running, GOAL) for run in results.tried(setting.arm(other))}
-            unfit = any(time is None and pilots.get(slow.spec.rate) for (slow, _), (time, _) in zip(found, times, strict=True))
-            rows += ratio(label, times, given, published=PUBLISHED[other], note=note, unfit=unfit)
+            late = [slow.spec.rate for (slow, _), (time, _) in zip(found, times, strict=True) if time is None]
+            rows += ratio(label, times, given, published=PUBLISHED[other], note=note, unfit=any(map(tried[other].get, late)))
             ends = [(slow.running, fast.running, min(len(slow.running), len(fast.running)) - 1) for slow, fast in found]
             apart = [100 * (slow[end] - fast[end]) for slow, fast, end in ends]
             if apart:
@@ -79,10 +82,9 @@ def measure(results: Results) -> list[Comparison]:
     return rows
 
 
-def _tried(results: Results, arm: Arm, name: str) -> str:
+def _told(tried: dict[float, float | None], name: str) -> str:
     """What every rate of the grid came to, with the seed that chose among them."""
-    times = {run.spec.rate: crossing(run.running, GOAL) for run in results.tried(arm)}
-    told = ", ".join(f"{rate:g}: {'not' if time is None else f'{time:.1f}'}" for rate, time in times.items())
+    told = ", ".join(f"{rate:g}: {'not' if time is None else f'{time:.1f}'}" for rate, time in tried.items())
     return f"; pilots of {name}, epochs by rate: {told}" if told else ""
 
 
